@@ -1,0 +1,126 @@
+/**
+ * The tRPC API's shapes: one interface a procedure's output. router.ts serves exactly these; dashboard, optimizer and
+ * scripts import the types. Numbers are plain JSON (no transformer); times are epoch milliseconds.
+ *
+ * Procedures (q = query, m = mutation):
+ *   overview.summary q {windowMs}              -> OverviewSummary
+ *   overview.series  q {fromMs, toMs, bucketMs}-> OverviewSeries
+ *   regimes.list     q {fromMs, toMs}          -> RegimeMark[]
+ *   costs.summary    q {fromMs, toMs}          -> CostSummary
+ *   objectives.get   q -> Policy               objectives.set m Partial<Policy> -> Policy
+ *   workers.list     q -> WorkerSummary[]      workers.switchTo m {workerId, path: string} -> {pathId}
+ *   paths.list       q -> PathSummary[]
+ *   fits.list        q -> StepTimeFit[]        fits.publish m StepTimeFit -> {fitId}
+ *   regimes.publish  m RegimeMark -> {regimeId}
+ *   calibration.run  m {workerId, path, cases} -> {stepCount, deviceMs}
+ *   proposals.list   q {limit} -> Proposal[]   proposals.create m ProposalDraft -> Proposal
+ *   proposals.approve m {proposalId} -> {rolloutId}       proposals.reject m {proposalId, reason} -> Proposal
+ *   rollouts.list    q {limit} -> RolloutView[]           rollouts.progress q {rolloutId} -> RolloutView
+ *   rollouts.rollBack m {rolloutId} -> RolloutView
+ *   ledger.list      q {limit} -> LedgerEntry[]
+ */
+import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
+
+export interface OverviewSummary {
+  readonly now: number;
+  readonly isReady: boolean;
+  readonly unreadyReason: string;
+  readonly modelId: string;
+  readonly livePathId: string;
+  readonly livePath: ExecutionPath | null;
+  readonly regimeName: string;
+  readonly requestCount: number;
+  readonly errorCount: number;
+  readonly outputTokensPerSecond: number | null;
+  readonly inputTokensPerSecond: number | null;
+  readonly ttftP95Ms: number | null;
+  readonly itlP95Ms: number | null;
+  readonly costUsdPerMillionTokens: number | null;
+  /** 0..1. */
+  readonly sloAttainment: number | null;
+  readonly runningCount: number;
+  readonly waitingCount: number;
+  /** Rows the recorder had to drop since the gateway started. */
+  readonly droppedRowCount: number;
+  /** Epoch ms of the newest stored step; null before any. */
+  readonly lastStepAt: number | null;
+  /** '' while ClickHouse answers; otherwise what is missing, for people. */
+  readonly telemetryFault: string;
+}
+
+/** Missing data is null, never a zero that was not measured. */
+export interface SeriesPoint {
+  readonly at: number;
+  readonly requestCount: number;
+  readonly outputTokensPerSecond: number | null;
+  readonly inputTokensPerSecond: number | null;
+  readonly ttftP50Ms: number | null;
+  readonly ttftP95Ms: number | null;
+  readonly ttftP99Ms: number | null;
+  readonly itlP50Ms: number | null;
+  readonly itlP95Ms: number | null;
+  readonly itlP99Ms: number | null;
+  readonly costUsdPerMillionTokens: number | null;
+  readonly sloAttainment: number | null;
+}
+
+export interface PathSpan {
+  readonly pathId: string;
+  readonly fromMs: number;
+  readonly toMs: number;
+}
+
+export interface OverviewSeries {
+  readonly bucketMs: number;
+  readonly points: readonly SeriesPoint[];
+  readonly regimes: readonly RegimeMark[];
+  readonly rollouts: readonly { readonly at: number; readonly label: string; readonly outcome: string }[];
+  readonly paths: readonly PathSpan[];
+  readonly objectives: { readonly ttftMs: number; readonly itlMs: number };
+}
+
+export interface RegimeMark {
+  readonly regimeId: string;
+  readonly name: string;
+  readonly startedAt: number;
+  readonly detectedAt: number;
+  /** null while it lasts. */
+  readonly endedAt: number | null;
+  readonly isConfirmed: boolean;
+}
+
+export interface CostSummary {
+  readonly deviceUsdPerHour: number;
+  readonly deviceMs: number;
+  readonly prefillDeviceMs: number;
+  readonly decodeDeviceMs: number;
+  readonly speculationWasteDeviceMs: number;
+  readonly recomputeDeviceMs: number;
+  readonly calibrationDeviceMs: number;
+  readonly promptTokenCount: number;
+  readonly completionTokenCount: number;
+  readonly requestCount: number;
+  readonly costUsdPerMillionTokens: number | null;
+  readonly deviceMsPerRequest: number | null;
+}
+
+export interface WorkerSummary {
+  readonly workerId: string;
+  readonly pid: number;
+  readonly envelope: Envelope;
+  readonly path: ExecutionPath;
+  readonly pathId: string;
+  readonly kernelsId: string;
+  readonly joinedAt: number;
+  readonly lastHeardAt: number;
+  readonly runningCount: number;
+  readonly waitingCount: number;
+  readonly kvUsedBlockCount: number;
+}
+
+export interface PathSummary {
+  readonly name: string;
+  readonly pathId: string;
+  readonly path: ExecutionPath;
+  readonly isLive: boolean;
+}

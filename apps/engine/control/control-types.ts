@@ -1,0 +1,99 @@
+/** The control plane's nouns as rows and JSON: policy, proposal, rollout, ledger. Stored by control-store.ts. */
+import type { MetricName, ProposalDraft } from '@variator/optimizer/proposal';
+
+export type Autonomy = 'observe' | 'oneClick';
+
+export interface Policy {
+  readonly autonomy: Autonomy;
+  readonly objectives: { readonly ttftMs: number; readonly itlMs: number };
+  /** A canary's plan: pairs of one control and one candidate block, in random order inside the pair. */
+  readonly canary: {
+    readonly blockDurationMs: number;
+    readonly leastPairCount: number;
+    readonly mostPairCount: number;
+    /** A block with fewer judged steps is not compared. */
+    readonly leastStepsPerBlock: number;
+    /** Rolls back by itself when a candidate block's ITL p95 is above this multiple of its control's in two pairs running. */
+    readonly itlGuardRatio: number;
+  };
+  /** Most share of device time that calibration may take, 0..0.02. */
+  readonly calibrationShare: number;
+  readonly deviceUsdPerHour: number;
+}
+
+export type ProposalState = 'open' | 'approved' | 'rejected' | 'superseded' | 'finished';
+
+export interface Proposal extends ProposalDraft {
+  readonly proposalId: string;
+  readonly createdAt: number;
+  readonly state: ProposalState;
+  readonly fromPathId: string;
+  readonly toPathId: string;
+  /** '' before approval. */
+  readonly rolloutId: string;
+  readonly decidedBy: string;
+  readonly decidedAt: number | null;
+}
+
+export type RolloutState = 'warming' | 'canary' | 'live' | 'rolledBack' | 'kept' | 'failed';
+export type Verdict = 'better' | 'worse' | 'inconclusive';
+
+/** One pair of the canary: the ratio of candidate to control, judged steps only. */
+export interface PairResult {
+  readonly pairIndex: number;
+  readonly controlCost: number;
+  readonly candidateCost: number;
+  /** log(candidate / control) of device ms over standard ms. */
+  readonly logCostRatio: number;
+  readonly controlItlP95Ms: number;
+  readonly candidateItlP95Ms: number;
+  readonly controlStepCount: number;
+  readonly candidateStepCount: number;
+}
+
+export interface RolloutView {
+  readonly rolloutId: string;
+  readonly proposalId: string;
+  readonly workerId: string;
+  readonly title: string;
+  readonly fromPathId: string;
+  readonly toPathId: string;
+  readonly state: RolloutState;
+  readonly startedAt: number;
+  readonly endedAt: number | null;
+  readonly approvedBy: string;
+  readonly prepareMs: number | null;
+  /** What the equality check found, for people; '' before it. */
+  readonly checkSummary: string;
+  readonly pairs: readonly PairResult[];
+  readonly plannedPairCount: number;
+  /** Confidence sequence on the mean log cost ratio; null before two pairs. */
+  readonly confidence: { readonly mean: number; readonly low: number; readonly high: number } | null;
+  readonly verdict: Verdict | null;
+  /** Why it is in this state, for people. */
+  readonly message: string;
+  readonly canRollBack: boolean;
+}
+
+export interface LedgerEntry {
+  readonly rolloutId: string;
+  readonly proposalId: string;
+  readonly title: string;
+  readonly fromPathId: string;
+  readonly toPathId: string;
+  readonly regimeName: string;
+  readonly endedAt: number;
+  readonly verdict: Verdict;
+  readonly state: RolloutState;
+  readonly approvedBy: string;
+  readonly rows: readonly {
+    readonly metric: MetricName;
+    readonly predictedChange: number;
+    readonly predictedLow: number;
+    readonly predictedHigh: number;
+    /** null where the canary cannot measure it. */
+    readonly realisedChange: number | null;
+    readonly realisedLow: number | null;
+    readonly realisedHigh: number | null;
+  }[];
+}

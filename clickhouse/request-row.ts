@@ -1,0 +1,49 @@
+/**
+ * One row per request, written when its account is final. Produced by the gateway, stored in table `requests`. Column
+ * names are these names. Times are epoch milliseconds here and DateTime64(6, 'UTC') in the table.
+ */
+import type { EndReason, ServiceTier } from '@variator/scheduler/sequence';
+
+export interface RequestRow {
+  readonly arrivedAt: number;
+  readonly requestId: string;
+  readonly endpoint: '/v1/chat/completions' | '/v1/completions';
+  readonly modelId: string;
+  readonly tenant: string;
+  readonly session: string;
+  readonly program: string;
+  readonly serviceTier: ServiceTier;
+  readonly isStreamed: boolean;
+  /** HTTP status sent; 200 for a stream that began. */
+  readonly status: number;
+  readonly finishReason: EndReason;
+  /** OpenAI error code for refused or failed requests, else ''. */
+  readonly errorCode: string;
+  readonly workerId: string;
+  /** The path live when it ended. */
+  readonly pathId: string;
+  readonly isMixedNumerics: boolean;
+  readonly promptTokenCount: number;
+  readonly cachedTokenCount: number;
+  readonly completionTokenCount: number;
+  readonly queueMs: number;
+  /** 0 where no token was produced. */
+  readonly ttftMs: number;
+  /** Mean gap between tokens; 0 below two tokens. */
+  readonly tpotMs: number;
+  readonly itlP95Ms: number;
+  readonly itlMaxMs: number;
+  readonly e2eMs: number;
+  readonly preemptionCount: number;
+  readonly prefillDeviceMs: number;
+  readonly decodeDeviceMs: number;
+  readonly speculationWasteDeviceMs: number;
+  readonly recomputeDeviceMs: number;
+  readonly fitId: string;
+  readonly fitCount: number;
+  /** False where a worker was lost before the last charge. */
+  readonly isAccountFinal: boolean;
+  readonly ttftObjectiveMs: number;
+  readonly itlObjectiveMs: number;
+  readonly isWithinObjectives: boolean;
+}

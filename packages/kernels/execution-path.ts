@@ -1,0 +1,176 @@
+/**
+ * Envelope (fixed when a worker starts) and execution path (may change between two steps) as plain, versioned, diffable
+ * data. Used by scheduler, worker, optimizer, control plane and the command line. Decides nothing about when to switch.
+ */
+import { createHash } from 'node:crypto';
+import type { AttentionVariantId, LinearVariantId } from './catalogue.ts';
+
+/** A legal choice of kernel variants plus batch limits. */
+export interface ExecutionPath {
+  readonly linear: LinearVariantId;
+  readonly attention: AttentionVariantId;
+  /** Threads that compute a step; 1 to `Envelope.threadCount`. */
+  readonly threadCount: number;
+  /** Most tokens one step may compute, prefill and decode together. */
+  readonly tokenBudget: number;
+  /** Most sequences that may run at once. */
+  readonly maxRunningCount: number;
+}
+
+/** What the speed of this machine was measured to be when the worker started; bytes and operations a second. */
+export interface MachineProbe {
+  readonly cpuModel: string;
+  readonly coreCount: number;
+  readonly features: readonly string[];
+  readonly readBytesPerSecond: number;
+  readonly float32FlopsPerSecond: number;
+  readonly int8OpsPerSecond: number;
+}
+
+/** What was fixed when a worker started. */
+export interface Envelope {
+  readonly deviceKind: string;
+  readonly deviceName: string;
+  readonly modelId: string;
+  /** First 16 hex digits of a SHA-256 over the model's weights and configuration identity. */
+  readonly modelHash: string;
+  readonly linearVariants: readonly LinearVariantId[];
+  readonly attentionVariants: readonly AttentionVariantId[];
+  readonly threadCount: number;
+  readonly kvBlockCount: number;
+  /** Tokens a KV block holds. */
+  readonly kvBlockSize: number;
+  readonly maxModelLenTokens: number;
+  readonly maxTokenBudget: number;
+  readonly maxRunningCount: number;
+  readonly vocabularySize: number;
+  readonly layerCount: number;
+  readonly headCount: number;
+  readonly headSize: number;
+  /** Parameters that a token's linear layers multiply with (embedding rows not counted, LM head counted). */
+  readonly activeParameterCount: number;
+  /** Bytes of weights one step reads, by linear variant. */
+  readonly weightBytes: Readonly<Partial<Record<LinearVariantId, number>>>;
+  readonly kvBytesPerToken: number;
+  readonly probe: MachineProbe;
+}
+
+export class PathError extends Error {
+  override readonly name = 'PathError';
+}
+
+const shortHash = (text: string): string => createHash('sha256').update(text).digest('hex').slice(0, 12);
+
+/** Names a path by all of its settings. */
+export function pathId(path: ExecutionPath): string {
+  return shortHash(
+    JSON.stringify([path.linear, path.attention, path.threadCount, path.tokenBudget, path.maxRunningCount]),
+  );
+}
+
+/** Names what decides how long a given batch takes: variants and threads, not budgets. */
+export function kernelsId(path: ExecutionPath): string {
+  return shortHash(JSON.stringify(['kernels', path.linear, path.attention, path.threadCount]));
+}
+
+/** Names what decides bits; it salts the prefix cache's block hashes. Threads split rows, never sums. */
+export function numericsId(path: ExecutionPath): string {
+  return shortHash(JSON.stringify(['numerics', path.linear, path.attention]));
+}
+
+/** The named paths every worker offers. `reference` always exists. */
+export function namedPaths(
+  envelope: Envelope,
+): Record<'balanced' | 'latency' | 'throughput' | 'reference', ExecutionPath> {
+  const fastest = envelope.linearVariants[0] ?? 'linear.reference';
+  const limits = (tokenBudget: number, maxRunningCount: number): ExecutionPath => ({
+    linear: fastest,
+    attention: 'attention.reference',
+    threadCount: envelope.threadCount,
+    tokenBudget: Math.min(tokenBudget, envelope.maxTokenBudget),
+    maxRunningCount: Math.min(maxRunningCount, envelope.maxRunningCount),
+  });
+  return {
+    balanced: limits(128, 16),
+    latency: limits(32, 8),
+    throughput: limits(512, 32),
+    reference: { ...limits(128, 16), linear: 'linear.reference' },
+  };
+}
+
+/**
+ * Reads `NAME` or `NAME,setting=value,...`, e.g. `balanced,maxRunningCount=1`. The settings are those of ExecutionPath.
+ * @throws PathError with a sentence that says what to change
+ */
+export function parsePath(text: string, envelope: Envelope): ExecutionPath {
+  const [name = '', ...changes] = text.split(',').map((part) => part.trim());
+  const named: Record<string, ExecutionPath> = namedPaths(envelope);
+  const base = named[name];
+  if (base === undefined) {
+    throw new PathError(`There is no execution path "${name}"; there are ${Object.keys(named).join(', ')}.`);
+  }
+  const settings: Record<string, string | number> = { ...base };
+  for (const change of changes) {
+    const [setting = '', value = ''] = change.split('=');
+    const before = settings[setting];
+    if (before === undefined) {
+      throw new PathError(
+        `An execution path has no setting "${setting}"; it has ${Object.keys(base).join(', ')}.`,
+      );
+    }
+    settings[setting] = typeof before === 'number' ? Number(value) : value;
+  }
+  const path = settings as unknown as ExecutionPath;
+  const faults = pathFaults(path, envelope);
+  if (faults.length > 0) throw new PathError(faults.join(' '));
+  return path;
+}
+
+/** Why this path is not legal on a worker with this envelope, as sentences; empty when it is. */
+export function pathFaults(path: ExecutionPath, envelope: Envelope): string[] {
+  const faults: string[] = [];
+  if (!envelope.linearVariants.includes(path.linear)) {
+    faults.push(
+      `${path.linear} cannot run on ${envelope.deviceName}; it can run ${envelope.linearVariants.join(', ')}.`,
+    );
+  }
+  if (!envelope.attentionVariants.includes(path.attention)) {
+    faults.push(`${path.attention} cannot run on ${envelope.deviceName}.`);
+  }
+  const ranges = [
+    ['threadCount', path.threadCount, 1, envelope.threadCount],
+    ['tokenBudget', path.tokenBudget, 1, envelope.maxTokenBudget],
+    ['maxRunningCount', path.maxRunningCount, 1, envelope.maxRunningCount],
+  ] as const;
+  for (const [setting, value, least, most] of ranges) {
+    if (!Number.isInteger(value) || value < least || value > most) {
+      faults.push(`${setting} must be a whole number from ${least} to ${most}, not ${value}.`);
+    }
+  }
+  if (faults.length === 0 && path.tokenBudget < path.maxRunningCount) {
+    faults.push(
+      `tokenBudget ${path.tokenBudget} is below maxRunningCount ${path.maxRunningCount}: every running sequence needs one token a step.`,
+    );
+  }
+  return faults;
+}
+
+export interface PathChange {
+  readonly setting: keyof ExecutionPath;
+  readonly from: string | number;
+  readonly to: string | number;
+}
+
+/** The settings in which two paths differ, in declaration order. */
+export function diffPaths(from: ExecutionPath, to: ExecutionPath): PathChange[] {
+  const settings: (keyof ExecutionPath)[] = [
+    'linear',
+    'attention',
+    'threadCount',
+    'tokenBudget',
+    'maxRunningCount',
+  ];
+  return settings.flatMap((setting) =>
+    from[setting] === to[setting] ? [] : [{ setting, from: from[setting], to: to[setting] }],
+  );
+}

@@ -1,0 +1,58 @@
+/**
+ * What the native side needs to know of a dense transformer (Llama, Mistral, Qwen2, Qwen3), and where its tensors lie.
+ * Produced by the model readers, consumed by native.ts. Plain numbers and strings; absent is null, never undefined.
+ */
+
+export type TensorDtype = 'F32' | 'F16' | 'BF16' | 'Q8_0' | 'Q4_0' | 'Q4_1';
+
+/** A tensor of shape [rows, columns] (row-major; a vector has one row) at `offset` of `file`, already checked to fit. */
+export interface TensorSource {
+  readonly file: string;
+  readonly offset: number;
+  readonly byteLength: number;
+  readonly dtype: TensorDtype;
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** Names are Hugging Face's, without prefix. Vectors: norms [hidden], qNorm/kNorm [headSize], biases [rows of the weight]. */
+export interface LayerTensors {
+  readonly inputNorm: TensorSource;
+  readonly q: TensorSource;
+  readonly k: TensorSource;
+  readonly v: TensorSource;
+  readonly o: TensorSource;
+  readonly qBias: TensorSource | null;
+  readonly kBias: TensorSource | null;
+  readonly vBias: TensorSource | null;
+  readonly qNorm: TensorSource | null;
+  readonly kNorm: TensorSource | null;
+  readonly postAttentionNorm: TensorSource;
+  readonly gate: TensorSource;
+  readonly up: TensorSource;
+  readonly down: TensorSource;
+}
+
+export interface ModelTensors {
+  readonly embedding: TensorSource;
+  readonly layers: readonly LayerTensors[];
+  readonly finalNorm: TensorSource;
+  /** The LM head; the embedding itself where the model ties them. */
+  readonly head: TensorSource;
+}
+
+export interface ModelShape {
+  readonly layerCount: number;
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly headCount: number;
+  readonly kvHeadCount: number;
+  readonly headSize: number;
+  readonly vocabularySize: number;
+  readonly maxPositionCount: number;
+  readonly rmsNormEpsilon: number;
+  /** Inverse rotary frequencies, [headSize / 2], scaling already applied, computed in float64 and kept as float32. */
+  readonly ropeInverseFrequencies: Float32Array;
+  /** True where q and k rows come in GGUF's `llama` order: rotation pairs are (2i, 2i+1) instead of (i, i + headSize/2). */
+  readonly isRopeInterleaved: boolean;
+}

@@ -1,0 +1,68 @@
+/**
+ * The only file that loads the native addon; every function is declared here in the order of native/addon.cc.
+ * Called by the worker process alone. Numbers, typed arrays and opaque handles cross; absent values are null.
+ * Arguments are checked on the native side before any launch; a violated contract throws a NativeError and runs nothing.
+ */
+import type { LinearVariantId } from './catalogue.ts';
+import type { MachineProbe } from './execution-path.ts';
+import type { ModelShape, ModelTensors } from './model/model-shape.ts';
+
+declare const modelBrand: unique symbol;
+declare const kvCacheBrand: unique symbol;
+/** A model whose weights are mapped. Owned by the caller until `closeModel`. */
+export type ModelHandle = { readonly [modelBrand]: true };
+/** A paged KV cache [layers, blocks, blockSize, kvHeads, headSize], float32. Owned until `closeKvCache`. */
+export type KvCacheHandle = { readonly [kvCacheBrand]: true };
+
+/**
+ * One step, flat. n sequences, T tokens in all; sequence i computes tokens tokenStarts[i] .. tokenStarts[i+1] at
+ * positions contextLengths[i] onward, attends to all before them, and where isSampled[i] is 1 yields one token.
+ */
+export interface StepInput {
+  readonly linear: LinearVariantId;
+  readonly threadCount: number;
+  readonly tokenIds: Int32Array; // [T]
+  readonly tokenStarts: Int32Array; // [n + 1]
+  readonly contextLengths: Int32Array; // [n] tokens already in the KV cache
+  readonly blockTables: Int32Array; // [n, blockTableStride]
+  readonly blockTableStride: number;
+  readonly isSampled: Uint8Array; // [n]
+  readonly temperatures: Float32Array; // [n] 0 = greedy
+  readonly topPs: Float32Array; // [n] 1 = off
+  readonly topKs: Int32Array; // [n] 0 = off
+  /** Low and high 32 bits of each sequence's seed; the draw depends on (seed, position, logits) alone. */
+  readonly seeds: Uint32Array; // [n, 2]
+  /** True to receive the logits of the last token of every sequence (sampled or not). */
+  readonly isLogitsWanted: boolean;
+}
+
+export interface StepOutput {
+  readonly sampledTokenIds: Int32Array; // [n], -1 where nothing was sampled
+  readonly logits: Float32Array | null; // [n, vocabulary] when wanted
+  /** Wall time of the native call, milliseconds. */
+  readonly deviceMs: number;
+  /** Share of the machine's CPU time used by other processes during the call, 0..1 (0 where unknown). */
+  readonly foreignCpuShare: number;
+}
+
+export interface NativeKernels {
+  /** CPU features by CPUID and short in-situ speed probes (<= 200 ms in all). */
+  probeMachine(threadCount: number): MachineProbe;
+  /** Maps the files and starts a pool of `maxThreadCount` threads. Throws NativeError when a tensor does not fit its file. */
+  openModel(shape: ModelShape, tensors: ModelTensors, maxThreadCount: number): ModelHandle;
+  /** Packs what the variant needs, off the event loop; idempotent. `linear.reference` packs nothing. */
+  prepareLinear(
+    model: ModelHandle,
+    linear: LinearVariantId,
+  ): Promise<{ prepareMs: number; packedBytes: number }>;
+  createKvCache(model: ModelHandle, blockCount: number, blockSize: number): KvCacheHandle;
+  /** Runs one step on the compute threads, off the event loop. One step at a time per model; a second call rejects. */
+  runStep(model: ModelHandle, kvCache: KvCacheHandle, step: StepInput): Promise<StepOutput>;
+  closeKvCache(kvCache: KvCacheHandle): void;
+  closeModel(model: ModelHandle): void;
+}
+
+/** A broken contract at the border or a failed allocation; the message names the argument. */
+export class NativeError extends Error {
+  override readonly name = 'NativeError';
+}

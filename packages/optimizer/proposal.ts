@@ -1,0 +1,54 @@
+/** A proposal as data: made by propose.ts, stored and judged by the control plane, read by people. */
+import type { ExecutionPath, PathChange } from '@variator/kernels/execution-path';
+
+/** A predicted value with its 90 % interval. */
+export interface Estimate {
+  readonly value: number;
+  readonly low: number;
+  readonly high: number;
+}
+
+/** What replaying a window's arrivals through the scheduler with a fit predicts (or what was measured). */
+export interface Outcome {
+  readonly deviceMsPerRequest: number;
+  readonly tokensPerSecond: number;
+  readonly ttftP50Ms: number;
+  readonly ttftP95Ms: number;
+  readonly itlP50Ms: number;
+  readonly itlP95Ms: number;
+  readonly costUsdPerMillionTokens: number;
+}
+
+export type MetricName = keyof Outcome;
+
+export interface PredictedMetric {
+  readonly metric: MetricName;
+  /** Under the incumbent path. */
+  readonly now: Estimate;
+  /** Under the proposed path. */
+  readonly predicted: Estimate;
+  /** predicted / now - 1. */
+  readonly change: Estimate;
+}
+
+/** What the service sends; the control plane adds id, state and times. */
+export interface ProposalDraft {
+  readonly workerId: string;
+  readonly from: ExecutionPath;
+  readonly to: ExecutionPath;
+  readonly changes: readonly PathChange[];
+  /** The effect, for people: "Raise the token budget to 512: 14 % fewer device ms per request (9 to 18 %)". */
+  readonly title: string;
+  /** Why, in sentences with the numbers that decided. */
+  readonly reason: string;
+  readonly metrics: readonly PredictedMetric[];
+  readonly evidence: {
+    readonly windowStartedAt: number;
+    readonly windowEndedAt: number;
+    readonly requestCount: number;
+    readonly stepCount: number;
+    readonly regimeId: string;
+    readonly regimeName: string;
+    readonly fitIds: readonly string[];
+  };
+}

@@ -1,0 +1,77 @@
+/**
+ * The nouns of the scheduler: what is submitted, what it was charged, how it ends. Plain data, made by the gateway,
+ * carried by the link, owned by the scheduler. No clock, no I/O.
+ */
+
+export type ServiceTier = 'priority' | 'default' | 'flex';
+/** Why a sequence ended. `stop`: an end-of-sequence token, or the gateway found a stop string. */
+export type EndReason = 'stop' | 'length' | 'cancelled' | 'error';
+
+export interface Sampling {
+  /** 0 is greedy. */
+  readonly temperature: number;
+  /** 1 is off. */
+  readonly topP: number;
+  /** 0 is off. */
+  readonly topK: number;
+  /** Drawn by the gateway where the client gave none; a whole number from 0 to 2^53 - 1. */
+  readonly seed: number;
+}
+
+export interface Objectives {
+  readonly ttftMs: number;
+  readonly itlMs: number;
+}
+
+/** A request's tokens as the scheduler takes them in. */
+export interface SequenceSpec {
+  readonly sequenceId: string;
+  readonly promptTokenIds: readonly number[];
+  /** Tokens it had already produced elsewhere (resumed after a lost worker); usually empty. */
+  readonly generatedTokenIds: readonly number[];
+  readonly sampling: Sampling;
+  readonly maxTokens: number;
+  /** Ends the sequence when sampled (the model's end-of-sequence ids); empty with ignore_eos. */
+  readonly stopTokenIds: readonly number[];
+  readonly tenant: string;
+  readonly program: string;
+  readonly serviceTier: ServiceTier;
+  readonly objectives: Objectives;
+  /** Prompt and result may be shared through the prefix cache only among equal salts. */
+  readonly cacheSalt: string;
+}
+
+/** Device milliseconds charged to one sequence so far. Their sum over sequences is the sum of the steps' deviceMs. */
+export interface Account {
+  readonly prefillDeviceMs: number;
+  readonly decodeDeviceMs: number;
+  readonly speculationWasteDeviceMs: number;
+  readonly recomputeDeviceMs: number;
+  /** The last fit that split a step for it; '' before the first fit. */
+  readonly fitId: string;
+  readonly fitCount: number;
+}
+
+export interface TokenEvent {
+  readonly sequenceId: string;
+  readonly tokenId: number;
+  /** 0 for the first generated token. */
+  readonly index: number;
+}
+
+export interface EndedSequence {
+  readonly sequenceId: string;
+  readonly reason: EndReason;
+  /** For `error`: what went wrong. Otherwise ''. */
+  readonly message: string;
+  readonly account: Account;
+  readonly promptTokenCount: number;
+  /** Prompt tokens taken from the prefix cache at first admission. */
+  readonly cachedTokenCount: number;
+  readonly completionTokenCount: number;
+  readonly preemptionCount: number;
+  /** From submission to first being scheduled, by the caller's clock. */
+  readonly queueMs: number;
+  /** True where steps of more than one numericsId computed it. */
+  readonly isMixedNumerics: boolean;
+}
