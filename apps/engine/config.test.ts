@@ -1,0 +1,58 @@
+import { describe, expect, it } from 'vitest';
+import { ConfigError, helpText, readConfig } from './config.ts';
+
+describe('configuration', () => {
+  it('has good defaults with nothing given', () => {
+    const config = readConfig([], {});
+    expect(config).toMatchObject({
+      host: '127.0.0.1',
+      port: 8000,
+      adminPort: 8001,
+      webPort: 3000,
+      model: null,
+      path: 'balanced',
+    });
+    expect(config.kvMemoryBytes).toBe(1024 ** 3);
+  });
+
+  it('lets a flag win over its variable', () => {
+    expect(readConfig(['--port', '9000'], { VARIATOR_PORT: '9100' }).port).toBe(9000);
+    expect(readConfig(['--port=9000'], {}).port).toBe(9000);
+    expect(readConfig([], { VARIATOR_PORT: '9100' }).port).toBe(9100);
+  });
+
+  it('keeps an equals sign inside a value', () => {
+    expect(readConfig(['--path=balanced,maxRunningCount=1'], {}).path).toBe('balanced,maxRunningCount=1');
+  });
+
+  it.each([
+    [['--prot', '9000'], {}, /no flag --prot; did you mean --port\?/],
+    [[], { VARIATOR_PROT: '1' }, /no variable VARIATOR_PROT; did you mean VARIATOR_PORT\?/],
+    [['--port'], {}, /--port needs a value/],
+    [['--port', 'x'], {}, /--port \(VARIATOR_PORT\) must be a whole number from 0 to 65535, not "x"/],
+    [['--kv-memory', 'much'], {}, /size of at least 1MiB/],
+    [['--clickhouse-url', 'nowhere'], {}, /http or https URL/],
+    [[], { VARIATOR_API_KEY: 'short' }, /VARIATOR_API_KEY must have at least 8/],
+    [[], { VARIATOR_DEVICE_USD_PER_HOUR: '-1' }, /at least 0/],
+  ])('refuses %j %j with a sentence', (argv, env, message) => {
+    expect(() => readConfig(argv, env as Record<string, string>)).toThrow(ConfigError);
+    expect(() => readConfig(argv, env as Record<string, string>)).toThrow(message);
+  });
+
+  it('leaves variables of others alone', () => {
+    expect(() => readConfig([], { PATH: '/bin', NODE_ENV: 'test' })).not.toThrow();
+  });
+
+  it('teaches every public option in --help and none of the internal ones', () => {
+    for (const word of [
+      '--model',
+      'VARIATOR_MODEL',
+      '--kv-memory',
+      'VARIATOR_ADMIN_KEY',
+      '--max-model-len',
+    ]) {
+      expect(helpText()).toContain(word);
+    }
+    expect(helpText()).not.toContain('--worker-id');
+  });
+});

@@ -1,0 +1,310 @@
+/**
+ * The only reader of process.env and flags: one table of options gives the parser, the checks and `--help`. Every entry
+ * point calls `readConfig` once and hands each part its own slice. An unknown flag or VARIATOR_* is refused by name.
+ */
+import { availableParallelism, homedir } from 'node:os';
+import { join, resolve } from 'node:path';
+
+export interface Config {
+  /** A model folder or GGUF file; null for the default model. */
+  readonly model: string | null;
+  readonly host: string;
+  readonly port: number;
+  readonly adminPort: number;
+  readonly webPort: number;
+  readonly dataDir: string;
+  /** A named execution path with optional settings: `balanced,maxRunningCount=1`. */
+  readonly path: string;
+  readonly threadCount: number;
+  readonly kvMemoryBytes: number;
+  /** Null: what the model and the KV memory allow. */
+  readonly maxModelLenTokens: number | null;
+  readonly clickhouseUrl: string | null;
+  readonly deviceUsdPerHour: number;
+  readonly apiKey: string | null;
+  readonly adminKey: string | null;
+  /** The link's socket; given by the supervisor to the processes it starts. */
+  readonly linkPath: string;
+  readonly workerId: string;
+  /** Where downloaded models are kept, outside the clone. */
+  readonly cacheDir: string;
+}
+
+/** A flag or variable that cannot be used; the message names it and says what to change. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+}
+
+interface Option {
+  readonly flag: string;
+  readonly env: string | null;
+  readonly value: string;
+  readonly help: string;
+  /** Kept out of --help: given by the supervisor to its children. */
+  readonly isInternal?: true;
+  /** Secrets are taken from the environment alone: flags show in process lists. */
+  readonly isSecret?: true;
+}
+
+const options = {
+  model: {
+    flag: '--model',
+    env: 'VARIATOR_MODEL',
+    value: 'DIR|FILE',
+    help: 'Hugging Face folder or GGUF file (default: SmolLM2-135M-Instruct, fetched once)',
+  },
+  port: { flag: '--port', env: 'VARIATOR_PORT', value: 'N', help: 'inference port (8000)' },
+  adminPort: { flag: '--admin-port', env: 'VARIATOR_ADMIN_PORT', value: 'N', help: 'tRPC port (8001)' },
+  webPort: { flag: '--web-port', env: 'VARIATOR_WEB_PORT', value: 'N', help: 'dashboard port (3000)' },
+  host: {
+    flag: '--host',
+    env: 'VARIATOR_HOST',
+    value: 'ADDRESS',
+    help: 'address to listen on (127.0.0.1; beyond loopback both keys must be set)',
+  },
+  data: {
+    flag: '--data',
+    env: 'VARIATOR_DATA',
+    value: 'DIR',
+    help: 'where telemetry and control state live (.variator)',
+  },
+  path: {
+    flag: '--path',
+    env: 'VARIATOR_PATH',
+    value: 'NAME[,SETTING=N...]',
+    help: 'execution path to start on: balanced, latency, throughput, reference (balanced)',
+  },
+  threads: {
+    flag: '--threads',
+    env: 'VARIATOR_THREADS',
+    value: 'N',
+    help: 'compute threads (the machine: at most 2)',
+  },
+  kvMemory: {
+    flag: '--kv-memory',
+    env: 'VARIATOR_KV_MEMORY',
+    value: 'SIZE',
+    help: 'memory for the KV cache, e.g. 512MiB (1GiB)',
+  },
+  maxModelLen: {
+    flag: '--max-model-len',
+    env: 'VARIATOR_MAX_MODEL_LEN',
+    value: 'TOKENS',
+    help: 'longest prompt plus answer (what the model was made for)',
+  },
+  clickhouseUrl: {
+    flag: '--clickhouse-url',
+    env: 'VARIATOR_CLICKHOUSE_URL',
+    value: 'URL',
+    help: 'an existing ClickHouse, http://user:password@host:8123 (default: one of our own)',
+  },
+  deviceUsdPerHour: {
+    flag: '--device-usd-per-hour',
+    env: 'VARIATOR_DEVICE_USD_PER_HOUR',
+    value: 'USD',
+    help: 'what an hour of the device costs, for cost per token (0.08)',
+  },
+  apiKey: {
+    flag: '',
+    env: 'VARIATOR_API_KEY',
+    value: 'KEY',
+    help: 'clients must send it as a Bearer token (none)',
+    isSecret: true,
+  },
+  adminKey: {
+    flag: '',
+    env: 'VARIATOR_ADMIN_KEY',
+    value: 'KEY',
+    help: 'needed for the tRPC API (none)',
+    isSecret: true,
+  },
+  link: {
+    flag: '--link',
+    env: null,
+    value: 'SOCKET',
+    help: 'the link between gateway and worker',
+    isInternal: true,
+  },
+  workerId: { flag: '--worker-id', env: null, value: 'NAME', help: 'name of this worker', isInternal: true },
+} satisfies Record<string, Option>;
+
+type OptionName = keyof typeof options;
+const optionEntries = Object.entries(options) as [OptionName, Option][];
+
+/** Prints itself in `npm start -- --help`. */
+export function helpText(): string {
+  const lines = optionEntries
+    .filter(([, option]) => !option.isInternal)
+    .map(([, { flag, env, value, help, isSecret }]) => {
+      const left = isSecret ? `${env}=${value}` : `${flag} ${value}`;
+      return `  ${left.padEnd(34)} ${help}${isSecret ? '' : `  [${env}]`}`;
+    });
+  return [
+    'Variator serves a language model on an OpenAI-compatible endpoint and re-tunes itself.',
+    '',
+    'usage: npm start [-- FLAGS]          or  npx variator COMMAND [FLAGS]',
+    '',
+    'commands',
+    '  start        everything on this machine: ClickHouse, gateway, worker, optimizer, dashboard',
+    '  replay       drive the endpoint with a workload (--demo: two phases that want different paths)',
+    '  paths        what kernels and execution paths this machine has',
+    '  proposals    what the optimizer proposes',
+    '  status       how the running engine is',
+    '',
+    'flags (or the variable in brackets)',
+    ...lines,
+    '',
+    'examples',
+    '  npm start -- --model ~/models/Qwen3-0.6B --path throughput',
+    '  npm start -- --path balanced,maxRunningCount=1 --port 9000',
+  ].join('\n');
+}
+
+/**
+ * @param argv flags without node, script and command
+ * @throws ConfigError for an unknown flag or variable, a missing or impossible value
+ */
+export function readConfig(
+  argv: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): Config {
+  const given = { ...fromEnvironment(env), ...fromFlags(argv) };
+  const text = (name: OptionName): string | null => given[name] ?? null;
+  const dataDir = resolve(text('data') ?? '.variator');
+  const home = env.XDG_CACHE_HOME ?? join(homedir(), '.cache');
+  return Object.freeze({
+    model: text('model'),
+    host: text('host') ?? '127.0.0.1',
+    port: whole('port', text('port') ?? '8000', 0, 65_535),
+    adminPort: whole('adminPort', text('adminPort') ?? '8001', 0, 65_535),
+    webPort: whole('webPort', text('webPort') ?? '3000', 0, 65_535),
+    dataDir,
+    path: text('path') ?? 'balanced',
+    threadCount: whole('threads', text('threads') ?? String(Math.min(2, availableParallelism())), 1, 256),
+    kvMemoryBytes: size('kvMemory', text('kvMemory') ?? '1GiB'),
+    maxModelLenTokens:
+      text('maxModelLen') === null ? null : whole('maxModelLen', text('maxModelLen') ?? '', 16, 10_000_000),
+    clickhouseUrl: url('clickhouseUrl', text('clickhouseUrl')),
+    deviceUsdPerHour: amount('deviceUsdPerHour', text('deviceUsdPerHour') ?? '0.08'),
+    apiKey: key('apiKey', text('apiKey')),
+    adminKey: key('adminKey', text('adminKey')),
+    linkPath: text('link') ?? join(dataDir, 'link.sock'),
+    workerId: text('workerId') ?? 'worker-0',
+    cacheDir: join(home, 'variator', 'models'),
+  });
+}
+
+function fromEnvironment(
+  env: Readonly<Record<string, string | undefined>>,
+): Partial<Record<OptionName, string>> {
+  const given: Partial<Record<OptionName, string>> = {};
+  for (const [variable, value] of Object.entries(env)) {
+    if (!variable.startsWith('VARIATOR_') || value === undefined || value === '') continue;
+    const entry = optionEntries.find(([, option]) => option.env === variable);
+    if (!entry) {
+      const known = optionEntries.flatMap(([, option]) => option.env ?? []);
+      throw new ConfigError(`There is no variable ${variable}${nearest(variable, known)}.`);
+    }
+    given[entry[0]] = value;
+  }
+  return given;
+}
+
+function fromFlags(argv: readonly string[]): Partial<Record<OptionName, string>> {
+  const given: Partial<Record<OptionName, string>> = {};
+  for (let at = 0; at < argv.length; at += 1) {
+    const [flag = '', ...joined] = (argv[at] ?? '').split('=');
+    const entry = optionEntries.find(([, option]) => option.flag !== '' && option.flag === flag);
+    if (!entry) {
+      const known = optionEntries.flatMap(([, option]) =>
+        option.flag === '' || option.isInternal ? [] : option.flag,
+      );
+      throw new ConfigError(`There is no flag ${flag}${nearest(flag, known)}; --help lists them.`);
+    }
+    let value: string | undefined = joined.join('=');
+    if (joined.length === 0) {
+      at += 1;
+      value = argv[at];
+    }
+    if (value === undefined || value === '')
+      throw new ConfigError(`${flag} needs a value: ${flag} ${entry[1].value}.`);
+    given[entry[0]] = value;
+  }
+  return given;
+}
+
+const nameOf = (name: OptionName): string => {
+  const option: Option = options[name];
+  return option.flag === '' ? `${option.env}` : `${option.flag} (${option.env})`;
+};
+
+function whole(name: OptionName, text: string, least: number, most: number): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < least || value > most) {
+    throw new ConfigError(`${nameOf(name)} must be a whole number from ${least} to ${most}, not "${text}".`);
+  }
+  return value;
+}
+
+function amount(name: OptionName, text: string): number {
+  const value = Number(text);
+  if (!Number.isFinite(value) || value < 0) {
+    throw new ConfigError(`${nameOf(name)} must be a number of at least 0, not "${text}".`);
+  }
+  return value;
+}
+
+function size(name: OptionName, text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|KB|MB|GB|K|M|G)?$/i.exec(text.trim());
+  const scale: Record<string, number> = {
+    b: 1,
+    k: 1024,
+    kib: 1024,
+    kb: 1e3,
+    m: 1024 ** 2,
+    mib: 1024 ** 2,
+    mb: 1e6,
+    g: 1024 ** 3,
+    gib: 1024 ** 3,
+    gb: 1e9,
+  };
+  const bytes = match ? Number(match[1]) * (scale[(match[2] ?? 'B').toLowerCase()] ?? 1) : Number.NaN;
+  if (!(bytes >= 1024 ** 2))
+    throw new ConfigError(`${nameOf(name)} must be a size of at least 1MiB like 512MiB, not "${text}".`);
+  return Math.floor(bytes);
+}
+
+function url(name: OptionName, text: string | null): string | null {
+  if (text === null) return null;
+  if (!URL.canParse(text) || !/^https?:$/.test(new URL(text).protocol)) {
+    throw new ConfigError(`${nameOf(name)} must be an http or https URL.`);
+  }
+  return text;
+}
+
+function key(name: OptionName, text: string | null): string | null {
+  if (text !== null && text.length < 8)
+    throw new ConfigError(`${nameOf(name)} must have at least 8 characters.`);
+  return text;
+}
+
+/** ", did you mean X?" when something known is close. */
+function nearest(text: string, known: readonly string[]): string {
+  const close = known.map((candidate) => ({ candidate, distance: editDistance(text, candidate) }));
+  close.sort((a, b) => a.distance - b.distance);
+  const best = close[0];
+  return best !== undefined && best.distance <= 3 ? `; did you mean ${best.candidate}?` : '';
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i += 1) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j += 1) {
+      const substitution = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, substitution));
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}

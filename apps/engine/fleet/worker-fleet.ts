@@ -1,0 +1,432 @@
+/**
+ * The workers that have joined: listens for them on the link, routes sequences, carries calls and their answers, and
+ * tells readers when a worker is lost. Started by main.ts; implements fleet.ts. Computes nothing and decides no rollout.
+ */
+import { randomUUID } from 'node:crypto';
+import { rmSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
+import type { StepRow } from '@variator/clickhouse/step-row';
+import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
+import type { Account, EndedSequence, SequenceSpec } from '@variator/scheduler/sequence';
+import type { StepTimeFit } from '@variator/scheduler/step-time';
+import { type EventQueue, eventQueue } from './event-queue.ts';
+import { type Fleet, FleetError, type SequenceEvent, type SequenceStream, type WorkerView } from './fleet.ts';
+import { type FrameSocket, frameSocket } from './frame-socket.ts';
+import { type GatewayFrame, LINK_VERSION, type WorkerFrame } from './link-frames.ts';
+
+type Hello = Extract<WorkerFrame, { type: 'hello' }>;
+type Answer = Extract<WorkerFrame, { callId: string }>;
+
+interface OpenSequence {
+  readonly spec: SequenceSpec;
+  readonly queue: EventQueue<SequenceEvent>;
+  tokenCount: number;
+}
+
+interface JoinedWorker {
+  readonly hello: Hello;
+  readonly link: FrameSocket<GatewayFrame>;
+  readonly joinedAt: number;
+  path: ExecutionPath;
+  lastHeardAt: number;
+  runningCount: number;
+  waitingCount: number;
+  kvUsedBlockCount: number;
+  readonly open: Map<string, OpenSequence>;
+  readonly calls: Map<string, { resolve(answer: Answer): void; reject(error: Error): void }>;
+  alternation: {
+    rolloutId: string;
+    resolve(completedBlockCount: number): void;
+    reject(error: Error): void;
+  } | null;
+  switches: { pathId: string; resolve(): void; reject(error: Error): void }[];
+}
+
+export interface FleetOptions {
+  readonly linkPath: string;
+  readonly now: () => number;
+  readonly log: (line: string) => void;
+  readonly onRows: (rows: readonly StepRow[]) => void;
+  /** The path a joining worker should run, where it differs from the one it started on; null: leave it. */
+  readonly pathFor: (workerId: string) => ExecutionPath | null;
+}
+
+const MOST_QUEUED_EVENTS = 100_000;
+const MOST_QUEUED_ROW_BATCHES = 10_000;
+/** Heartbeats come twice a second; a worker silent for this long while its socket lives is lost all the same. */
+const SILENCE_MS = 15_000;
+const CALL_LIMIT_MS = 120_000;
+
+const emptyAccount: Account = {
+  prefillDeviceMs: 0,
+  decodeDeviceMs: 0,
+  speculationWasteDeviceMs: 0,
+  recomputeDeviceMs: 0,
+  fitId: '',
+  fitCount: 0,
+};
+
+export interface WorkerFleet extends Fleet {
+  listen(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export function workerFleet(options: FleetOptions): WorkerFleet {
+  const { now, log } = options;
+  const workers = new Map<string, JoinedWorker>();
+  const fits = new Map<string, StepTimeFit>();
+  const watchers = new Set<EventQueue<readonly StepRow[]>>();
+  const sockets = new Set<Socket>();
+  let isDraining = false;
+
+  const fitKey = (deviceKind: string, modelHash: string, kernels: string) =>
+    `${deviceKind}/${modelHash}/${kernels}`;
+  const server: Server = createServer(welcome);
+  const silenceTimer = setInterval(() => {
+    for (const worker of workers.values()) {
+      if (now() - worker.lastHeardAt > SILENCE_MS) lose(worker, 'it has been silent for too long');
+    }
+  }, 1000);
+  silenceTimer.unref();
+
+  function welcome(socket: Socket): void {
+    let worker: JoinedWorker | null = null;
+    sockets.add(socket);
+    const link: FrameSocket<GatewayFrame> = frameSocket<WorkerFrame, GatewayFrame>(
+      socket,
+      (frame) => {
+        if (worker) receive(worker, frame);
+        else if (frame.type === 'hello' && frame.version === LINK_VERSION) worker = join(frame, link);
+        else {
+          log(`a worker was refused: it speaks another version of the link (ours is ${LINK_VERSION})`);
+          socket.destroy();
+        }
+      },
+      (error) => {
+        sockets.delete(socket);
+        if (worker) lose(worker, error?.message ?? 'its process ended');
+      },
+    );
+  }
+
+  function join(hello: Hello, link: FrameSocket<GatewayFrame>): JoinedWorker {
+    const before = workers.get(hello.workerId);
+    if (before) lose(before, 'another process joined under its name');
+    const worker: JoinedWorker = {
+      hello,
+      link,
+      joinedAt: now(),
+      path: hello.path,
+      lastHeardAt: now(),
+      runningCount: 0,
+      waitingCount: 0,
+      kvUsedBlockCount: 0,
+      open: new Map(),
+      calls: new Map(),
+      alternation: null,
+      switches: [],
+    };
+    workers.set(hello.workerId, worker);
+    for (const fit of fits.values()) {
+      if (fit.modelHash === hello.envelope.modelHash) link.send({ type: 'useFit', fit });
+    }
+    const path = options.pathFor(hello.workerId);
+    if (path && pathId(path) !== pathId(hello.path)) link.send({ type: 'switchTo', path, rolloutId: '' });
+    log(`${hello.workerId} joined: ${hello.envelope.deviceName}, path ${pathId(hello.path)}`);
+    return worker;
+  }
+
+  /** Ends everything that waits for the worker, each with its reason. */
+  function lose(worker: JoinedWorker, reason: string): void {
+    if (workers.get(worker.hello.workerId) !== worker) return;
+    workers.delete(worker.hello.workerId);
+    worker.link.close();
+    const error = new FleetError(`${worker.hello.workerId} was lost: ${reason}`);
+    for (const { resolve: _resolve, reject } of worker.calls.values()) reject(error);
+    for (const { reject } of worker.switches) reject(error);
+    worker.alternation?.reject(error);
+    for (const open of worker.open.values()) {
+      const ended: EndedSequence = {
+        sequenceId: open.spec.sequenceId,
+        reason: 'error',
+        message: error.message,
+        account: emptyAccount,
+        promptTokenCount: open.spec.promptTokenIds.length,
+        cachedTokenCount: 0,
+        completionTokenCount: open.tokenCount,
+        preemptionCount: 0,
+        queueMs: 0,
+        isMixedNumerics: false,
+      };
+      finish(worker, open, ended, pathId(worker.path), false);
+    }
+    if (!isDraining) log(error.message);
+  }
+
+  function finish(
+    worker: JoinedWorker,
+    open: OpenSequence,
+    ended: EndedSequence,
+    livePathId: string,
+    isAccountFinal: boolean,
+  ) {
+    worker.open.delete(open.spec.sequenceId);
+    open.queue.push({
+      kind: 'ended',
+      at: now(),
+      ended,
+      workerId: worker.hello.workerId,
+      pathId: livePathId,
+      isAccountFinal,
+    });
+    open.queue.end();
+  }
+
+  function receive(worker: JoinedWorker, frame: WorkerFrame): void {
+    worker.lastHeardAt = now();
+    switch (frame.type) {
+      case 'tokens': {
+        const at = now();
+        for (const { sequenceId, tokenId, index } of frame.events) {
+          const open = worker.open.get(sequenceId);
+          if (!open) continue;
+          open.tokenCount += 1;
+          open.queue.push({ kind: 'token', tokenId, index, at });
+        }
+        return;
+      }
+      case 'ended': {
+        const open = worker.open.get(frame.ended.sequenceId);
+        if (open) finish(worker, open, frame.ended, frame.pathId, true);
+        return;
+      }
+      case 'stepRows':
+        options.onRows(frame.rows);
+        for (const watcher of watchers) watcher.push(frame.rows);
+        return;
+      case 'heartbeat':
+        worker.runningCount = frame.runningCount;
+        worker.waitingCount = frame.waitingCount;
+        worker.kvUsedBlockCount = frame.kvUsedBlockCount;
+        return;
+      case 'pathChanged': {
+        worker.path = frame.path;
+        const live = pathId(frame.path);
+        worker.switches = worker.switches.filter((waiting) => {
+          if (waiting.pathId !== live) return true;
+          waiting.resolve();
+          return false;
+        });
+        return;
+      }
+      case 'alternated':
+        if (worker.alternation?.rolloutId === frame.rolloutId) {
+          worker.alternation.resolve(frame.completedBlockCount);
+          worker.alternation = null;
+        }
+        return;
+      case 'prepared':
+      case 'checked':
+      case 'calibrated':
+        worker.calls.get(frame.callId)?.resolve(frame);
+        return;
+      case 'blocks':
+        // Only a router over several workers needs to know whose cache holds what.
+        return;
+      case 'hello':
+        lose(worker, 'it said hello twice');
+        return;
+      default:
+        frame satisfies never;
+    }
+  }
+
+  function workerOf(workerId: string): JoinedWorker {
+    const worker = workers.get(workerId);
+    if (!worker) throw new FleetError(`There is no worker ${workerId}.`);
+    return worker;
+  }
+
+  /** Sends a frame that the worker answers by callId. @throws FleetError when it is lost or silent for CALL_LIMIT_MS */
+  async function call<Type extends Answer['type']>(
+    workerId: string,
+    answerType: Type,
+    frame: (callId: string) => GatewayFrame,
+  ): Promise<Extract<Answer, { type: Type }>> {
+    const worker = workerOf(workerId);
+    const callId = randomUUID();
+    const limit = timeLimit(`${workerId} did not answer within ${CALL_LIMIT_MS / 1000} s`);
+    try {
+      const answer = await Promise.race([
+        new Promise<Answer>((resolve, reject) => {
+          worker.calls.set(callId, { resolve, reject });
+          worker.link.send(frame(callId));
+        }),
+        limit.promise,
+      ]);
+      if (answer.type !== answerType)
+        throw new FleetError(`${workerId} answered ${answer.type} to ${answerType}`);
+      return answer as Extract<Answer, { type: Type }>;
+    } finally {
+      limit.clear();
+      worker.calls.delete(callId);
+    }
+  }
+
+  /** The least loaded worker; with several, routing by predicted ms and cached prefix comes with them. */
+  function route(): JoinedWorker {
+    const [first] = [...workers.values()].sort((a, b) => a.open.size - b.open.size);
+    if (!first) throw new FleetError('No worker has joined yet.');
+    return first;
+  }
+
+  function submit(spec: SequenceSpec): SequenceStream {
+    if (isDraining) throw new FleetError('The engine is draining.');
+    const worker = route();
+    const tell = (reason: 'cancelled' | 'stop') => {
+      if (worker.open.has(spec.sequenceId))
+        worker.link.send({ type: 'cancel', sequenceId: spec.sequenceId, reason });
+    };
+    const queue = eventQueue<SequenceEvent>(MOST_QUEUED_EVENTS, () => tell('cancelled'));
+    worker.open.set(spec.sequenceId, { spec, queue, tokenCount: 0 });
+    worker.link.send({ type: 'submit', spec, ageMs: 0 });
+    return {
+      stop: () => tell('stop'),
+      cancel: () => tell('cancelled'),
+      [Symbol.asyncIterator]: () => queue[Symbol.asyncIterator](),
+    };
+  }
+
+  return {
+    listen() {
+      // A socket file left by a killed gateway would make the address look taken.
+      rmSync(options.linkPath, { force: true });
+      return new Promise((resolve, reject) => {
+        server.once('error', reject);
+        server.listen(options.linkPath, () => resolve());
+      });
+    },
+    async close() {
+      clearInterval(silenceTimer);
+      for (const worker of [...workers.values()]) lose(worker, 'the gateway is closing');
+      for (const watcher of watchers) watcher.end();
+      for (const socket of sockets) socket.destroy();
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+    canServe: () => workers.size > 0 && !isDraining,
+    unreadyReason: () =>
+      isDraining ? 'the engine is draining' : workers.size > 0 ? '' : 'no worker has joined yet',
+    workers: () =>
+      [...workers.values()].map(
+        (worker): WorkerView => ({
+          workerId: worker.hello.workerId,
+          bootId: worker.hello.bootId,
+          pid: worker.hello.pid,
+          envelope: worker.hello.envelope,
+          path: worker.path,
+          pathId: pathId(worker.path),
+          joinedAt: worker.joinedAt,
+          lastHeardAt: worker.lastHeardAt,
+          runningCount: worker.runningCount,
+          waitingCount: worker.waitingCount,
+          kvUsedBlockCount: worker.kvUsedBlockCount,
+          fits: [...fits.values()].filter((fit) => fit.modelHash === worker.hello.envelope.modelHash),
+        }),
+      ),
+    submit,
+    async prepare(workerId, path) {
+      const { faults, prepareMs } = await call(workerId, 'prepared', (callId) => ({
+        type: 'prepare',
+        callId,
+        path,
+      }));
+      return { faults, prepareMs };
+    },
+    async switchTo(workerId, path, rolloutId) {
+      const worker = workerOf(workerId);
+      const wanted = pathId(path);
+      const limit = timeLimit(`${workerId} did not switch within ${CALL_LIMIT_MS / 1000} s`);
+      const waiting = { pathId: wanted, resolve: () => {}, reject: (_error: Error) => {} };
+      try {
+        await Promise.race([
+          new Promise<void>((resolve, reject) => {
+            waiting.resolve = resolve;
+            waiting.reject = reject;
+            worker.switches.push(waiting);
+            worker.link.send({ type: 'switchTo', path, rolloutId });
+          }),
+          limit.promise,
+        ]);
+      } finally {
+        limit.clear();
+        worker.switches = worker.switches.filter((other) => other !== waiting);
+      }
+    },
+    async alternate(workerId, { rolloutId, incumbent, candidate, blocks }) {
+      const worker = workerOf(workerId);
+      const frame: GatewayFrame = { type: 'alternate', rolloutId, incumbent, candidate, blocks };
+      if (blocks.length === 0) {
+        worker.link.send(frame);
+        return { completedBlockCount: 0 };
+      }
+      if (worker.alternation)
+        throw new FleetError(`${workerId} already alternates for rollout ${worker.alternation.rolloutId}.`);
+      const completedBlockCount = await new Promise<number>((resolve, reject) => {
+        worker.alternation = { rolloutId, resolve, reject };
+        worker.link.send(frame);
+      });
+      return { completedBlockCount };
+    },
+    async check(workerId, path, prompts) {
+      const answer = await call(workerId, 'checked', (callId) => ({ type: 'check', callId, path, prompts }));
+      if (answer.fault !== '') throw new FleetError(answer.fault);
+      return answer.outputs;
+    },
+    async calibrate(workerId, path, cases) {
+      const answer = await call(workerId, 'calibrated', (callId) => ({
+        type: 'calibrate',
+        callId,
+        path,
+        cases,
+      }));
+      if (answer.fault !== '') throw new FleetError(answer.fault);
+      return { stepCount: answer.stepCount, deviceMs: answer.deviceMs };
+    },
+    useFit(fit) {
+      fits.set(fitKey(fit.deviceKind, fit.modelHash, fit.kernelsId), fit);
+      for (const worker of workers.values()) {
+        if (worker.hello.envelope.modelHash === fit.modelHash) worker.link.send({ type: 'useFit', fit });
+      }
+    },
+    fitFor: (deviceKind, modelHash, kernels) => fits.get(fitKey(deviceKind, modelHash, kernels)) ?? null,
+    watchSteps(signal) {
+      const queue = eventQueue<readonly StepRow[]>(MOST_QUEUED_ROW_BATCHES, () => watchers.delete(queue));
+      watchers.add(queue);
+      signal.addEventListener('abort', () => {
+        watchers.delete(queue);
+        queue.end();
+      });
+      return queue;
+    },
+    async drain(deadlineMs) {
+      isDraining = true;
+      const deadline = now() + deadlineMs;
+      const openCount = () => [...workers.values()].reduce((sum, worker) => sum + worker.open.size, 0);
+      while (openCount() > 0 && now() < deadline) await pause(20);
+      for (const worker of workers.values()) worker.link.send({ type: 'drain' });
+      // The worker sends its last rows and leaves; its leaving is the answer.
+      const lastCall = now() + 3000;
+      while (workers.size > 0 && now() < lastCall) await pause(10);
+    },
+  };
+}
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+function timeLimit(message: string): { promise: Promise<never>; clear(): void } {
+  let timer: NodeJS.Timeout | undefined;
+  const promise = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new FleetError(message)), CALL_LIMIT_MS);
+  });
+  return { promise, clear: () => clearTimeout(timer) };
+}
