@@ -194,6 +194,14 @@ export function readConfig(
   });
 }
 
+/** The environment without our variables: the parts that the supervisor starts get theirs as flags. */
+export function environmentForParts(): Record<string, string> {
+  const kept = Object.entries(process.env).filter(
+    ([name, value]) => value !== undefined && !name.startsWith('VARIATOR_'),
+  );
+  return Object.fromEntries(kept) as Record<string, string>;
+}
+
 function fromEnvironment(
   env: Readonly<Record<string, string | undefined>>,
 ): Partial<Record<OptionName, string>> {

@@ -1,0 +1,40 @@
+/** Which command does what. Called by bootstrap.mjs once everything it needs is installed and built. */
+import { ConfigError, helpText } from '../config.ts';
+
+type Command = (argv: readonly string[], root: string) => Promise<number>;
+
+/** Loaded when asked for, so that `--help` starts at once. */
+const commands: Record<string, () => Promise<Command>> = {
+  start: async () => (await import('./start.ts')).start,
+  replay: async () => (await import('./replay.ts')).replayCommand,
+  paths: async () => (await import('./paths.ts')).pathsCommand,
+  proposals: async () => (await import('./proposals.ts')).proposalsCommand,
+  status: async () => (await import('./status.ts')).statusCommand,
+  test: async () => (await import('../../../test/run-tests.ts')).runTests,
+  bench: async () => (await import('../../../test/bench/run-benches.ts')).runBenches,
+};
+
+/** Ends the process with the command's exit code; a ConfigError becomes one sentence and exit code 1. */
+export async function runCommand(name: string, argv: readonly string[], root: string): Promise<void> {
+  const isHelp =
+    ['--help', '-h', 'help'].includes(name) ||
+    (name !== 'replay' && (argv.includes('--help') || argv.includes('-h')));
+  if (isHelp) {
+    console.log(helpText());
+    process.exit(0);
+  }
+  const load = commands[name];
+  if (!load) {
+    console.error(
+      `There is no command "${name}"; there are ${Object.keys(commands).join(', ')}. --help explains.`,
+    );
+    process.exit(1);
+  }
+  try {
+    process.exit(await (await load())(argv, root));
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    console.error(error.message);
+    process.exit(1);
+  }
+}

@@ -1,0 +1,106 @@
+/**
+ * One part of the product as a child process: started, watched, started again when it dies, ended. Used by start.ts.
+ * A child leads its own session, so that a terminal's Ctrl-C reaches only the supervisor, and it holds a pipe as its
+ * stdin, so that it ends by itself when the supervisor is killed.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
+
+/** A child exits with this when starting it again cannot help: its last line on stderr says why. */
+export const FATAL_EXIT_CODE = 78;
+
+export interface PartSpec {
+  readonly name: string;
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly cwd: string;
+}
+
+export interface Part {
+  readonly name: string;
+  pid(): number | null;
+  restartCount(): number;
+  /** SIGTERM, then SIGKILL after the limit. Resolves when the process is gone. */
+  stop(limitMs: number): Promise<void>;
+}
+
+const LEAST_PAUSE_MS = 100;
+const MOST_PAUSE_MS = 5000;
+/** A child that lived this long starts again without a pause. */
+const HEALTHY_MS = 10_000;
+
+/**
+ * @param log receives the child's lines and what happens to it
+ * @param onFatal is called once with a sentence when the child says that it cannot run
+ */
+export function startPart(
+  spec: PartSpec,
+  log: (line: string) => void,
+  onFatal: (sentence: string) => void,
+): Part {
+  let child: ChildProcess | null = null;
+  let isStopping = false;
+  let restarts = 0;
+  let pauseMs = LEAST_PAUSE_MS;
+  let timer: NodeJS.Timeout | null = null;
+  let gone: Promise<void> = Promise.resolve();
+
+  function launch(): void {
+    const startedAt = performance.now();
+    let lastLine = '';
+    const started = spawn(spec.command, spec.args, {
+      cwd: spec.cwd,
+      env: spec.env as NodeJS.ProcessEnv,
+      stdio: ['pipe', 'pipe', 'pipe'],
+      detached: true,
+    });
+    child = started;
+    // A child that is gone closes its end; writing is never done, so the error says nothing more than `exit` does.
+    started.stdin?.on('error', (error) => log(`${spec.name}: ${error.message}`));
+    for (const stream of [started.stdout, started.stderr]) {
+      if (!stream) continue;
+      createInterface({ input: stream }).on('line', (line) => {
+        if (line.trim() !== '') lastLine = line;
+        log(line);
+      });
+    }
+    gone = new Promise((resolve) => {
+      started.once('error', (error) => {
+        onFatal(`${spec.name} cannot be started: ${error.message}`);
+        resolve();
+      });
+      started.once('close', (code, signal) => {
+        child = null;
+        resolve();
+        if (isStopping) return;
+        if (code === FATAL_EXIT_CODE) {
+          onFatal(lastLine);
+          return;
+        }
+        pauseMs =
+          performance.now() - startedAt > HEALTHY_MS ? LEAST_PAUSE_MS : Math.min(pauseMs * 2, MOST_PAUSE_MS);
+        log(`ended (${signal ?? `exit code ${code}`}); starting it again`);
+        restarts += 1;
+        timer = setTimeout(launch, pauseMs);
+      });
+    });
+  }
+
+  launch();
+  return {
+    name: spec.name,
+    pid: () => child?.pid ?? null,
+    restartCount: () => restarts,
+    async stop(limitMs) {
+      isStopping = true;
+      if (timer) clearTimeout(timer);
+      const running = child;
+      if (!running) return;
+      running.kill('SIGTERM');
+      const killer = setTimeout(() => running.kill('SIGKILL'), limitMs);
+      await gone;
+      clearTimeout(killer);
+    },
+  };
+}

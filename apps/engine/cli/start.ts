@@ -1,0 +1,253 @@
+/**
+ * `npm start`: starts ClickHouse, gateway, worker, optimizer and dashboard in that order, watches them, and ends them in
+ * the reverse order on one Ctrl-C. Called by main.ts. Serves nothing itself, so that a fault in a part never reaches it.
+ */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { assertSafeToListen } from '../api/safe-to-listen.ts';
+import { type Config, ConfigError, environmentForParts, readConfig } from '../config.ts';
+import { resolveDefaultModel } from './default-model.ts';
+import { type EmbeddedClickHouse, embeddedClickHouse } from './embedded-clickhouse.ts';
+import { type Part, startPart } from './part.ts';
+
+/** Long enough for a stream under way to end; after it, streams get an error event. */
+const DRAIN_LIMIT_MS = 30_000;
+
+export async function start(argv: readonly string[], root: string): Promise<number> {
+  const config = await withFreePorts(readConfig(argv));
+  assertSafeToListen({ host: config.host, apiKey: config.apiKey, adminKey: config.adminKey });
+  mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
+
+  const ending = endOfSupervisor();
+  const fatal = resolvers<string>();
+  const parts: Part[] = [];
+  let clickhouse: EmbeddedClickHouse | null = null;
+  const startedAt = performance.now();
+  const say = (part: string) => (line: string) => console.log(`[${part}] ${line}`);
+
+  /** Dashboard and optimizer first: nothing depends on them. The gateway drains before the worker goes. */
+  async function endAll(): Promise<void> {
+    const stop = (name: string, limitMs: number) => parts.find((part) => part.name === name)?.stop(limitMs);
+    await Promise.all([stop('dashboard', 3000), stop('optimizer', 3000)]);
+    await stop('gateway', DRAIN_LIMIT_MS + 10_000);
+    await stop('worker', 3000);
+    await clickhouse?.stop();
+  }
+
+  const running = (async (): Promise<string> => {
+    const modelPath = config.model ?? (await defaultModel(config, root));
+    if (config.clickhouseUrl === null)
+      clickhouse = await embeddedClickHouse(join(config.dataDir, 'clickhouse'), say('clickhouse'));
+    const clickhouseUrl = config.clickhouseUrl ?? clickhouse?.url ?? '';
+    const launch = (name: string, script: readonly string[], env: Record<string, string>) => {
+      const args = script[0]?.endsWith('.mjs') ? script : ['--import', 'tsx', ...script];
+      parts.push(
+        startPart(
+          { name, command: process.execPath, args, cwd: root, env: { ...environmentForParts(), ...env } },
+          say(name),
+          fatal.resolve,
+        ),
+      );
+    };
+    const secrets: Record<string, string> = {};
+    if (config.apiKey !== null) secrets.VARIATOR_API_KEY = config.apiKey;
+    if (config.adminKey !== null) secrets.VARIATOR_ADMIN_KEY = config.adminKey;
+    const engineFlags = flagsFor(config, modelPath);
+    const keyFile = join(config.dataDir, 'admin-key');
+    if (config.adminKey !== null) writeFileSync(keyFile, config.adminKey, { mode: 0o600 });
+    const adminUrl = `http://${urlHost(config.host)}:${config.adminPort}`;
+    const urlFile = join(config.dataDir, 'clickhouse-url');
+    writeFileSync(urlFile, clickhouseUrl, { mode: 0o600 });
+
+    launch('gateway', ['apps/engine/main.ts', ...engineFlags], {
+      ...secrets,
+      VARIATOR_CLICKHOUSE_URL: clickhouseUrl,
+    });
+    launch('worker', ['apps/engine/worker/main.ts', ...engineFlags], {});
+    const keyFlags = config.adminKey === null ? [] : ['--admin-key-file', keyFile];
+    launch(
+      'optimizer',
+      [
+        'packages/optimizer/service/main.ts',
+        '--admin-url',
+        adminUrl,
+        '--clickhouse-url-file',
+        urlFile,
+        ...keyFlags,
+      ],
+      {},
+    );
+    launch('dashboard', ['apps/web/serve.mjs', '--port', String(config.webPort), '--host', config.host], {
+      VARIATOR_WEB_ADMIN_URL: adminUrl,
+      ...(config.adminKey === null ? {} : { VARIATOR_WEB_ADMIN_KEY_FILE: keyFile }),
+    });
+    await untilReady(config);
+    console.log(welcome(config, await servedModel(config), performance.now() - startedAt));
+    return await new Promise<string>(() => {});
+  })();
+
+  const reason = await Promise.race([running, ending.then(() => ''), fatal.promise]).catch(
+    (error: unknown) => (error instanceof Error ? error.message : String(error)),
+  );
+  if (reason === '')
+    console.log('\nDraining and ending; a second Ctrl-C in two seconds or later ends at once.');
+  const impatient = secondSignal();
+  await Promise.race([endAll(), impatient]);
+  for (const part of parts) await part.stop(0);
+  if (reason === '') return 0;
+  console.error(reason);
+  return 1;
+}
+
+function flagsFor(config: Config, modelPath: string): string[] {
+  const flags: (readonly [string, string | number])[] = [
+    ['--model', modelPath],
+    ['--host', config.host],
+    ['--port', config.port],
+    ['--admin-port', config.adminPort],
+    ['--web-port', config.webPort],
+    ['--data', config.dataDir],
+    ['--path', config.path],
+    ['--threads', config.threadCount],
+    ['--kv-memory', `${config.kvMemoryBytes}B`],
+    ['--device-usd-per-hour', config.deviceUsdPerHour],
+    ['--link', config.linkPath],
+    ['--worker-id', config.workerId],
+  ];
+  if (config.maxModelLenTokens !== null) flags.push(['--max-model-len', config.maxModelLenTokens]);
+  return flags.flatMap(([flag, value]) => [flag, String(value)]);
+}
+
+async function defaultModel(config: Config, root: string): Promise<string> {
+  let shownAt = 0;
+  const { path, line } = await resolveDefaultModel({
+    cacheDir: config.cacheDir,
+    repositoryDir: root,
+    onProgress: ({ label, doneBytes, totalBytes }) => {
+      const now = performance.now();
+      if (now - shownAt < 1000) return;
+      shownAt = now;
+      const share = totalBytes ? ` ${Math.floor((100 * doneBytes) / totalBytes)} %` : '';
+      console.log(`${label}${share}`);
+    },
+  });
+  console.log(line);
+  return path;
+}
+
+/** Port 0 asks for any free port; a taken port is said before anything is started. */
+async function withFreePorts(config: Config): Promise<Config> {
+  const free = async (port: number, flag: string, variable: string): Promise<number> => {
+    const probe = createServer();
+    return new Promise((resolve, reject) => {
+      probe.once('error', (error: NodeJS.ErrnoException) => {
+        const why = error.code === 'EADDRINUSE' ? 'is taken' : `cannot be used (${error.message})`;
+        reject(
+          new ConfigError(
+            `Port ${port} on ${config.host} ${why}; choose another with ${flag} N or ${variable}=N.`,
+          ),
+        );
+      });
+      probe.listen(port, config.host, () => {
+        const address = probe.address();
+        const found = typeof address === 'object' && address ? address.port : port;
+        probe.close(() => resolve(found));
+      });
+    });
+  };
+  return Object.freeze({
+    ...config,
+    port: await free(config.port, '--port', 'VARIATOR_PORT'),
+    adminPort: await free(config.adminPort, '--admin-port', 'VARIATOR_ADMIN_PORT'),
+    webPort: await free(config.webPort, '--web-port', 'VARIATOR_WEB_PORT'),
+  });
+}
+
+const urlHost = (host: string): string => {
+  const reachable = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host;
+  return reachable.includes(':') ? `[${reachable}]` : reachable;
+};
+
+const answers = async (url: string): Promise<boolean> => {
+  try {
+    return (await fetch(url, { signal: AbortSignal.timeout(2000) })).ok;
+  } catch {
+    // Not listening yet.
+    return false;
+  }
+};
+
+async function untilReady(config: Config): Promise<void> {
+  const host = urlHost(config.host);
+  for (const url of [`http://${host}:${config.port}/ready`, `http://${host}:${config.webPort}/`]) {
+    let waitedMs = 0;
+    while (!(await answers(url))) {
+      await pause(50);
+      waitedMs += 50;
+      if (waitedMs % 5000 === 0) console.log(`Waiting for ${url}`);
+    }
+  }
+}
+
+async function servedModel(config: Config): Promise<string> {
+  const headers: Record<string, string> =
+    config.apiKey === null ? {} : { authorization: `Bearer ${config.apiKey}` };
+  const response = await fetch(`http://${urlHost(config.host)}:${config.port}/v1/models`, { headers });
+  const body = (await response.json()) as { data?: { id: string }[] };
+  return body.data?.[0]?.id ?? 'default';
+}
+
+function welcome(config: Config, modelId: string, startMs: number): string {
+  const host = urlHost(config.host);
+  const key = config.apiKey === null ? '' : ` -H "authorization: Bearer $VARIATOR_API_KEY"`;
+  const body = JSON.stringify({
+    model: modelId,
+    messages: [{ role: 'user', content: 'Tell me a story.' }],
+    max_tokens: 60,
+  });
+  return [
+    '',
+    `Variator is ready (${(startMs / 1000).toFixed(1)} s)`,
+    `  OpenAI endpoint  http://${host}:${config.port}/v1   (${modelId})`,
+    `  Dashboard        http://${host}:${config.webPort}`,
+    `  tRPC API         http://${host}:${config.adminPort}/trpc`,
+    '',
+    'Try it:',
+    `  curl http://${host}:${config.port}/v1/chat/completions -H 'content-type: application/json'${key} -d '${body}'`,
+    '',
+  ].join('\n');
+}
+
+/** Resolves on SIGINT, SIGTERM or SIGHUP, or when the process that started us is gone. */
+function endOfSupervisor(): Promise<void> {
+  const parent = process.ppid;
+  return new Promise((resolve) => {
+    const watch = setInterval(() => {
+      if (process.ppid !== parent) resolve();
+    }, 300);
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => resolve());
+    watch.unref();
+  });
+}
+
+/** A signal that comes well after the first: npm repeats the first one, which is not impatience. */
+function secondSignal(): Promise<void> {
+  const firstAt = performance.now();
+  return new Promise((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      process.on(signal, () => {
+        if (performance.now() - firstAt > 2000) resolve();
+      });
+    }
+  });
+}
+
+function resolvers<T>(): { promise: Promise<T>; resolve(value: T): void } {
+  let resolve: (value: T) => void = () => {};
+  const promise = new Promise<T>((done) => {
+    resolve = done;
+  });
+  return { promise, resolve };
+}
