@@ -1,0 +1,188 @@
+import type { StepTimeFit } from '@variator/scheduler/step-time';
+import { expect, test } from 'vitest';
+import {
+  freezePrices,
+  type JudgedStep,
+  type JudgingPlan,
+  judgeCanary,
+  judgePair,
+  type PairResult,
+  planBlocks,
+} from './canary-judge.ts';
+import { seededRandom } from './seeded-random.ts';
+
+const plan: JudgingPlan = {
+  aim: 'deviceMs',
+  leastPairCount: 4,
+  mostPairCount: 12,
+  itlGuardRatio: 1.5,
+  itlObjectiveMs: 0,
+  approvedLogCost: 0,
+};
+
+const fit: StepTimeFit = {
+  fitId: 'f',
+  deviceKind: 'cpu',
+  modelHash: 'm',
+  kernelsId: 'k',
+  fittedAt: 0,
+  sampleCount: 100,
+  kneeTokens: 8,
+  betaMs: {
+    perStep: 5,
+    perToken: 0.1,
+    perTokenAboveKnee: 0.4,
+    perDecodeSequence: 0.02,
+    perPrefillSequence: 0.05,
+    perDecodeContextToken: 0.001,
+    perPrefillAttention: 0.00002,
+  },
+  heldOutMape: null,
+  heldOutCount: 0,
+  logBand90: null,
+};
+
+function step(change: Partial<JudgedStep>): JudgedStep {
+  return {
+    pathId: 'a',
+    isSettling: false,
+    tokenCount: 4,
+    decodeSequenceCount: 4,
+    prefillSequenceCount: 0,
+    prefillTokenCount: 0,
+    decodeContextTokens: 400,
+    prefillAttention: 0,
+    deviceMs: 6,
+    prefillDeviceMs: 0,
+    recomputeDeviceMs: 0,
+    itlMeanMs: 7,
+    itlTokenCount: 4,
+    foreignCpuShare: 0,
+    ...change,
+  };
+}
+
+/** Pairs of adjacent blocks under one AR(0.8) load shock, order drawn inside each pair. */
+function noisyPairs(seed: number, effect: number, itlRatio = 1): PairResult[] {
+  const random = seededRandom(seed);
+  const sides = planBlocks(random, plan.mostPairCount);
+  let shock = random.normal() * 0.05;
+  const logs = sides.map((side) => {
+    shock = 0.8 * shock + 0.6 * 0.05 * random.normal();
+    return { side, log: shock + 0.01 * random.normal() + (side === 'candidate' ? Math.log(effect) : 0) };
+  });
+  return Array.from({ length: plan.mostPairCount }, (_, pairIndex) => {
+    const both = logs.slice(2 * pairIndex, 2 * pairIndex + 2);
+    const control = Math.exp(both.find((block) => block.side === 'control')?.log ?? 0);
+    const candidate = Math.exp(both.find((block) => block.side === 'candidate')?.log ?? 0);
+    return {
+      pairIndex,
+      controlCost: control,
+      candidateCost: candidate,
+      logCostRatio: Math.log(candidate / control),
+      controlItlP95Ms: 20 * control,
+      candidateItlP95Ms: 20 * candidate * itlRatio,
+      controlStepCount: 100,
+      candidateStepCount: 100,
+    };
+  });
+}
+
+/** Reads the verdict after every pair, as the driver does, and stops at the first that decides. */
+function runCanary(pairs: readonly PairResult[], judging = plan): { verdict: string; pairCount: number } {
+  for (let count = 1; count <= pairs.length; count += 1) {
+    const { verdict } = judgeCanary(pairs.slice(0, count), judging);
+    if (verdict !== 'inconclusive') return { verdict, pairCount: count };
+  }
+  return { verdict: 'inconclusive', pairCount: pairs.length };
+}
+
+test('two equal paths get a verdict in at most 6 % of 300 canaries under correlated noise', () => {
+  const verdicts = Array.from({ length: 300 }, (_, seed) => runCanary(noisyPairs(seed, 1)).verdict);
+  expect(verdicts.filter((verdict) => verdict !== 'inconclusive').length).toBeLessThanOrEqual(18);
+  expect(verdicts.filter((verdict) => verdict === 'better').length).toBeLessThanOrEqual(6);
+});
+
+test('a path 12 % dearer is rolled back, one 10 % cheaper and more is promoted, in most canaries', () => {
+  const share = (effect: number, wanted: string): number =>
+    Array.from({ length: 100 }, (_, seed) => runCanary(noisyPairs(1000 + seed, effect)).verdict).filter(
+      (verdict) => verdict === wanted,
+    ).length / 100;
+  expect(share(1.12, 'worse')).toBeGreaterThanOrEqual(0.9);
+  expect(share(0.88, 'better')).toBeGreaterThanOrEqual(0.9);
+  expect(share(1.12, 'better')).toBe(0);
+  expect(share(0.88, 'worse')).toBe(0);
+});
+
+test('steps that are settling or of another path are left out, and thin blocks are not compared', () => {
+  const prices = freezePrices(fit, [step({})]);
+  const question = {
+    pairIndex: 0,
+    controlPathId: 'a',
+    candidatePathId: 'b',
+    prices,
+    leastStepsPerBlock: 3,
+    controlSteps: [1, 2, 3].map(() => step({})),
+  };
+  const candidate = [1, 2, 3].map(() => step({ pathId: 'b', deviceMs: 3 }));
+  const noise = [step({ pathId: 'a', deviceMs: 900 }), step({ pathId: 'b', isSettling: true, deviceMs: 900 })];
+  const pair = judgePair({ ...question, candidateSteps: [...noise, ...candidate] });
+  expect(pair?.logCostRatio).toBeCloseTo(Math.log(0.5), 9);
+  expect(pair?.candidateStepCount).toBe(3);
+  expect(judgePair({ ...question, candidateSteps: candidate.slice(0, 2) })).toBeNull();
+});
+
+test('the effect of a larger batch is seen, not modelled away', () => {
+  const one = step({ tokenCount: 1, decodeSequenceCount: 1, decodeContextTokens: 100, deviceMs: 5.2 });
+  const prices = freezePrices(fit, [one]);
+  const alone = Array.from({ length: 40 }, () => one);
+  const together = Array.from({ length: 10 }, () => step({ pathId: 'b', deviceMs: 5.9 }));
+  const pair = judgePair({
+    pairIndex: 0,
+    controlSteps: alone,
+    candidateSteps: together,
+    controlPathId: 'a',
+    candidatePathId: 'b',
+    prices,
+    leastStepsPerBlock: 5,
+  });
+  expect(pair?.logCostRatio).toBeLessThan(Math.log(0.35));
+});
+
+test('tokens computed again after a preemption are worth nothing', () => {
+  const prices = freezePrices(fit, [step({})]);
+  const prompt = { tokenCount: 64, decodeSequenceCount: 0, decodeContextTokens: 0, prefillTokenCount: 64 };
+  const useful = step({ ...prompt, prefillSequenceCount: 1, deviceMs: 30, prefillDeviceMs: 30 });
+  const again = step({ ...useful, prefillDeviceMs: 0, recomputeDeviceMs: 30 });
+  const base = {
+    pairIndex: 0,
+    controlPathId: 'a',
+    candidatePathId: 'a',
+    prices,
+    leastStepsPerBlock: 1,
+  };
+  const pair = judgePair({ ...base, controlSteps: [useful], candidateSteps: [useful, again] });
+  expect(pair?.logCostRatio).toBeCloseTo(Math.log(2), 9);
+});
+
+test('the ITL guard trips after two pairs above its limit, and never below the objective', () => {
+  const pairs = noisyPairs(5, 0.9, 2.2);
+  expect(runCanary(pairs)).toEqual({ verdict: 'worse', pairCount: 2 });
+  expect(judgeCanary(pairs.slice(0, 1), plan).isGuardTripped).toBe(false);
+  expect(judgeCanary(pairs.slice(0, 2), { ...plan, itlObjectiveMs: 100 }).isGuardTripped).toBe(false);
+});
+
+test('a path approved for its gaps is judged by them, within the cost it was approved with', () => {
+  const judging: JudgingPlan = { ...plan, aim: 'itl', approvedLogCost: Math.log(1.1) };
+  expect(runCanary(noisyPairs(7, 1.05, 0.4), judging).verdict).toBe('better');
+  expect(runCanary(noisyPairs(7, 1.6, 0.4), judging).verdict).toBe('worse');
+  expect(runCanary(noisyPairs(7, 1, 1), judging).verdict).toBe('inconclusive');
+});
+
+test('each pair runs both sides once and the order varies', () => {
+  const blocks = planBlocks(seededRandom(1), 40);
+  const first = Array.from({ length: 40 }, (_, pair) => blocks[2 * pair]);
+  expect(blocks.filter((side) => side === 'control')).toHaveLength(40);
+  for (let pair = 0; pair < 40; pair += 1) expect(blocks[2 * pair]).not.toBe(blocks[2 * pair + 1]);
+  expect(new Set(first).size).toBe(2);
+});

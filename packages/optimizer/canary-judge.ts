@@ -1,0 +1,262 @@
+/**
+ * Judges a canary on one worker: pairs of blocks, control and candidate in random order, compared by measured device ms
+ * over standard ms (frozen prices), with a confidence sequence that may be read after every pair (algorithms.md g).
+ * Called by the rollout driver. Refuses to decide what happens then: that is rollout.ts.
+ */
+import { predictMs, type StepFeatures, type StepTimeFit } from '@variator/scheduler/step-time';
+import { weightedQuantile } from './quantile.ts';
+import type { SeededRandom } from './seeded-random.ts';
+
+export type Verdict = 'better' | 'worse' | 'inconclusive';
+
+/** A step as the judge needs it; a step row is one. */
+export interface JudgedStep extends StepFeatures {
+  readonly pathId: string;
+  readonly isSettling: boolean;
+  readonly deviceMs: number;
+  readonly prefillDeviceMs: number;
+  readonly recomputeDeviceMs: number;
+  readonly itlMeanMs: number;
+  readonly itlTokenCount: number;
+  readonly foreignCpuShare: number;
+}
+
+/** Milliseconds a unit of work is worth; frozen before the canary and used for both sides. */
+export interface StandardPrices {
+  readonly prefillTokenMs: number;
+  readonly decodeTokenMs: number;
+  readonly contextTokenMs: number;
+}
+
+/** One pair of the canary: the ratio of candidate to control, judged steps only. */
+export interface PairResult {
+  readonly pairIndex: number;
+  readonly controlCost: number;
+  readonly candidateCost: number;
+  /** log(candidate / control) of device ms over standard ms. */
+  readonly logCostRatio: number;
+  readonly controlItlP95Ms: number;
+  readonly candidateItlP95Ms: number;
+  readonly controlStepCount: number;
+  readonly candidateStepCount: number;
+}
+
+/**
+ * Prices of one prefilled, decoded and context token, from how the incumbent's fit splits its own typical steps: fixed
+ * costs equally by sequence, the rest by marginal time, divided by the tokens of each kind. They value WORK, not steps: a
+ * step is worth the same however it was batched, so a budget that reads the weights less often per token has a lower
+ * cost. (Dividing by a prediction for the batch that ran would model exactly that effect away.)
+ */
+export function freezePrices(fit: StepTimeFit, typicalSteps: readonly StepFeatures[]): StandardPrices {
+  const steps = typicalSteps.length > 0 ? typicalSteps : [TYPICAL_STEP];
+  const { betaMs } = fit;
+  let prefillMs = 0;
+  let decodeMs = 0;
+  let prefillTokens = 0;
+  let decodeTokens = 0;
+  for (const step of steps) {
+    const sequenceCount = step.prefillSequenceCount + step.decodeSequenceCount;
+    if (sequenceCount === 0 || step.tokenCount === 0) continue;
+    const tokenMs =
+      betaMs.perToken +
+      (betaMs.perTokenAboveKnee * Math.max(0, step.tokenCount - fit.kneeTokens)) / step.tokenCount;
+    const decoded = step.tokenCount - step.prefillTokenCount;
+    const fixedMs = betaMs.perStep / sequenceCount;
+    prefillMs +=
+      step.prefillSequenceCount * (fixedMs + betaMs.perPrefillSequence) +
+      step.prefillTokenCount * tokenMs +
+      step.prefillAttention * betaMs.perPrefillAttention;
+    decodeMs += step.decodeSequenceCount * (fixedMs + betaMs.perDecodeSequence) + decoded * tokenMs;
+    prefillTokens += step.prefillTokenCount;
+    decodeTokens += decoded;
+  }
+  // A kind the window had none of is priced like a token of a lone typical step.
+  const fallbackMs = predictMs(fit, TYPICAL_STEP) / TYPICAL_STEP.tokenCount;
+  return {
+    prefillTokenMs: prefillTokens > 0 && prefillMs > 0 ? prefillMs / prefillTokens : fallbackMs,
+    decodeTokenMs: decodeTokens > 0 && decodeMs > 0 ? decodeMs / decodeTokens : fallbackMs,
+    contextTokenMs: betaMs.perDecodeContextToken,
+  };
+}
+
+/** Four chats decoding at 200 tokens while 28 prompt tokens come in. */
+const TYPICAL_STEP: StepFeatures = {
+  tokenCount: 32,
+  decodeSequenceCount: 4,
+  prefillSequenceCount: 1,
+  prefillTokenCount: 28,
+  decodeContextTokens: 800,
+  prefillAttention: 392,
+};
+
+/** What these steps' useful work is worth; tokens computed again after a preemption are worth nothing. */
+export function standardMs(steps: readonly JudgedStep[], prices: StandardPrices): number {
+  return steps.reduce((sum, step) => {
+    const promptMs = step.prefillDeviceMs + step.recomputeDeviceMs;
+    const usefulShare = promptMs > 0 ? step.prefillDeviceMs / promptMs : 1;
+    return (
+      sum +
+      prices.prefillTokenMs * step.prefillTokenCount * usefulShare +
+      prices.decodeTokenMs * (step.tokenCount - step.prefillTokenCount) +
+      prices.contextTokenMs * step.decodeContextTokens
+    );
+  }, 0);
+}
+
+export interface BlockMeasure {
+  readonly stepCount: number;
+  /** Device ms over standard ms. */
+  readonly cost: number;
+  readonly itlP95Ms: number;
+  readonly foreignCpuShare: number;
+}
+
+/** A block's judged steps: its own path, limits already holding. Null where there is nothing to compare. */
+export function measureBlock(
+  steps: readonly JudgedStep[],
+  pathId: string,
+  prices: StandardPrices,
+): BlockMeasure | null {
+  const judged = steps.filter((step) => step.pathId === pathId && !step.isSettling);
+  const worthMs = standardMs(judged, prices);
+  const deviceMs = judged.reduce((sum, step) => sum + step.deviceMs, 0);
+  if (worthMs <= 0 || deviceMs <= 0) return null;
+  const gaps = judged.map((step) => ({ value: step.itlMeanMs, weight: step.itlTokenCount }));
+  const itlP95Ms = weightedQuantile(gaps, 0.95);
+  return {
+    stepCount: judged.length,
+    cost: deviceMs / worthMs,
+    itlP95Ms: Number.isNaN(itlP95Ms) ? 0 : itlP95Ms,
+    foreignCpuShare: judged.reduce((sum, step) => sum + step.foreignCpuShare * step.deviceMs, 0) / deviceMs,
+  };
+}
+
+export interface PairQuestion {
+  readonly pairIndex: number;
+  readonly controlSteps: readonly JudgedStep[];
+  readonly candidateSteps: readonly JudgedStep[];
+  readonly controlPathId: string;
+  readonly candidatePathId: string;
+  readonly prices: StandardPrices;
+  /** A block with fewer judged steps is not compared. */
+  readonly leastStepsPerBlock: number;
+}
+
+/** Null where either block had too little to compare. */
+export function judgePair(question: PairQuestion): PairResult | null {
+  const control = measureBlock(question.controlSteps, question.controlPathId, question.prices);
+  const candidate = measureBlock(question.candidateSteps, question.candidatePathId, question.prices);
+  if (control === null || candidate === null) return null;
+  if (Math.min(control.stepCount, candidate.stepCount) < question.leastStepsPerBlock) return null;
+  return {
+    pairIndex: question.pairIndex,
+    controlCost: control.cost,
+    candidateCost: candidate.cost,
+    logCostRatio: Math.log(candidate.cost / control.cost),
+    controlItlP95Ms: control.itlP95Ms,
+    candidateItlP95Ms: candidate.itlP95Ms,
+    controlStepCount: control.stepCount,
+    candidateStepCount: candidate.stepCount,
+  };
+}
+
+/** Which side each of 2 x pairCount blocks runs; the order inside a pair is drawn. Block i belongs to pair floor(i / 2). */
+export function planBlocks(random: SeededRandom, pairCount: number): ('control' | 'candidate')[] {
+  return Array.from({ length: pairCount }, () =>
+    random.uniform() < 0.5 ? (['control', 'candidate'] as const) : (['candidate', 'control'] as const),
+  ).flat();
+}
+
+export interface Confidence {
+  readonly mean: number;
+  readonly low: number;
+  readonly high: number;
+}
+
+/** Error allowed when a path is promoted, and when it is rolled back: a wrong promotion costs more. */
+const PROMOTE_ALPHA = 0.01;
+const ROLL_BACK_ALPHA = 0.05;
+/** A cost up to 1 % above the incumbent's is not worth a rollback. */
+const TOLERATED_LOG_COST = 0.01;
+
+/**
+ * Asymptotic confidence sequence for a mean (Waudby-Smith et al., arXiv 2103.06476), tightest at half the planned count.
+ * Few pairs estimate their own spread badly, so the spread is widened as Student's t would.
+ */
+export function confidenceSequence(
+  values: readonly number[],
+  plannedCount: number,
+  alpha: number,
+): Confidence | null {
+  const count = values.length;
+  if (count < 2) return null;
+  const mean = values.reduce((sum, value) => sum + value, 0) / count;
+  const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (count - 1);
+  const spread = Math.sqrt(variance) * Math.sqrt((count + 1) / Math.max(1, count - 2));
+  const tightestAt = Math.max(2, plannedCount / 2);
+  const rho2 = (-2 * Math.log(alpha) + Math.log(-2 * Math.log(alpha) + 1)) / tightestAt;
+  const scale = count * rho2 + 1;
+  const halfWidth =
+    spread * Math.sqrt(((2 * scale) / (count * count * rho2)) * Math.log(Math.sqrt(scale) / alpha));
+  return { mean, low: mean - halfWidth, high: mean + halfWidth };
+}
+
+/** What a proposal promised: fewer device ms per request, or gaps within an objective the incumbent misses. */
+export type Aim = 'deviceMs' | 'itl';
+
+export interface JudgingPlan {
+  readonly aim: Aim;
+  readonly leastPairCount: number;
+  readonly mostPairCount: number;
+  readonly itlGuardRatio: number;
+  /** The guard lets a candidate use the slack its objective leaves: below this no gap is too long. */
+  readonly itlObjectiveMs: number;
+  /** Cost increase that the aim `itl` was approved with, as a log ratio; 0 for `deviceMs`. */
+  readonly approvedLogCost: number;
+}
+
+export interface Judgement {
+  /** `inconclusive` also while pairs may still come. */
+  readonly verdict: Verdict;
+  /** On the mean log cost ratio at the promotion's level; null before two pairs. */
+  readonly confidence: Confidence | null;
+  /** The same on the log ratio of ITL p95; null before two pairs with gaps on both sides. */
+  readonly itlConfidence: Confidence | null;
+  /** True when the ITL guard says stop now, whatever the cost. */
+  readonly isGuardTripped: boolean;
+}
+
+/** What the pairs so far say. May be asked after every pair: the bounds hold at all times. */
+export function judgeCanary(pairs: readonly PairResult[], plan: JudgingPlan): Judgement {
+  const costs = pairs.map((pair) => pair.logCostRatio);
+  const gaps = pairs
+    .filter((pair) => pair.controlItlP95Ms > 0 && pair.candidateItlP95Ms > 0)
+    .map((pair) => Math.log(pair.candidateItlP95Ms / pair.controlItlP95Ms));
+  const bounds = (values: readonly number[], alpha: number): Confidence | null =>
+    confidenceSequence(values, plan.mostPairCount, alpha);
+  const confidence = bounds(costs, PROMOTE_ALPHA);
+  const itlConfidence = bounds(gaps, PROMOTE_ALPHA);
+  const isGuardTripped = isItlGuardTripped(pairs, plan);
+  const judged = (verdict: Verdict): Judgement => ({ verdict, confidence, itlConfidence, isGuardTripped });
+
+  if (isGuardTripped) return judged('worse');
+  if (pairs.length < plan.leastPairCount) return judged('inconclusive');
+  const costToRollBack = bounds(costs, ROLL_BACK_ALPHA);
+  if (costToRollBack !== null && costToRollBack.low > plan.approvedLogCost + TOLERATED_LOG_COST) {
+    return judged('worse');
+  }
+  const aimed = plan.aim === 'deviceMs' ? confidence : itlConfidence;
+  if (aimed !== null && aimed.high < 0) return judged('better');
+  const gapsToRollBack = plan.aim === 'itl' ? bounds(gaps, ROLL_BACK_ALPHA) : null;
+  return judged(gapsToRollBack !== null && gapsToRollBack.low > 0 ? 'worse' : 'inconclusive');
+}
+
+/** Two pairs running above the limit; one alone may be a neighbour's burst. */
+function isItlGuardTripped(pairs: readonly PairResult[], plan: JudgingPlan): boolean {
+  const [before, last] = pairs.slice(-2);
+  if (before === undefined || last === undefined) return false;
+  return [before, last].every((pair) => {
+    const limitMs = Math.max(plan.itlGuardRatio * pair.controlItlP95Ms, plan.itlObjectiveMs);
+    return pair.controlItlP95Ms > 0 && pair.candidateItlP95Ms > limitMs;
+  });
+}

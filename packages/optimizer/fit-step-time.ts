@@ -1,0 +1,219 @@
+/**
+ * Fits the seven-term step-time model of one (device kind, model, kernelsId) to measured steps: non-negative, robust, in
+ * relative error, held to a prior (algorithms.md a). Called by the optimizer's service and by benches. Prediction itself
+ * lives in packages/scheduler/step-time.ts; this file refuses to know about time or storage.
+ *
+ *   minimise  sum_j w_j ((y_j - x_j b) / y_j)^2 + 0.03 sum_k ((b_k - prior_k) / prior_k)^2,  b >= 0,  w = Huber
+ */
+import { createHash } from 'node:crypto';
+import { predictMs, type StepFeatures, type StepTimeFit } from '@variator/scheduler/step-time';
+import { solveNonNegative } from './nnls.ts';
+import { median, quantile, robustSpread } from './quantile.ts';
+import { KNEES, type StepTimePrior } from './roofline-prior.ts';
+import { keepSamples, type StepSample } from './step-sample.ts';
+
+export interface FitQuestion {
+  /** In any order and number; the newest of each bucket are used. */
+  readonly samples: readonly StepSample[];
+  /** The roofline's, or the fit of the path this one comes from. */
+  readonly prior: StepTimePrior;
+  readonly deviceKind: string;
+  readonly modelHash: string;
+  readonly kernelsId: string;
+  readonly now: number;
+}
+
+/** Pull towards the prior; absolute, so that its weight fades as samples come (prior sd about 17 % at 3 % noise). */
+const RIDGE = 0.03;
+const HUBER_ROUNDS = 4;
+const HUBER_CUT = 1.345;
+/** Below this the prior is only scaled as a whole. */
+export const LEAST_SAMPLE_COUNT = 10;
+
+type Betas = StepTimeFit['betaMs'];
+const TERMS = [
+  'perStep',
+  'perToken',
+  'perTokenAboveKnee',
+  'perDecodeSequence',
+  'perPrefillSequence',
+  'perDecodeContextToken',
+  'perPrefillAttention',
+] as const satisfies readonly (keyof Betas)[];
+
+export function fitStepTime(question: FitQuestion): StepTimeFit {
+  const kept = keepSamples(question.samples);
+  const identity = {
+    deviceKind: question.deviceKind,
+    modelHash: question.modelHash,
+    kernelsId: question.kernelsId,
+  };
+  const named = (model: StepTimePrior, heldOut: readonly StepSample[]): StepTimeFit => {
+    const fit = {
+      ...identity,
+      fitId: '',
+      fittedAt: question.now,
+      sampleCount: kept.length,
+      kneeTokens: model.kneeTokens,
+      betaMs: rounded(model.betaMs),
+      ...heldOutError(model, heldOut),
+    };
+    return { ...fit, fitId: fitIdOf(fit) };
+  };
+
+  if (kept.length < LEAST_SAMPLE_COUNT) {
+    const ratios = kept.map((sample) => sample.deviceMs / predictWith(question.prior, sample));
+    return named(scaled(question.prior, ratios.length === 0 ? 1 : median(ratios)), []);
+  }
+  const heldOut = kept.filter(isHeldOut);
+  const training = kept.filter((sample) => !isHeldOut(sample));
+  let best: { loss: number; model: StepTimePrior } | null = null;
+  for (const kneeTokens of new Set([question.prior.kneeTokens, ...KNEES])) {
+    const solved = fitWithKnee(training, question.prior.betaMs, kneeTokens);
+    if (best === null || solved.loss < best.loss * (1 - 1e-6)) {
+      best = { loss: solved.loss, model: { betaMs: solved.betaMs, kneeTokens } };
+    }
+  }
+  return named(best?.model ?? question.prior, heldOut);
+}
+
+/** The seven terms' factors in the order of TERMS: 1, T, (T - T0)+, B, n, C, Q. */
+function factorsOf(features: StepFeatures, kneeTokens: number): number[] {
+  return [
+    1,
+    features.tokenCount,
+    Math.max(0, features.tokenCount - kneeTokens),
+    features.decodeSequenceCount,
+    features.prefillSequenceCount,
+    features.decodeContextTokens,
+    features.prefillAttention,
+  ];
+}
+
+function fitWithKnee(
+  samples: readonly StepSample[],
+  prior: Betas,
+  kneeTokens: number,
+): { loss: number; betaMs: Betas } {
+  const factors = samples.map((sample) => factorsOf(sample, kneeTokens));
+  const scales = termScales(samples, factors, prior);
+  // In units of the prior: every unknown is about 1 and the ridge is the same for all.
+  const targets = TERMS.map((term) => prior[term] / (scales.get(term) ?? 1));
+  const rows = samples.map((sample, j) =>
+    TERMS.map((term, k) => ((factors[j]?.[k] ?? 0) * (scales.get(term) ?? 0)) / sample.deviceMs),
+  );
+  const residualsOf = (unknowns: readonly number[]): number[] =>
+    rows.map((row) => 1 - row.reduce((sum, value, k) => sum + value * (unknowns[k] ?? 0), 0));
+
+  let unknowns = [...targets];
+  let cut = Number.POSITIVE_INFINITY;
+  for (let round = 0; round <= HUBER_ROUNDS; round += 1) {
+    const residuals = residualsOf(unknowns);
+    const weights = residuals.map((residual) => (round === 0 ? 1 : Math.min(1, cut / Math.abs(residual))));
+    unknowns = solveNonNegative(...normalEquations(rows, weights, targets));
+    cut = HUBER_CUT * Math.max(1e-3, robustSpread(residualsOf(unknowns)));
+  }
+  const ridge = unknowns.reduce((sum, value, k) => sum + RIDGE * (value - (targets[k] ?? 0)) ** 2, 0);
+  // Compared between knees by one robust measure; each knee's own cut would reward a wide spread.
+  const loss = residualsOf(unknowns).reduce((sum, residual) => sum + pseudoHuber(residual), 0) + ridge;
+  const betaMs = Object.fromEntries(
+    TERMS.map((term, k) => [term, (unknowns[k] ?? 0) * (scales.get(term) ?? 0)]),
+  ) as Record<keyof Betas, number>;
+  return { loss, betaMs };
+}
+
+/** Quadratic near zero, linear above about 5 %. */
+const pseudoHuber = (residual: number): number => 2 * 0.05 ** 2 * (Math.hypot(1, residual / 0.05) - 1);
+
+/** A term's unit: its prior; where the prior is 0, what would explain a hundredth of a typical step. */
+function termScales(
+  samples: readonly StepSample[],
+  factors: readonly (readonly number[])[],
+  prior: Betas,
+): Map<keyof Betas, number> {
+  const typicalMs = median(samples.map((sample) => sample.deviceMs));
+  return new Map(
+    TERMS.map((term, k) => {
+      const mean = factors.reduce((sum, row) => sum + (row[k] ?? 0), 0) / factors.length;
+      return [term, prior[term] > 0 ? prior[term] : (0.01 * typicalMs) / Math.max(mean, 1)];
+    }),
+  );
+}
+
+function normalEquations(
+  rows: readonly (readonly number[])[],
+  weights: readonly number[],
+  targets: readonly number[],
+): [number[][], number[]] {
+  const gram = targets.map((_, k) => targets.map((_, l) => (k === l ? RIDGE : 0)));
+  const moment = targets.map((target) => RIDGE * target);
+  rows.forEach((row, j) => {
+    const weight = weights[j] ?? 0;
+    row.forEach((value, k) => {
+      moment[k] = (moment[k] ?? 0) + weight * value;
+      const gramRow = gram[k];
+      if (gramRow === undefined) return;
+      row.forEach((other, l) => {
+        gramRow[l] = (gramRow[l] ?? 0) + weight * value * other;
+      });
+    });
+  });
+  return [gram, moment];
+}
+
+/** Every fifth by its content, so that a step stays held out in every later fit. */
+function isHeldOut(sample: StepSample): boolean {
+  const text = `${sample.at}/${sample.deviceMs}/${sample.tokenCount}/${sample.decodeContextTokens}`;
+  return createHash('sha256').update(text).digest().readUInt32BE(0) % 5 === 0;
+}
+
+function heldOutError(
+  model: StepTimePrior,
+  heldOut: readonly StepSample[],
+): Pick<StepTimeFit, 'heldOutMape' | 'heldOutCount' | 'logBand90'> {
+  if (heldOut.length === 0) return { heldOutMape: null, heldOutCount: 0, logBand90: null };
+  const predicted = heldOut.map((sample) => ({ sample, ms: predictWith(model, sample) }));
+  const relative = predicted.map(({ sample, ms }) => Math.abs(ms - sample.deviceMs) / sample.deviceMs);
+  const logs = predicted.map(({ sample, ms }) => Math.abs(Math.log(sample.deviceMs / ms)));
+  return {
+    heldOutMape: relative.reduce((sum, error) => sum + error, 0) / relative.length,
+    heldOutCount: heldOut.length,
+    logBand90: quantile(logs, 0.9),
+  };
+}
+
+/** Predicts with a model that has no name yet. */
+export function predictWith(model: StepTimePrior, features: StepFeatures): number {
+  return predictMs(
+    {
+      ...model,
+      fitId: '',
+      deviceKind: '',
+      modelHash: '',
+      kernelsId: '',
+      fittedAt: 0,
+      sampleCount: 0,
+      heldOutMape: null,
+      heldOutCount: 0,
+      logBand90: null,
+    },
+    features,
+  );
+}
+
+function scaled(prior: StepTimePrior, scale: number): StepTimePrior {
+  const betaMs = Object.fromEntries(TERMS.map((term) => [term, prior.betaMs[term] * scale]));
+  return { ...prior, betaMs: betaMs as Record<keyof Betas, number> };
+}
+
+/** Six digits say all that a measurement can, and keep equal fits equal. */
+function rounded(betaMs: Betas): Betas {
+  const entries = TERMS.map((term) => [term, Number(betaMs[term].toPrecision(6))]);
+  return Object.fromEntries(entries) as Record<keyof Betas, number>;
+}
+
+/** Names a fit by what it says; the time it was made is not part of it. */
+function fitIdOf(fit: Omit<StepTimeFit, 'fitId'>): string {
+  const { fittedAt: _, ...content } = fit;
+  return createHash('sha256').update(JSON.stringify(content)).digest('hex').slice(0, 12);
+}
