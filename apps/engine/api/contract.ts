@@ -17,6 +17,7 @@
  *   proposals.approve m {proposalId} -> {rolloutId}       proposals.reject m {proposalId, reason} -> Proposal
  *   rollouts.list    q {limit} -> RolloutView[]           rollouts.progress q {rolloutId} -> RolloutView
  *   rollouts.rollBack m {rolloutId} -> RolloutView
+ *   rollouts.killSwitch q -> KillSwitch                   rollouts.setKillSwitch m {isOn, reason} -> KillSwitch
  *   ledger.list      q {limit} -> LedgerEntry[]
  */
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';

@@ -1,0 +1,138 @@
+/**
+ * What clients may send, as strict and bounded zod schemas, typed by the nouns they parse to. Used by the noun files.
+ * Checks shapes only; whether a path is legal on a worker is asked of its envelope.
+ */
+import {
+  type AttentionVariantId,
+  catalogue,
+  type LinearVariantId,
+  type Variant,
+} from '@variator/kernels/catalogue';
+import type { ExecutionPath } from '@variator/kernels/execution-path';
+import type { Estimate, MetricName, ProposalDraft } from '@variator/optimizer/proposal';
+import type { StepTimeFit } from '@variator/scheduler/step-time';
+import { z } from 'zod';
+import type { CalibrationCase } from '../fleet/link-frames.ts';
+import type { RegimeMark } from './contract.ts';
+
+export const identifier = z.string().min(1).max(128);
+export const listLimit = z.strictObject({ limit: z.number().int().min(1).max(200).default(50) });
+const atMs = z.number().min(0).max(8.64e15);
+const count = (most: number) => z.number().int().min(0).max(most);
+const sentence = (most: number) => z.string().max(most);
+
+export const span = z
+  .strictObject({ fromMs: atMs, toMs: atMs })
+  .refine(({ fromMs, toMs }) => fromMs < toMs, { error: 'fromMs must be before toMs' });
+
+function variantId<Id extends LinearVariantId | AttentionVariantId>(operation: Variant['operation']) {
+  const ids = catalogue.flatMap((variant) => (variant.operation === operation ? [variant.id] : []));
+  return z.custom<Id>((value) => ids.some((id) => id === value), {
+    error: `must be one of ${ids.join(', ')}`,
+  });
+}
+
+export const executionPath: z.ZodType<ExecutionPath> = z.strictObject({
+  linear: variantId<LinearVariantId>('linear'),
+  attention: variantId<AttentionVariantId>('attention'),
+  threadCount: z.number().int().min(1).max(4096),
+  tokenBudget: z.number().int().min(1).max(1_000_000),
+  maxRunningCount: z.number().int().min(1).max(1_000_000),
+});
+
+const estimate: z.ZodType<Estimate> = z.strictObject({
+  value: z.number(),
+  low: z.number(),
+  high: z.number(),
+});
+
+const metricNames: Record<MetricName, MetricName> = {
+  deviceMsPerRequest: 'deviceMsPerRequest',
+  tokensPerSecond: 'tokensPerSecond',
+  ttftP50Ms: 'ttftP50Ms',
+  ttftP95Ms: 'ttftP95Ms',
+  itlP50Ms: 'itlP50Ms',
+  itlP95Ms: 'itlP95Ms',
+  costUsdPerMillionTokens: 'costUsdPerMillionTokens',
+};
+
+export const proposalDraft: z.ZodType<ProposalDraft> = z.strictObject({
+  workerId: identifier,
+  from: executionPath,
+  to: executionPath,
+  changes: z
+    .array(
+      z.strictObject({
+        setting: z.enum(['linear', 'attention', 'threadCount', 'tokenBudget', 'maxRunningCount']),
+        from: z.union([z.string().max(64), z.number()]),
+        to: z.union([z.string().max(64), z.number()]),
+      }),
+    )
+    .max(16),
+  title: z.string().min(1).max(300),
+  reason: z.string().min(1).max(4000),
+  metrics: z
+    .array(
+      z.strictObject({
+        metric: z.enum(metricNames),
+        now: estimate,
+        predicted: estimate,
+        change: estimate,
+      }),
+    )
+    .max(16),
+  evidence: z.strictObject({
+    windowStartedAt: atMs,
+    windowEndedAt: atMs,
+    requestCount: count(1e12),
+    stepCount: count(1e12),
+    regimeId: sentence(128),
+    regimeName: sentence(300),
+    fitIds: z.array(z.string().max(128)).max(64),
+  }),
+});
+
+const milliseconds = z.number().min(0).max(1e9);
+
+export const stepTimeFit: z.ZodType<StepTimeFit> = z.strictObject({
+  fitId: identifier,
+  deviceKind: identifier,
+  modelHash: identifier,
+  kernelsId: identifier,
+  fittedAt: atMs,
+  sampleCount: count(1e12),
+  kneeTokens: z.number().min(0).max(1e9),
+  betaMs: z.strictObject({
+    perStep: milliseconds,
+    perToken: milliseconds,
+    perTokenAboveKnee: milliseconds,
+    perDecodeSequence: milliseconds,
+    perPrefillSequence: milliseconds,
+    perDecodeContextToken: milliseconds,
+    perPrefillAttention: milliseconds,
+  }),
+  heldOutMape: z.number().min(0).max(1e6).nullable(),
+  heldOutCount: count(1e12),
+  logBand90: z.number().min(0).max(1e6).nullable(),
+});
+
+export const regimeMark: z.ZodType<RegimeMark> = z.strictObject({
+  regimeId: identifier,
+  name: sentence(300),
+  startedAt: atMs,
+  detectedAt: atMs,
+  endedAt: atMs.nullable(),
+  isConfirmed: z.boolean(),
+});
+
+export const calibrationCases: z.ZodType<readonly CalibrationCase[]> = z
+  .array(
+    z.strictObject({
+      decodeSequenceCount: count(4096),
+      decodeContextTokens: count(100_000_000),
+      prefillTokens: count(1_000_000),
+      prefillContextTokens: count(100_000_000),
+    }),
+  )
+  .min(1)
+  .max(64);
