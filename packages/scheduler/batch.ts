@@ -1,5 +1,5 @@
 /** The plain data of one step: what the device is told to run, and what it answers. Made by scheduler.ts. */
-import type { Sampling } from './sequence.ts';
+import type { EndedSequence, Sampling, TokenEvent } from './sequence.ts';
 import type { StepFeatures } from './step-time.ts';
 
 export interface BatchEntry {
@@ -28,4 +28,40 @@ export interface StepResult {
   /** One per entry, -1 where nothing was sampled. */
   readonly sampledTokenIds: ArrayLike<number>;
   readonly deviceMs: number;
+}
+
+/** What a settled step means: who got a token, who ended, who pays, and the step row's own figures. */
+export interface StepSettlement {
+  readonly stepId: number;
+  readonly events: readonly TokenEvent[];
+  readonly ended: readonly EndedSequence[];
+  /** The step's deviceMs by kind; they sum to it. */
+  readonly charge: StepCharge;
+  /** 0 where no fit existed. */
+  readonly predictedMs: number;
+  readonly fitId: string;
+  /** Blocks whose hashes left the prefix cache while composing; they left before the others entered. */
+  readonly leftBlockHashes: readonly string[];
+  readonly enteredBlockHashes: readonly string[];
+  /** Tokens that came from the prefix cache for sequences first scheduled in this step. */
+  readonly cachedTokenCount: number;
+  /** Sequences pushed back to waiting while this step was composed. */
+  readonly preemptionCount: number;
+  /** As they stood while the step ran. */
+  readonly runningCount: number;
+  readonly waitingCount: number;
+  readonly kvUsedBlockCount: number;
+  readonly emittedTokenCount: number;
+  readonly firstTokenCount: number;
+  /** Gaps to the sequence's token before, over emitted tokens that have one here; 0 when none. */
+  readonly itlMeanMs: number;
+  readonly itlMaxMs: number;
+  readonly itlTokenCount: number;
+}
+
+export interface StepCharge {
+  readonly prefillDeviceMs: number;
+  readonly decodeDeviceMs: number;
+  readonly speculationWasteDeviceMs: number;
+  readonly recomputeDeviceMs: number;
 }

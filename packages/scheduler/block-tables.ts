@@ -1,0 +1,116 @@
+/**
+ * Gives and takes KV blocks to and from sequences, and lets equal prefixes share them. Called by the scheduler and by
+ * compose.ts. Blocks are shared only when full, so nobody ever writes into a block that another sequence reads.
+ */
+import { KvBlocks } from './kv-blocks.ts';
+import type { OpenSequence } from './open-sequence.ts';
+import { blockHash, PrefixCache, rootHash } from './prefix-cache.ts';
+
+export class BlockTables {
+  readonly blockSize: number;
+  readonly #blocks: KvBlocks;
+  readonly #cache = new PrefixCache();
+
+  constructor(blockCount: number, blockSize: number) {
+    this.blockSize = blockSize;
+    this.#blocks = new KvBlocks(blockCount);
+  }
+
+  get blockCount(): number {
+    return this.#blocks.blockCount;
+  }
+
+  get usedCount(): number {
+    return this.#blocks.usedCount;
+  }
+
+  get availableCount(): number {
+    return this.#blocks.availableCount;
+  }
+
+  blocksFor(tokenCount: number): number {
+    return Math.ceil(tokenCount / this.blockSize);
+  }
+
+  /** Tokens the sequence could have in the cache if it got every block that is available now. */
+  reachableTokenCount(sequence: OpenSequence): number {
+    return (sequence.blockTable.length + this.availableCount) * this.blockSize;
+  }
+
+  /**
+   * Starts the table of an admitted sequence with the blocks that hold its longest known prefix, at most up to its last
+   * token, which is always computed. Returns the tokens found.
+   */
+  attachPrefix(sequence: OpenSequence, numericsId: string): number {
+    if (sequence.kvNumericsId !== numericsId) {
+      sequence.kvNumericsId = numericsId;
+      sequence.blockHashes = [];
+    }
+    sequence.isKvMixed = false;
+    const mostBlocks = Math.floor((sequence.tokenIds.length - 1) / this.blockSize);
+    for (let index = 0; index < mostBlocks; index += 1) {
+      const blockId = this.#cache.find(this.#hashOf(sequence, index));
+      if (blockId === null) break;
+      this.#blocks.retain(blockId);
+      sequence.blockTable.push(blockId);
+    }
+    sequence.offeredBlockCount = sequence.blockTable.length;
+    sequence.computedTokenCount = sequence.blockTable.length * this.blockSize;
+    return sequence.computedTokenCount;
+  }
+
+  /** Lengthens the table to hold `tokenCount` tokens; false, and nothing changed, where blocks are missing. */
+  grow(sequence: OpenSequence, tokenCount: number): boolean {
+    const missing = this.blocksFor(tokenCount) - sequence.blockTable.length;
+    if (missing > this.availableCount) return false;
+    for (let count = 0; count < missing; count += 1) {
+      const blockId = this.#blocks.allocate();
+      if (blockId === null) throw new Error('The KV block pool has fewer blocks than it counted.');
+      this.#cache.forget(blockId);
+      sequence.blockTable.push(blockId);
+    }
+    return true;
+  }
+
+  /** Lets others find the blocks that the last step filled. */
+  offerFullBlocks(sequence: OpenSequence): void {
+    if (sequence.isKvMixed) return;
+    const fullBlockCount = Math.floor(sequence.computedTokenCount / this.blockSize);
+    for (let index = sequence.offeredBlockCount; index < fullBlockCount; index += 1) {
+      const blockId = sequence.blockTable[index];
+      if (blockId === undefined) throw new Error('A sequence has computed more tokens than its blocks hold.');
+      this.#cache.enter(this.#hashOf(sequence, index), blockId);
+    }
+    sequence.offeredBlockCount = fullBlockCount;
+  }
+
+  /** Gives all blocks back, the last first: where room is needed, the ends of prefixes go before their beginnings. */
+  releaseAll(sequence: OpenSequence): void {
+    for (const blockId of sequence.blockTable.reverse()) {
+      this.#blocks.release(blockId, this.#cache.holds(blockId) ? 'keep' : 'discard');
+    }
+    sequence.blockTable.length = 0;
+    sequence.computedTokenCount = 0;
+    sequence.offeredBlockCount = 0;
+  }
+
+  takeCacheChanges(): { entered: string[]; left: string[] } {
+    return this.#cache.takeChanges();
+  }
+
+  /** References to a block; for tests that count them against the tables. */
+  referenceCount(blockId: number): number {
+    return this.#blocks.referenceCount(blockId);
+  }
+
+  #hashOf(sequence: OpenSequence, index: number): string {
+    const { blockHashes, tokenIds, spec } = sequence;
+    for (let next = blockHashes.length; next <= index; next += 1) {
+      const parent = blockHashes[next - 1] ?? rootHash(sequence.kvNumericsId, spec.cacheSalt);
+      blockHashes.push(blockHash(parent, tokenIds.slice(next * this.blockSize, (next + 1) * this.blockSize)));
+    }
+    const hash = blockHashes[index];
+    if (hash === undefined) throw new Error(`Block ${index} has no hash.`);
+    return hash;
+  }
+}

@@ -1,0 +1,126 @@
+/**
+ * A sequence between submission and end, as the scheduler keeps it. Mutable, and touched only by scheduler.ts,
+ * compose.ts and block-tables.ts; what leaves the scheduler is a copy.
+ *
+ *   waiting --admitted--> running --end--> (gone)
+ *      ^---- preempted ------'
+ */
+import type { Account, EndedSequence, EndReason, SequenceSpec, ServiceTier } from './sequence.ts';
+
+export interface OpenSequence {
+  readonly spec: SequenceSpec;
+  readonly submittedAt: number;
+  /** Where it stands among the waiting: smaller goes first (see `queueRank`). */
+  readonly queueRank: number;
+  /** Prompt, then generated tokens. */
+  readonly tokenIds: number[];
+  readonly promptTokenCount: number;
+
+  /** Blocks that hold its first `computedTokenCount` tokens. */
+  readonly blockTable: number[];
+  computedTokenCount: number;
+  /** Hash chain of its first full blocks under `kvNumericsId`; may run ahead of what is computed. */
+  blockHashes: string[];
+  kvNumericsId: string;
+  /** True when its KV comes from more than one numericsId; such blocks never enter the prefix cache. */
+  isKvMixed: boolean;
+  /** Full blocks of the table already offered to the prefix cache. */
+  offeredBlockCount: number;
+  /** Tokens that were in the cache before the last preemption; computing them again is `recompute`. */
+  recomputeUntil: number;
+
+  /** Counts up with every admission; 0 while it has never run. */
+  admissionOrder: number;
+  lastStepId: number;
+  firstScheduledAt: number | null;
+  lastTokenAt: number | null;
+  firstNumericsId: string | null;
+  isMixedNumerics: boolean;
+  cachedTokenCount: number;
+  preemptionCount: number;
+  /** Set by a cancellation that has to wait for the step in flight. */
+  endWith: 'cancelled' | 'stop' | null;
+  readonly account: { -readonly [Key in keyof Account]: Account[Key] };
+}
+
+/** How much later a tier's sequence counts as submitted. Linear ageing: whoever waits long enough goes first. */
+const tierHandicapMs: Readonly<Record<ServiceTier, number>> = { priority: 0, default: 10_000, flex: 60_000 };
+
+const tierOrder: Readonly<Record<ServiceTier, number>> = { priority: 0, default: 1, flex: 2 };
+
+export function openSequence(spec: SequenceSpec, now: number): OpenSequence {
+  return {
+    spec,
+    submittedAt: now,
+    queueRank: now + tierHandicapMs[spec.serviceTier],
+    tokenIds: [...spec.promptTokenIds, ...spec.generatedTokenIds],
+    promptTokenCount: spec.promptTokenIds.length,
+    blockTable: [],
+    computedTokenCount: 0,
+    blockHashes: [],
+    kvNumericsId: '',
+    isKvMixed: false,
+    offeredBlockCount: 0,
+    recomputeUntil: 0,
+    admissionOrder: 0,
+    lastStepId: 0,
+    firstScheduledAt: null,
+    lastTokenAt: null,
+    firstNumericsId: null,
+    isMixedNumerics: false,
+    cachedTokenCount: 0,
+    preemptionCount: 0,
+    endWith: null,
+    account: {
+      prefillDeviceMs: 0,
+      decodeDeviceMs: 0,
+      speculationWasteDeviceMs: 0,
+      recomputeDeviceMs: 0,
+      fitId: '',
+      fitCount: 0,
+    },
+  };
+}
+
+/** Known tokens whose KV is not computed yet; at least 1 for an open sequence. */
+export function remainingTokenCount(sequence: OpenSequence): number {
+  return sequence.tokenIds.length - sequence.computedTokenCount;
+}
+
+export function generatedTokenCount(sequence: OpenSequence): number {
+  return sequence.tokenIds.length - sequence.promptTokenCount;
+}
+
+/** What the next tokens of the sequence are to a step. */
+export function nextKind(sequence: OpenSequence): 'prefill' | 'decode' | 'recompute' {
+  if (sequence.computedTokenCount < sequence.recomputeUntil) return 'recompute';
+  const isDecode =
+    remainingTokenCount(sequence) === 1 && sequence.computedTokenCount >= sequence.promptTokenCount;
+  return isDecode ? 'decode' : 'prefill';
+}
+
+/** Negative when `a` keeps its blocks longer than `b`: higher tier first, then the earlier admitted. */
+export function comparePreemption(a: OpenSequence, b: OpenSequence): number {
+  const byTier = tierOrder[a.spec.serviceTier] - tierOrder[b.spec.serviceTier];
+  return byTier !== 0 ? byTier : a.admissionOrder - b.admissionOrder;
+}
+
+export function endedSequence(
+  sequence: OpenSequence,
+  reason: EndReason,
+  message: string,
+  now: number,
+): EndedSequence {
+  return {
+    sequenceId: sequence.spec.sequenceId,
+    reason,
+    message,
+    account: { ...sequence.account },
+    promptTokenCount: sequence.promptTokenCount,
+    cachedTokenCount: sequence.cachedTokenCount,
+    completionTokenCount: generatedTokenCount(sequence),
+    preemptionCount: sequence.preemptionCount,
+    queueMs: (sequence.firstScheduledAt ?? now) - sequence.submittedAt,
+    isMixedNumerics: sequence.isMixedNumerics,
+  };
+}

@@ -1,0 +1,336 @@
+/**
+ * Decides what every step computes, and keeps the books: continuous batching, chunked prefill, prefix cache, preemption
+ * by recompute, cancellation, accounts. Called by the worker's step loop and, on a virtual clock, by the optimizer's
+ * replay. One owner of all sequences; no clock, no I/O, no randomness; which tokens come out never depends on it.
+ *
+ *   submit -> [ schedule -> (device runs the batch) -> settle ]* -> ended        cancel: at once, or at the next settle
+ */
+import type { Batch, StepCharge, StepResult, StepSettlement } from './batch.ts';
+import { BlockTables } from './block-tables.ts';
+import { type Composition, compose, type SchedulerLimits, type SchedulerState } from './compose.ts';
+import {
+  endedSequence,
+  generatedTokenCount,
+  type OpenSequence,
+  openSequence,
+  remainingTokenCount,
+} from './open-sequence.ts';
+import type { EndedSequence, EndReason, SequenceSpec, TokenEvent } from './sequence.ts';
+import { chargeStep, featuresOf, predictMs, type StepTimeFit } from './step-time.ts';
+import { WaitingQueue } from './waiting-queue.ts';
+
+export type { SchedulerLimits } from './compose.ts';
+
+export interface SchedulerOptions {
+  readonly blockCount: number;
+  /** Tokens a KV block holds. */
+  readonly blockSize: number;
+  readonly maxModelLenTokens: number;
+  readonly limits: SchedulerLimits;
+  /** Salts the prefix cache; names what decides bits. */
+  readonly numericsId: string;
+}
+
+export interface SchedulerCounts {
+  readonly runningCount: number;
+  readonly waitingCount: number;
+  readonly kvUsedBlockCount: number;
+}
+
+/** A call that breaks the scheduler's contract: a wrong order of calls, an id used twice, limits out of range. */
+export class SchedulerError extends Error {
+  override readonly name = 'SchedulerError';
+}
+
+/** The world's: the gateway's permits keep far below it. */
+export const MAX_OPEN_SEQUENCES = 100_000;
+
+interface StepInFlight {
+  readonly batch: Batch;
+  readonly composition: Composition;
+  readonly counts: SchedulerCounts;
+}
+
+export class Scheduler {
+  readonly #maxModelLenTokens: number;
+  readonly #state: SchedulerState;
+  readonly #open = new Map<string, OpenSequence>();
+  #fit: StepTimeFit | null = null;
+  #lastStepId = 0;
+  #inFlight: StepInFlight | null = null;
+
+  constructor(options: SchedulerOptions) {
+    assertCount('blockCount', options.blockCount);
+    assertCount('blockSize', options.blockSize);
+    assertCount('maxModelLenTokens', options.maxModelLenTokens);
+    this.#maxModelLenTokens = options.maxModelLenTokens;
+    this.#state = {
+      limits: checkedLimits(options.limits),
+      numericsId: options.numericsId,
+      running: [],
+      waiting: new WaitingQueue(),
+      tables: new BlockTables(options.blockCount, options.blockSize),
+      admissionCount: 0,
+    };
+  }
+
+  /**
+   * Takes a sequence in. Returns null while it is open; a sequence that has nothing to compute or could never fit ends
+   * here and now, and is returned. Pass `now` minus its age for a sequence that has waited elsewhere.
+   * @throws SchedulerError when a sequence of this id is open
+   */
+  submit(spec: SequenceSpec, now: number): EndedSequence | null {
+    if (this.#open.has(spec.sequenceId)) {
+      throw new SchedulerError(`The sequence ${spec.sequenceId} is open already.`);
+    }
+    const sequence = openSequence(spec, now);
+    const fault = this.#submissionFault(sequence);
+    if (fault !== '') return endedSequence(sequence, 'error', fault, now);
+    if (this.#isFullLength(sequence)) return endedSequence(sequence, 'length', '', now);
+    this.#open.set(spec.sequenceId, sequence);
+    this.#state.waiting.add(sequence);
+    return null;
+  }
+
+  /**
+   * Ends a sequence early. Returns it ended; or null where no such sequence is open, or where it is in the step in
+   * flight: then it ends at settle, and what the step decodes for it is discarded and charged as waste.
+   */
+  cancel(sequenceId: string, reason: 'cancelled' | 'stop', now: number): EndedSequence | null {
+    const sequence = this.#open.get(sequenceId);
+    if (sequence === undefined) return null;
+    if (this.#inFlight?.composition.sequences.includes(sequence)) {
+      sequence.endWith ??= reason;
+      return null;
+    }
+    return this.#end(sequence, reason, '', now);
+  }
+
+  /** The next step, or null when there is nothing to compute. @throws SchedulerError while a step is in flight */
+  schedule(now: number): Batch | null {
+    if (this.#inFlight !== null) {
+      throw new SchedulerError(`Step ${this.#inFlight.batch.stepId} has not settled.`);
+    }
+    if (this.#open.size === 0) return null;
+    const stepId = this.takeStepId();
+    const composition = compose(this.#state, stepId, now);
+    const { entries } = composition;
+    if (entries.length === 0)
+      throw new SchedulerError('Open sequences, and none of them could be scheduled.');
+    const batch: Batch = { stepId, entries, features: featuresOf(entries) };
+    this.#inFlight = { batch, composition, counts: this.counts() };
+    return batch;
+  }
+
+  /** Books the outcome of the step in flight. @throws SchedulerError when the result does not belong to it */
+  settle(result: StepResult, now: number): StepSettlement {
+    if (!(result.deviceMs >= 0 && Number.isFinite(result.deviceMs))) {
+      throw new SchedulerError(`A step cannot take ${result.deviceMs} ms.`);
+    }
+    const { batch, composition, counts } = this.#takeInFlight(result.stepId);
+    const charge = this.#charge(batch, composition, result.deviceMs);
+    const events: TokenEvent[] = [];
+    const ended: EndedSequence[] = [];
+    const gapsMs: number[] = [];
+    let firstTokenCount = 0;
+    for (const [index, entry] of batch.entries.entries()) {
+      const sequence = sequenceAt(composition, index);
+      sequence.computedTokenCount += entry.tokenIds.length;
+      this.#state.tables.offerFullBlocks(sequence);
+      if (sequence.endWith !== null) {
+        ended.push(this.#end(sequence, sequence.endWith, '', now));
+        continue;
+      }
+      if (!entry.isSampled) continue;
+      const tokenId = result.sampledTokenIds[index] ?? -1;
+      if (tokenId < 0) {
+        ended.push(this.#end(sequence, 'error', 'The device returned no token where one was due.', now));
+        continue;
+      }
+      if (sequence.spec.stopTokenIds.includes(tokenId)) {
+        ended.push(this.#end(sequence, 'stop', '', now));
+        continue;
+      }
+      const event = {
+        sequenceId: entry.sequenceId,
+        tokenId,
+        index: generatedTokenCount(sequence),
+      };
+      events.push(event);
+      if (event.index === 0) firstTokenCount += 1;
+      if (sequence.lastTokenAt !== null) gapsMs.push(now - sequence.lastTokenAt);
+      sequence.lastTokenAt = now;
+      sequence.tokenIds.push(tokenId);
+      if (this.#isFullLength(sequence)) {
+        ended.push(this.#end(sequence, 'length', '', now));
+      } else if (this.#isBeyondPool(sequence)) {
+        ended.push(this.#end(sequence, 'error', this.#poolFault(sequence), now));
+      }
+    }
+    const { entered, left } = this.#state.tables.takeCacheChanges();
+    return {
+      stepId: batch.stepId,
+      events,
+      ended,
+      charge,
+      predictedMs: this.#fit === null ? 0 : predictMs(this.#fit, batch.features),
+      fitId: this.#fit?.fitId ?? '',
+      enteredBlockHashes: entered,
+      leftBlockHashes: left,
+      cachedTokenCount: composition.cachedTokenCount,
+      preemptionCount: composition.preemptionCount,
+      ...counts,
+      emittedTokenCount: events.length,
+      firstTokenCount,
+      itlMeanMs: gapsMs.length === 0 ? 0 : gapsMs.reduce((sum, gap) => sum + gap, 0) / gapsMs.length,
+      itlMaxMs: gapsMs.reduce((most, gap) => Math.max(most, gap), 0),
+      itlTokenCount: gapsMs.length,
+    };
+  }
+
+  /** The device failed: every sequence of the step in flight ends with an error, the others go on. */
+  abort(stepId: number, message: string, now: number): EndedSequence[] {
+    const { composition } = this.#takeInFlight(stepId);
+    return composition.sequences.map((sequence) =>
+      sequence.endWith === null
+        ? this.#end(sequence, 'error', message, now)
+        : this.#end(sequence, sequence.endWith, '', now),
+    );
+  }
+
+  /** Takes effect with the next step. Nobody is dropped: while more run than `maxRunningCount`, nobody comes in. */
+  setLimits(limits: SchedulerLimits): void {
+    this.#state.limits = checkedLimits(limits);
+  }
+
+  /** True when no more sequences run than the limits allow. */
+  isSettled(): boolean {
+    return this.#state.running.length <= this.#state.limits.maxRunningCount;
+  }
+
+  /** From the next step on; salts the prefix cache and marks open sequences as mixed once such a step computes them. */
+  setNumerics(numericsId: string): void {
+    this.#state.numericsId = numericsId;
+  }
+
+  /** What predicts and charges from the next settle on; null charges by tokens. */
+  setFit(fit: StepTimeFit | null): void {
+    this.#fit = fit;
+  }
+
+  /** A step id for a step that the caller composed itself (calibration, check); ids are never used twice. */
+  takeStepId(): number {
+    this.#lastStepId += 1;
+    return this.#lastStepId;
+  }
+
+  counts(): SchedulerCounts {
+    return {
+      runningCount: this.#state.running.length,
+      waitingCount: this.#state.waiting.count,
+      kvUsedBlockCount: this.#state.tables.usedCount,
+    };
+  }
+
+  openSequenceIds(): string[] {
+    return [...this.#open.keys()];
+  }
+
+  /** The tightest ITL objective among the running sequences that decode; null where none does. */
+  tightestItlMs(): number | null {
+    let tightest: number | null = null;
+    for (const sequence of this.#state.running) {
+      if (remainingTokenCount(sequence) > 1) continue;
+      tightest = Math.min(tightest ?? Number.POSITIVE_INFINITY, sequence.spec.objectives.itlMs);
+    }
+    return tightest;
+  }
+
+  #takeInFlight(stepId: number): StepInFlight {
+    const inFlight = this.#inFlight;
+    if (inFlight === null || inFlight.batch.stepId !== stepId) {
+      throw new SchedulerError(`Step ${stepId} is not in flight.`);
+    }
+    this.#inFlight = null;
+    return inFlight;
+  }
+
+  #charge(batch: Batch, composition: Composition, deviceMs: number): StepCharge {
+    const charge = {
+      prefillDeviceMs: 0,
+      decodeDeviceMs: 0,
+      speculationWasteDeviceMs: 0,
+      recomputeDeviceMs: 0,
+    };
+    const shares = chargeStep(batch.entries, deviceMs, this.#fit);
+    for (const [index, entry] of batch.entries.entries()) {
+      const { account, endWith } = sequenceAt(composition, index);
+      const kind = entry.kind === 'decode' && endWith !== null ? 'speculationWaste' : entry.kind;
+      const shareMs = shares[index] ?? 0;
+      charge[`${kind}DeviceMs`] += shareMs;
+      account[`${kind}DeviceMs`] += shareMs;
+      if (this.#fit !== null && account.fitId !== this.#fit.fitId) {
+        account.fitId = this.#fit.fitId;
+        account.fitCount += 1;
+      }
+    }
+    return charge;
+  }
+
+  #end(sequence: OpenSequence, reason: EndReason, message: string, now: number): EndedSequence {
+    this.#open.delete(sequence.spec.sequenceId);
+    this.#state.tables.releaseAll(sequence);
+    const index = this.#state.running.indexOf(sequence);
+    if (index >= 0) this.#state.running.splice(index, 1);
+    else this.#state.waiting.remove(sequence);
+    return endedSequence(sequence, reason, message, now);
+  }
+
+  #submissionFault(sequence: OpenSequence): string {
+    const tokenCount = sequence.tokenIds.length;
+    if (sequence.promptTokenCount === 0) return 'The prompt has no tokens.';
+    if (sequence.spec.maxTokens < 1) return `maxTokens must be 1 or more, not ${sequence.spec.maxTokens}.`;
+    if (sequence.promptTokenCount + 1 > this.#maxModelLenTokens) {
+      return `The prompt has ${sequence.promptTokenCount} tokens; with one token to generate at most ${this.#maxModelLenTokens} fit.`;
+    }
+    if (this.#open.size >= MAX_OPEN_SEQUENCES) return `${MAX_OPEN_SEQUENCES} sequences are open already.`;
+    return this.#state.tables.blocksFor(tokenCount) > this.#state.tables.blockCount
+      ? this.#poolFault(sequence)
+      : '';
+  }
+
+  #isFullLength(sequence: OpenSequence): boolean {
+    return (
+      generatedTokenCount(sequence) >= sequence.spec.maxTokens ||
+      sequence.tokenIds.length >= this.#maxModelLenTokens
+    );
+  }
+
+  /** True when the whole pool could not hold the tokens that its next step attends to. */
+  #isBeyondPool(sequence: OpenSequence): boolean {
+    return this.#state.tables.blocksFor(sequence.tokenIds.length) > this.#state.tables.blockCount;
+  }
+
+  #poolFault(sequence: OpenSequence): string {
+    const { blockCount, blockSize } = this.#state.tables;
+    return `The sequence has ${sequence.tokenIds.length} tokens, and the KV cache holds ${blockCount * blockSize} in all.`;
+  }
+}
+
+function sequenceAt(composition: Composition, index: number): OpenSequence {
+  const sequence = composition.sequences[index];
+  if (sequence === undefined) throw new SchedulerError(`The step has no entry ${index}.`);
+  return sequence;
+}
+
+function checkedLimits(limits: SchedulerLimits): SchedulerLimits {
+  assertCount('tokenBudget', limits.tokenBudget);
+  assertCount('maxRunningCount', limits.maxRunningCount);
+  return { tokenBudget: limits.tokenBudget, maxRunningCount: limits.maxRunningCount };
+}
+
+function assertCount(name: string, value: number): void {
+  if (!Number.isInteger(value) || value < 1) {
+    throw new SchedulerError(`${name} must be a whole number of 1 or more, not ${value}.`);
+  }
+}
