@@ -49,6 +49,10 @@ export interface ModelShape {
   readonly kvHeadCount: number;
   readonly headSize: number;
   readonly vocabularySize: number;
+  /**
+   * Most tokens of a sequence. Where the model was trained with a sliding window (Mistral), no more than that window: up
+   * to there full attention computes exactly what the window would, beyond it something else.
+   */
   readonly maxPositionCount: number;
   readonly rmsNormEpsilon: number;
   /** Inverse rotary frequencies, [headSize / 2], scaling already applied, computed in float64 and kept as float32. */
