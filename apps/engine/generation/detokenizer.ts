@@ -1,0 +1,86 @@
+/**
+ * Token ids to text, one token at a time, exact for every UTF-8 split: a byte table and a streaming decoder instead of
+ * decoding a window again. `Vocabulary` is built once for a model; a `Detokenizer` belongs to one answer.
+ * Byte-level BPE only; any other decoder is refused when the model is loaded.
+ */
+import type { LoadedTokenizer } from '@variator/kernels/model/loaded-model';
+
+const EMPTY = new Uint8Array(0);
+
+/** GPT-2's table: printable bytes stand for themselves, the others for code points from 256 on. */
+const byteOfChar: ReadonlyMap<string, number> = (() => {
+  const table = new Map<string, number>();
+  let shifted = 256;
+  for (let byte = 0; byte < 256; byte += 1) {
+    const isPrintable =
+      (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || (byte >= 174 && byte <= 255);
+    table.set(String.fromCharCode(isPrintable ? byte : shifted), byte);
+    if (!isPrintable) shifted += 1;
+  }
+  return table;
+})();
+
+export class Vocabulary {
+  readonly #tokens: (string | undefined)[] = [];
+  readonly #bytes: (Uint8Array | undefined)[] = [];
+  /** No token stands for more bytes of text than this. */
+  readonly longestTokenBytes: number;
+
+  /** @throws Error when the tokenizer is not byte-level BPE */
+  constructor(tokenizer: LoadedTokenizer) {
+    const { decoder, model, added_tokens } = tokenizer.tokenizerJson as {
+      decoder?: unknown;
+      model?: { vocab?: Record<string, number> };
+      added_tokens?: { id: number; content: string; special: boolean }[];
+    };
+    if (!isByteLevel(decoder)) throw new Error('only byte-level BPE tokenizers are served so far');
+    let longestTokenBytes = 1;
+    for (const [token, id] of Object.entries(model?.vocab ?? {})) {
+      this.#tokens[id] = token;
+      longestTokenBytes = Math.max(longestTokenBytes, token.length);
+    }
+    for (const added of added_tokens ?? []) {
+      const bytes = new TextEncoder().encode(added.content);
+      this.#bytes[added.id] = added.special ? EMPTY : bytes;
+      longestTokenBytes = Math.max(longestTokenBytes, bytes.length);
+    }
+    this.longestTokenBytes = longestTokenBytes;
+  }
+
+  /** The bytes of text a token stands for; none for special tokens and ids outside the vocabulary. */
+  bytesOf(tokenId: number): Uint8Array {
+    const known = this.#bytes[tokenId];
+    if (known !== undefined) return known;
+    const token = this.#tokens[tokenId];
+    const bytes =
+      token === undefined ? EMPTY : Uint8Array.from(token, (char) => byteOfChar.get(char) ?? 0x3f);
+    this.#bytes[tokenId] = bytes;
+    return bytes;
+  }
+}
+
+export class Detokenizer {
+  readonly #vocabulary: Vocabulary;
+  readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+
+  constructor(vocabulary: Vocabulary) {
+    this.#vocabulary = vocabulary;
+  }
+
+  /** The text that is certain now; '' while a character is incomplete. */
+  push(tokenId: number): string {
+    const bytes = this.#vocabulary.bytesOf(tokenId);
+    return bytes.length === 0 ? '' : this.#decoder.decode(bytes, { stream: true });
+  }
+
+  /** What an answer that ended inside a character leaves: one U+FFFD, or ''. */
+  end(): string {
+    return this.#decoder.decode();
+  }
+}
+
+function isByteLevel(decoder: unknown): boolean {
+  if (typeof decoder !== 'object' || decoder === null) return false;
+  const { type, decoders } = decoder as { type?: unknown; decoders?: unknown[] };
+  return type === 'ByteLevel' || (type === 'Sequence' && (decoders ?? []).some(isByteLevel));
+}

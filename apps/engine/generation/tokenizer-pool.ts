@@ -1,0 +1,199 @@
+/**
+ * One or two threads that turn messages into prompt text and text into token ids, so that a long prompt never holds the
+ * gateway's event loop. Called by accept-request.ts. The queue is bounded, every job has a time limit; a thread that
+ * exceeds it, or dies, is replaced and only its own job fails. It decides nothing about requests.
+ */
+import { Worker } from 'node:worker_threads';
+import type { LoadedTokenizer } from '@variator/kernels/model/loaded-model';
+import type { ChatMessage, RenderedPrompt } from './chat-template.ts';
+import type { Guard, PromptEncoderData } from './prompt-encoder.ts';
+
+export type ThreadJob =
+  | { readonly kind: 'render'; readonly messages: readonly ChatMessage[] }
+  | { readonly kind: 'encode'; readonly text: string; readonly guard: Guard };
+
+export type ThreadAnswer =
+  | { readonly kind: 'ready' }
+  | ({ readonly kind: 'rendered' } & RenderedPrompt)
+  | { readonly kind: 'encoded'; readonly tokenIds: Int32Array }
+  | { readonly kind: 'refused'; readonly isTemplate: boolean; readonly message: string };
+
+/** `refused`: the template said no. `timedOut`, `lost`: the job's thread was ended or died. `full`, `closed`: not begun. */
+export type TokenizerFault = 'refused' | 'failed' | 'timedOut' | 'lost' | 'full' | 'closed';
+
+export class TokenizerError extends Error {
+  override readonly name = 'TokenizerError';
+  readonly fault: TokenizerFault;
+  constructor(fault: TokenizerFault, message: string) {
+    super(message);
+    this.fault = fault;
+  }
+}
+
+export interface TokenizerPoolOptions {
+  readonly tokenizer: LoadedTokenizer;
+  readonly threadCount: number;
+  readonly maxRenderedChars: number;
+  readonly templateTimeLimitMs?: number;
+  readonly encodeTimeLimitMs?: number;
+  readonly maxQueuedCount?: number;
+}
+
+interface PendingJob {
+  readonly job: ThreadJob;
+  readonly resolve: (answer: ThreadAnswer) => void;
+  readonly reject: (error: Error) => void;
+}
+
+interface Thread {
+  readonly worker: Worker;
+  isReady: boolean;
+  pending: PendingJob | null;
+  timer: NodeJS.Timeout | null;
+}
+
+/** A tokenizer whose threads die this often before they are ready cannot be loaded at all. */
+const MAX_FAILED_STARTS = 3;
+const MAX_THREAD_MEMORY_MB = 1536;
+
+export class TokenizerPool {
+  readonly #options: Required<TokenizerPoolOptions>;
+  readonly #threads = new Set<Thread>();
+  readonly #queue: PendingJob[] = [];
+  readonly #ready: Promise<void>;
+  #settleReady: (fault: Error | null) => void = () => {};
+  #failedStartCount = 0;
+  #startFault: Error | null = null;
+  #isClosed = false;
+
+  constructor(options: TokenizerPoolOptions) {
+    this.#options = { templateTimeLimitMs: 2000, encodeTimeLimitMs: 20_000, maxQueuedCount: 512, ...options };
+    this.#ready = new Promise((resolve, reject) => {
+      this.#settleReady = (fault) => (fault === null ? resolve() : reject(fault));
+    });
+    this.#ready.catch((fault: Error) => {
+      this.#startFault = fault;
+    });
+    for (let index = 0; index < options.threadCount; index += 1) this.#start();
+  }
+
+  /** Resolves once a thread has loaded the tokenizer. @throws when none can */
+  ready(): Promise<void> {
+    return this.#ready;
+  }
+
+  /** @throws TokenizerError */
+  async render(messages: readonly ChatMessage[]): Promise<RenderedPrompt> {
+    const answer = await this.#run({ kind: 'render', messages });
+    if (answer.kind !== 'rendered') throw new TokenizerError('failed', `unexpected answer ${answer.kind}`);
+    return { text: answer.text, guard: answer.guard };
+  }
+
+  /** @throws TokenizerError */
+  async encode(text: string, guard: Guard): Promise<number[]> {
+    const answer = await this.#run({ kind: 'encode', text, guard });
+    if (answer.kind !== 'encoded') throw new TokenizerError('failed', `unexpected answer ${answer.kind}`);
+    return Array.from(answer.tokenIds);
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    for (const pending of this.#queue.splice(0)) pending.reject(closedError());
+    const threads = [...this.#threads];
+    this.#threads.clear();
+    for (const thread of threads) {
+      if (thread.timer !== null) clearTimeout(thread.timer);
+      thread.pending?.reject(closedError());
+    }
+    await Promise.all(threads.map((thread) => thread.worker.terminate()));
+  }
+
+  #run(job: ThreadJob): Promise<ThreadAnswer> {
+    if (this.#isClosed) return Promise.reject(closedError());
+    if (this.#startFault !== null)
+      return Promise.reject(new TokenizerError('failed', this.#startFault.message));
+    if (this.#queue.length >= this.#options.maxQueuedCount) {
+      return Promise.reject(new TokenizerError('full', 'too many prompts are waiting to be tokenised'));
+    }
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ job, resolve, reject });
+      this.#dispatch();
+    });
+  }
+
+  #dispatch(): void {
+    for (const thread of this.#threads) {
+      if (!thread.isReady || thread.pending !== null) continue;
+      const pending = this.#queue.shift();
+      if (pending === undefined) return;
+      thread.pending = pending;
+      const limitMs =
+        pending.job.kind === 'render' ? this.#options.templateTimeLimitMs : this.#options.encodeTimeLimitMs;
+      thread.timer = setTimeout(() => {
+        this.#replace(thread, new TokenizerError('timedOut', `took longer than ${limitMs} ms and was ended`));
+      }, limitMs);
+      thread.worker.postMessage(pending.job);
+    }
+  }
+
+  #start(): void {
+    const data: PromptEncoderData = {
+      tokenizer: this.#options.tokenizer,
+      maxRenderedChars: this.#options.maxRenderedChars,
+    };
+    const worker = new Worker(new URL('./tokenizer-thread.mjs', import.meta.url), {
+      workerData: data,
+      execArgv: [],
+      name: 'tokenizer',
+      resourceLimits: { maxOldGenerationSizeMb: MAX_THREAD_MEMORY_MB },
+    });
+    const thread: Thread = { worker, isReady: false, pending: null, timer: null };
+    this.#threads.add(thread);
+    worker.on('message', (answer: ThreadAnswer) => this.#take(thread, answer));
+    worker.on('error', (error) => this.#replace(thread, new TokenizerError('lost', error.message)));
+    worker.on('exit', (code) =>
+      this.#replace(thread, new TokenizerError('lost', `the tokenizer thread ended with code ${code}`)),
+    );
+  }
+
+  #take(thread: Thread, answer: ThreadAnswer): void {
+    if (answer.kind === 'ready') {
+      thread.isReady = true;
+      this.#failedStartCount = 0;
+      this.#settleReady(null);
+    } else {
+      const { pending } = thread;
+      if (thread.timer !== null) clearTimeout(thread.timer);
+      thread.timer = null;
+      thread.pending = null;
+      if (answer.kind === 'refused') {
+        pending?.reject(new TokenizerError(answer.isTemplate ? 'refused' : 'failed', answer.message));
+      } else {
+        pending?.resolve(answer);
+      }
+    }
+    this.#dispatch();
+  }
+
+  /** Ends a thread once, fails its job, and starts another in its place. */
+  #replace(thread: Thread, fault: TokenizerError): void {
+    if (!this.#threads.delete(thread)) return;
+    if (thread.timer !== null) clearTimeout(thread.timer);
+    thread.pending?.reject(fault);
+    thread.worker.terminate().catch(() => {
+      // It has already ended, which is what was asked.
+    });
+    if (this.#isClosed) return;
+    if (!thread.isReady) this.#failedStartCount += 1;
+    if (this.#failedStartCount < MAX_FAILED_STARTS) {
+      this.#start();
+      return;
+    }
+    const cannot = new TokenizerError('failed', `the tokenizer cannot be loaded: ${fault.message}`);
+    this.#settleReady(cannot);
+    this.#startFault = cannot;
+    for (const pending of this.#queue.splice(0)) pending.reject(cannot);
+  }
+}
+
+const closedError = (): TokenizerError => new TokenizerError('closed', 'the gateway is ending');

@@ -1,0 +1,29 @@
+/**
+ * The body of a tokenizer thread: builds a PromptEncoder from its start data, then answers one job at a time. Started by
+ * tokenizer-pool.ts through tokenizer-thread.mjs. Keeps no time: the pool ends a thread that takes too long.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { TemplateError } from './chat-template.ts';
+import { PromptEncoder, type PromptEncoderData } from './prompt-encoder.ts';
+import type { ThreadAnswer, ThreadJob } from './tokenizer-pool.ts';
+
+const port = parentPort;
+if (port === null) throw new Error('tokenizer-thread.ts runs only as a worker thread');
+
+const encoder = new PromptEncoder(workerData as PromptEncoderData);
+
+function answer(job: ThreadJob): ThreadAnswer {
+  try {
+    if (job.kind === 'render') return { kind: 'rendered', ...encoder.render(job.messages) };
+    return { kind: 'encoded', tokenIds: encoder.encode(job.text, job.guard) };
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    return { kind: 'refused', isTemplate: error instanceof TemplateError, message: message.slice(0, 400) };
+  }
+}
+
+port.on('message', (job: ThreadJob) => {
+  const reply = answer(job);
+  port.postMessage(reply, reply.kind === 'encoded' ? [reply.tokenIds.buffer as ArrayBuffer] : []);
+});
+port.postMessage({ kind: 'ready' } satisfies ThreadAnswer);
