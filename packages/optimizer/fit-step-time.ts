@@ -125,7 +125,7 @@ function fitWithKnee(
 /** Quadratic near zero, linear above about 5 %. */
 const pseudoHuber = (residual: number): number => 2 * 0.05 ** 2 * (Math.hypot(1, residual / 0.05) - 1);
 
-/** A term's unit: its prior; where the prior is 0, what would explain a hundredth of a typical step. */
+/** A term's unit: its prior; where the prior is 0, what would explain a whole typical step. */
 function termScales(
   samples: readonly StepSample[],
   factors: readonly (readonly number[])[],
@@ -135,7 +135,7 @@ function termScales(
   return new Map(
     TERMS.map((term, k) => {
       const mean = factors.reduce((sum, row) => sum + (row[k] ?? 0), 0) / factors.length;
-      return [term, prior[term] > 0 ? prior[term] : (0.01 * typicalMs) / Math.max(mean, 1)];
+      return [term, prior[term] > 0 ? prior[term] : typicalMs / Math.max(mean, 1)];
     }),
   );
 }

@@ -5,10 +5,7 @@
  */
 
 /** @param gram symmetric, positive semidefinite [n][n]  @param moment [n]  @returns x [n], all >= 0 */
-export function solveNonNegative(
-  gram: readonly (readonly number[])[],
-  moment: readonly number[],
-): number[] {
+export function solveNonNegative(gram: readonly (readonly number[])[], moment: readonly number[]): number[] {
   const size = moment.length;
   const solution: number[] = new Array<number>(size).fill(0);
   const isFree: boolean[] = new Array<boolean>(size).fill(false);

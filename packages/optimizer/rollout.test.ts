@@ -42,7 +42,12 @@ test.each([
     'kept',
     'inconclusive',
   ],
-  ['a fault fails it', [{ kind: 'failed', at: 3000, reason: 'The worker was lost.' } as const], 'failed', null],
+  [
+    'a fault fails it',
+    [{ kind: 'failed', at: 3000, reason: 'The worker was lost.' } as const],
+    'failed',
+    null,
+  ],
   [
     'a person stops a canary',
     [{ kind: 'rolledBack', at: 3000, by: 'ada', reason: 'changed my mind' } as const],

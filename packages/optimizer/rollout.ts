@@ -11,7 +11,13 @@
  *    failed <--- fault ----+
  *                          `-- plan ran out, inconclusive --> kept (the incumbent stays)
  */
-import { type Confidence, type JudgingPlan, judgeCanary, type PairResult, type Verdict } from './canary-judge.ts';
+import {
+  type Confidence,
+  type JudgingPlan,
+  judgeCanary,
+  type PairResult,
+  type Verdict,
+} from './canary-judge.ts';
 
 export type RolloutState = 'warming' | 'canary' | 'live' | 'rolledBack' | 'kept' | 'failed';
 
@@ -171,6 +177,8 @@ function inWords(confidence: Confidence): string {
 
 function expectState(progress: RolloutProgress, event: RolloutEvent, state: RolloutState): void {
   if (progress.state !== state) {
-    throw new RolloutError(`A rollout that is ${progress.state} cannot take "${event.kind}"; only ${state} can.`);
+    throw new RolloutError(
+      `A rollout that is ${progress.state} cannot take "${event.kind}"; only ${state} can.`,
+    );
   }
 }

@@ -22,7 +22,8 @@ export function rooflinePrior(envelope: Envelope, path: ExecutionPath): StepTime
   const isFloat32 = path.linear === 'linear.reference';
   const linearRate = (isFloat32 ? probe.float32FlopsPerSecond : probe.int8OpsPerSecond) * threadShare;
   const attentionRate = probe.float32FlopsPerSecond * threadShare;
-  const weightBytes = envelope.weightBytes[path.linear] ?? envelope.activeParameterCount * (isFloat32 ? 4 : 1);
+  const weightBytes =
+    envelope.weightBytes[path.linear] ?? envelope.activeParameterCount * (isFloat32 ? 4 : 1);
 
   const readMs = (weightBytes / positive(0.8 * probe.readBytesPerSecond)) * 1000;
   const tokenMs = ((2 * envelope.activeParameterCount) / positive(0.7 * linearRate)) * 1000;
