@@ -24,7 +24,7 @@ export interface FitQuestion {
 }
 
 /** Pull towards the prior; absolute, so that its weight fades as samples come (prior sd about 17 % at 3 % noise). */
-const RIDGE = 0.03;
+const RIDGE: number = 0.03;
 const HUBER_ROUNDS = 4;
 const HUBER_CUT = 1.345;
 /** Below this the prior is only scaled as a whole. */

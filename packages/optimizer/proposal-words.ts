@@ -1,0 +1,137 @@
+/**
+ * A proposal's title and reason in words, with the numbers that decided. Called by propose.ts; decides nothing itself.
+ */
+import { catalogue } from '@variator/kernels/catalogue';
+import { type ExecutionPath, numericsId, type PathChange } from '@variator/kernels/execution-path';
+import type { Aim } from './canary-judge.ts';
+import type { Estimate, MetricName, PredictedMetric } from './proposal.ts';
+
+export interface ProposalFacts {
+  readonly aim: Aim;
+  readonly from: ExecutionPath;
+  readonly to: ExecutionPath;
+  readonly changes: readonly PathChange[];
+  readonly metrics: readonly PredictedMetric[];
+  readonly itlObjectiveMs: number;
+  readonly requestCount: number;
+  readonly windowMs: number;
+  readonly regimeName: string;
+  /** Held-out error of the least sure fit used, 0..1; null where one has held nothing out. */
+  readonly fitError: number | null;
+  readonly tokensPerStepNow: number;
+  readonly tokensPerStepThen: number;
+  readonly legalCount: number;
+  readonly candidateCount: number;
+}
+
+/** A change below this is called none. */
+const UNCHANGED = 0.05;
+
+export function proposalTitle(facts: ProposalFacts): string {
+  return `${capitalised(facts.changes.map(changeInWords).join(' and '))}: ${effectInWords(facts)}`;
+}
+
+export function proposalReason(facts: ProposalFacts): string {
+  const cost = metricOf(facts.metrics, 'deviceMsPerRequest');
+  const itl = metricOf(facts.metrics, 'itlP95Ms');
+  const ttft = metricOf(facts.metrics, 'ttftP95Ms');
+  const regime = facts.regimeName === '' ? '' : ` (${facts.regimeName})`;
+  const error =
+    facts.fitError === null
+      ? 'step times that have not been held to a test yet'
+      : `step times that are off by ${percent(facts.fitError)} % on steps held out`;
+  const sentences = [
+    `${facts.requestCount} requests of the last ${inDuration(facts.windowMs)}${regime} were replayed through the scheduler with ${error}.`,
+    `A request costs ${inMs(cost.now.value)} of device time under the live path and ${inMs(cost.predicted.value)} under this one.`,
+    stepsInWords(facts),
+    `ITL p95 goes from ${inMs(itl.now.value)} to ${inMs(itl.predicted.value)}${objectiveInWords(facts, itl.predicted.value)}; TTFT p95 from ${inMs(ttft.now.value)} to ${inMs(ttft.predicted.value)}.`,
+    numericsInWords(facts),
+    `${facts.legalCount} of the ${facts.candidateCount} paths within reach keep the objective; of these this one needs the least device time.`,
+  ];
+  return sentences.filter((sentence) => sentence !== '').join(' ');
+}
+
+function changeInWords(change: PathChange): string {
+  const isMore = Number(change.to) > Number(change.from);
+  switch (change.setting) {
+    case 'tokenBudget':
+      return `${isMore ? 'raise' : 'lower'} the token budget to ${change.to}`;
+    case 'maxRunningCount':
+      return `${isMore ? 'raise' : 'lower'} the largest running batch to ${change.to}`;
+    case 'threadCount':
+      return `compute with ${change.to} threads`;
+    case 'linear':
+      return `run the linear layers with ${change.to}`;
+    case 'attention':
+      return `run attention with ${change.to}`;
+  }
+}
+
+function effectInWords(facts: ProposalFacts): string {
+  const cost = metricOf(facts.metrics, 'deviceMsPerRequest').change;
+  const ttft = metricOf(facts.metrics, 'ttftP95Ms').change;
+  if (facts.aim === 'deviceMs') {
+    const gain = `${percent(-cost.value)} % fewer device ms per request (${percent(-cost.high)} to ${percent(-cost.low)} %)`;
+    return `${gain}, TTFT p95 ${longerOrShorter(ttft)}`;
+  }
+  const itl = metricOf(facts.metrics, 'itlP95Ms');
+  const gaps = `ITL p95 ${inMs(itl.predicted.value)} instead of ${inMs(itl.now.value)} (objective ${inMs(facts.itlObjectiveMs)})`;
+  if (Math.abs(cost.value) < 0.005) return `${gaps}, device ms per request unchanged`;
+  return `${gaps}, ${percent(Math.abs(cost.value))} % ${cost.value > 0 ? 'more' : 'fewer'} device ms per request`;
+}
+
+function longerOrShorter(change: Estimate): string {
+  if (Math.abs(change.value) < UNCHANGED) return 'unchanged';
+  return `${percent(Math.abs(change.value))} % ${change.value > 0 ? 'longer' : 'shorter'}`;
+}
+
+function stepsInWords({ tokensPerStepNow: now, tokensPerStepThen: then }: ProposalFacts): string {
+  const ratio = then / Math.max(0.001, now);
+  if (ratio > 0.95 && ratio < 1.05) return '';
+  const consequence =
+    ratio > 1
+      ? 'so the weights are read less often per token'
+      : 'so nobody waits as long for a step to end, and the weights are read more often per token';
+  return `A step computes ${then.toFixed(1)} tokens on average instead of ${now.toFixed(1)}, ${consequence}.`;
+}
+
+function objectiveInWords(facts: ProposalFacts, predictedMs: number): string {
+  const objective = inMs(facts.itlObjectiveMs);
+  if (facts.aim === 'itl') return `, and the objective of ${objective}, missed now, is kept`;
+  return predictedMs <= facts.itlObjectiveMs ? `, within the objective of ${objective}` : '';
+}
+
+function numericsInWords({ from, to }: ProposalFacts): string {
+  if (numericsId(from) === numericsId(to)) return '';
+  const tolerance = catalogue.find((variant) => variant.id === to.linear)?.tolerance ?? '';
+  return `Its numerics differ from the live path's${tolerance === '' ? '' : ` (${tolerance})`}; the equality check holds it to that first.`;
+}
+
+function metricOf(metrics: readonly PredictedMetric[], name: MetricName): PredictedMetric {
+  const zero = { value: 0, low: 0, high: 0 };
+  return (
+    metrics.find(({ metric }) => metric === name) ?? {
+      metric: name,
+      now: zero,
+      predicted: zero,
+      change: zero,
+    }
+  );
+}
+
+const capitalised = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
+
+function percent(share: number): string {
+  const value = share * 100;
+  return Math.abs(value) >= 10 ? value.toFixed(0) : value.toFixed(1);
+}
+
+function inMs(ms: number): string {
+  if (ms >= 1000) return `${(ms / 1000).toFixed(2)} s`;
+  return `${ms >= 100 ? ms.toFixed(0) : ms.toPrecision(2)} ms`;
+}
+
+function inDuration(ms: number): string {
+  const seconds = Math.round(ms / 1000);
+  return seconds < 120 ? `${seconds} s` : `${Math.round(seconds / 60)} min`;
+}

@@ -1,0 +1,206 @@
+/**
+ * Searches the paths around the incumbent by replay and proposes one, or none. Called by the optimizer's service; only
+ * proposes. The objective: the least device ms per request among the paths whose predicted ITL p95 meets the requests'
+ * objectives and that finish what the incumbent finishes. TTFT ranks ties, it does not gate: its error is two to three
+ * times the ITL's. A funnel (algorithms.md f): all on a few arrivals, the best on all, the two best drawn with error.
+ */
+import { diffPaths, type Envelope, type ExecutionPath, kernelsId } from '@variator/kernels/execution-path';
+import type { Objectives } from '@variator/scheduler/sequence';
+import type { StepTimeFit } from '@variator/scheduler/step-time';
+import type { Aim } from './canary-judge.ts';
+import type { PredictedMetric, ProposalDraft } from './proposal.ts';
+import { type ProposalFacts, proposalReason, proposalTitle } from './proposal-words.ts';
+import { type Arrival, type Replay, replay } from './replay.ts';
+import { comparedMetrics, DRAW_COUNT, resampled, shaken, stepNoise } from './replay-draws.ts';
+
+export interface ProposeQuestion {
+  readonly workerId: string;
+  readonly incumbent: ExecutionPath;
+  readonly candidates: readonly ExecutionPath[];
+  /** At most one per kernelsId; a candidate without one is not considered. */
+  readonly fits: readonly StepTimeFit[];
+  readonly arrivals: readonly Arrival[];
+  readonly envelope: Envelope;
+  /** The policy's, for requests that state none. */
+  readonly objectives: Objectives;
+  readonly deviceUsdPerHour: number;
+  readonly evidence: Omit<ProposalDraft['evidence'], 'fitIds' | 'requestCount'>;
+  readonly seed: number;
+}
+
+export interface ProposeAnswer {
+  readonly draft: ProposalDraft | null;
+  /** What the search found, in a sentence for logs and people. */
+  readonly note: string;
+}
+
+/** A gain below this is not worth a canary. */
+const LEAST_GAIN = 0.02;
+const FIRST_RUNG_ARRIVALS = 80;
+const SECOND_RUNG_ARRIVALS = 400;
+const SECOND_RUNG_PATHS = 6;
+const DRAWN_PATHS = 2;
+/** Costs nearer than this are equal, and TTFT decides. */
+const TIE = 0.005;
+
+interface Replayed {
+  readonly path: ExecutionPath;
+  readonly fit: StepTimeFit;
+  readonly replay: Replay;
+}
+
+export function propose(question: ProposeQuestion): ProposeAnswer {
+  const fitOf = new Map(question.fits.map((fit) => [fit.kernelsId, fit]));
+  const incumbentFit = fitOf.get(kernelsId(question.incumbent));
+  if (incumbentFit === undefined) return { draft: null, note: 'The live path has no fit yet.' };
+  const arrivals = question.arrivals.slice(-SECOND_RUNG_ARRIVALS).map((arrival) => ({
+    ...arrival,
+    objectives: arrival.objectives.itlMs > 0 ? arrival.objectives : question.objectives,
+  }));
+  if (arrivals.length === 0) return { draft: null, note: 'There was no traffic to replay.' };
+
+  const run = (path: ExecutionPath, fit: StepTimeFit, over: readonly Arrival[]): Replayed => ({
+    path,
+    fit,
+    replay: replayOf(question, path, fit, over, question.seed),
+  });
+  const known = question.candidates.flatMap((path) => {
+    const fit = fitOf.get(kernelsId(path));
+    return fit === undefined ? [] : [{ path, fit }];
+  });
+  const few = arrivals.slice(-FIRST_RUNG_ARRIVALS);
+  const incumbentOnFew = run(question.incumbent, incumbentFit, few).replay;
+  const first = known.map(({ path, fit }) => run(path, fit, few));
+  const firstLegal = legalOf(first, incumbentOnFew);
+  const second = ranked(firstLegal)
+    .slice(0, SECOND_RUNG_PATHS)
+    .map(({ path, fit }) => run(path, fit, arrivals));
+  const incumbent = run(question.incumbent, incumbentFit, arrivals);
+  const finalists = ranked(legalOf(second, incumbent.replay)).slice(0, DRAWN_PATHS);
+  if (finalists.length === 0) {
+    return { draft: null, note: `None of ${known.length} paths keeps the ITL objective.` };
+  }
+
+  const incumbentDraws = draws(question, incumbent, arrivals);
+  const misses = meanItlOfObjective(incumbentDraws) > 1;
+  const drawn = finalists
+    .map((finalist) => ({ finalist, replays: draws(question, finalist, arrivals) }))
+    .map((entry) => ({ ...entry, metrics: comparedMetrics(incumbentDraws, entry.replays) }))
+    .filter(({ replays }) => misses || meanItlOfObjective(replays) <= 1)
+    .sort((a, b) => costOf(a.metrics).value - costOf(b.metrics).value);
+  for (const { finalist, replays, metrics } of drawn) {
+    const aim = aimOf(metrics, misses && meanItlOfObjective(replays) <= 1);
+    if (aim === null) continue;
+    const facts: ProposalFacts = {
+      aim,
+      from: question.incumbent,
+      to: finalist.path,
+      changes: diffPaths(question.incumbent, finalist.path),
+      metrics,
+      itlObjectiveMs: tightestItlMs(arrivals),
+      requestCount: arrivals.length,
+      windowMs: question.evidence.windowEndedAt - question.evidence.windowStartedAt,
+      regimeName: question.evidence.regimeName,
+      fitError: worstError([incumbentFit, finalist.fit]),
+      tokensPerStepNow: tokensPerStep(incumbent.replay),
+      tokensPerStepThen: tokensPerStep(finalist.replay),
+      legalCount: firstLegal.length,
+      candidateCount: known.length,
+    };
+    const draft: ProposalDraft = {
+      workerId: question.workerId,
+      from: question.incumbent,
+      to: finalist.path,
+      changes: facts.changes,
+      title: proposalTitle(facts),
+      reason: proposalReason(facts),
+      metrics,
+      evidence: {
+        ...question.evidence,
+        requestCount: arrivals.length,
+        fitIds: [...new Set([incumbentFit.fitId, finalist.fit.fitId])],
+      },
+    };
+    return { draft, note: draft.title };
+  }
+  const best = drawn[0];
+  const found = best === undefined ? 'none that keeps the ITL objective' : gainInWords(costOf(best.metrics));
+  return { draft: null, note: `The best of ${known.length} paths: ${found}.` };
+}
+
+/**
+ * What a draft promises, which is what its canary is judged by: fewer device ms where the predicted cost falls for sure;
+ * otherwise gaps within the objective. Null where it promises neither.
+ */
+function aimOf(metrics: readonly PredictedMetric[], isObjectiveRegained: boolean): Aim | null {
+  const cost = costOf(metrics);
+  const isCheaper = -cost.value > LEAST_GAIN && cost.high < 0;
+  if (isObjectiveRegained) return 'itl';
+  return isCheaper ? 'deviceMs' : null;
+}
+
+/** The aim of a stored draft, by the same rule that titled it. */
+export function aimOfDraft(draft: Pick<ProposalDraft, 'metrics' | 'title'>): Aim {
+  return draft.title.includes('fewer device ms per request (') ? 'deviceMs' : 'itl';
+}
+
+/** A path that keeps the ITL objective; where none does and the incumbent misses it too, one whose gaps are no longer. */
+function legalOf(replayed: readonly Replayed[], incumbent: Replay): Replayed[] {
+  const lossAllowed = incumbent.unfinishedCount + Math.ceil(0.01 * incumbent.requests.length);
+  const complete = replayed.filter(({ replay: candidate }) => candidate.unfinishedCount <= lossAllowed);
+  const keeping = complete.filter(({ replay: candidate }) => candidate.itlP95OfObjective <= 1);
+  if (keeping.length > 0 || incumbent.itlP95OfObjective <= 1) return keeping;
+  return complete.filter(
+    ({ replay: candidate }) => candidate.itlP95OfObjective <= incumbent.itlP95OfObjective,
+  );
+}
+
+/** Cheapest first; among equals the shortest TTFT. */
+function ranked(replayed: readonly Replayed[]): Replayed[] {
+  const cost = ({ replay: { outcome } }: Replayed): number =>
+    Math.round(Math.log(Math.max(1e-9, outcome.deviceMsPerRequest)) / TIE);
+  return [...replayed].sort(
+    (a, b) => cost(a) - cost(b) || a.replay.outcome.ttftP95Ms - b.replay.outcome.ttftP95Ms,
+  );
+}
+
+function draws(question: ProposeQuestion, { path, fit }: Replayed, arrivals: readonly Arrival[]): Replay[] {
+  return Array.from({ length: DRAW_COUNT }, (_, draw) => {
+    const seed = question.seed + 7919 * (draw + 1);
+    return replayOf(question, path, shaken(fit, seed), resampled(arrivals, seed), seed, stepNoise(fit));
+  });
+}
+
+function replayOf(
+  { envelope, deviceUsdPerHour }: ProposeQuestion,
+  path: ExecutionPath,
+  fit: StepTimeFit,
+  arrivals: readonly Arrival[],
+  seed: number,
+  noise = 0,
+): Replay {
+  return replay({ arrivals, path, fit, envelope, deviceUsdPerHour, seed, noise });
+}
+
+const meanItlOfObjective = (replays: readonly Replay[]): number =>
+  replays.reduce((sum, { itlP95OfObjective }) => sum + itlP95OfObjective, 0) / Math.max(1, replays.length);
+
+const costOf = (metrics: readonly PredictedMetric[]) =>
+  metrics.find(({ metric }) => metric === 'deviceMsPerRequest')?.change ?? { value: 0, low: 0, high: 0 };
+
+const tokensPerStep = ({ steps }: Replay): number =>
+  steps.reduce((sum, step) => sum + step.tokenCount, 0) / Math.max(1, steps.length);
+
+const tightestItlMs = (arrivals: readonly Arrival[]): number =>
+  Math.min(...arrivals.map((arrival) => arrival.objectives.itlMs));
+
+function worstError(fits: readonly StepTimeFit[]): number | null {
+  const errors = fits.map((fit) => fit.heldOutMape);
+  return errors.reduce<number | null>(
+    (worst, error) => (worst === null || error === null ? null : Math.max(worst, error)),
+    0,
+  );
+}
+
+const gainInWords = ({ value, low, high }: { value: number; low: number; high: number }): string =>
+  `${(-value * 100).toFixed(1)} % fewer device ms (${(-high * 100).toFixed(1)} to ${(-low * 100).toFixed(1)} %)`;
