@@ -1,0 +1,345 @@
+/**
+ * The heart of a worker: schedule -> run -> settle -> record, and between two steps whatever changes the path. Driven by
+ * worker/main.ts with the gateway's frames. Owns scheduler, path plan and side work; decides nothing that pure code
+ * (packages/scheduler, path-plan.ts, side-work.ts) can decide.
+ */
+import type { StepRow } from '@variator/clickhouse/step-row';
+import {
+  type ExecutionPath,
+  kernelsId,
+  numericsId,
+  pathFaults,
+  pathId,
+} from '@variator/kernels/execution-path';
+import type { Batch } from '@variator/scheduler/batch';
+import { Scheduler } from '@variator/scheduler/scheduler';
+import type { EndedSequence } from '@variator/scheduler/sequence';
+import { featuresOf, predictMs, type StepTimeFit } from '@variator/scheduler/step-time';
+import type { GatewayFrame, WorkerFrame } from '../fleet/link-frames.ts';
+import type { Device } from './device.ts';
+import {
+  advance,
+  alternate,
+  type PathPlan,
+  type PlanStep,
+  startOn,
+  switchTo,
+  untilNextBorderMs,
+} from './path-plan.ts';
+import { type SideStep, SideWork } from './side-work.ts';
+import { stepRow } from './step-row.ts';
+
+export interface StepLoopOptions {
+  readonly device: Device;
+  readonly path: ExecutionPath;
+  readonly workerId: string;
+  readonly bootId: string;
+  readonly calibrationShareLimit: number;
+  readonly now: () => number;
+  readonly send: (frame: WorkerFrame) => void;
+}
+
+/** After a switch the first steps still carry the state that the former limits made. */
+const LEAST_SETTLING_STEPS = 2;
+const ROWS_PER_FRAME = 64;
+const ROW_DELAY_MS = 200;
+
+export class StepLoop {
+  readonly #options: StepLoopOptions;
+  readonly #device: Device;
+  readonly #scheduler: Scheduler;
+  readonly #sideWork: SideWork;
+  readonly #fits = new Map<string, StepTimeFit>();
+  #plan: PathPlan;
+  #settlingSteps = 0;
+  #lastStepId = 0;
+  #rows: StepRow[] = [];
+  #rowsSince = 0;
+  #isDraining = false;
+  #isStopped = false;
+  #wake: (() => void) | null = null;
+
+  constructor(options: StepLoopOptions) {
+    this.#options = options;
+    this.#device = options.device;
+    const { envelope } = options.device;
+    this.#plan = startOn(options.path);
+    this.#scheduler = new Scheduler({
+      blockCount: envelope.kvBlockCount,
+      blockSize: envelope.kvBlockSize,
+      maxModelLenTokens: envelope.maxModelLenTokens,
+      limits: options.path,
+      numericsId: numericsId(options.path),
+    });
+    this.#sideWork = new SideWork({
+      scratchBlockIds: options.device.scratchBlockIds,
+      blockSize: envelope.kvBlockSize,
+      vocabularySize: envelope.vocabularySize,
+      calibrationShareLimit: options.calibrationShareLimit,
+    });
+  }
+
+  livePath(): ExecutionPath {
+    return this.#plan.live;
+  }
+
+  /** Runs until drained or stopped. @throws what the device throws when a step cannot run at all twice in a row */
+  async run(): Promise<void> {
+    while (!this.#isStopped) {
+      const now = this.#options.now();
+      this.#enter(advance(this.#plan, now));
+      const batch = this.#scheduler.schedule(now);
+      if (batch) await this.#serve(batch, now);
+      const hasSideStep = await this.#stepAside(batch === null);
+      if (batch !== null || hasSideStep) continue;
+      this.#flushRows();
+      if (this.#isDraining) return;
+      await this.#untilWoken();
+    }
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    this.#wakeUp();
+  }
+
+  heartbeat(): WorkerFrame {
+    return { type: 'heartbeat', ...this.#scheduler.counts(), pathId: pathId(this.#plan.live) };
+  }
+
+  /** The gateway is gone: nobody waits for these sequences, and nobody watches the canary. */
+  forgetGateway(): void {
+    for (const sequenceId of this.#scheduler.openSequenceIds()) {
+      this.#scheduler.cancel(sequenceId, 'cancelled', this.#options.now());
+    }
+    this.#sideWork.clear();
+    this.#enter(switchTo(this.#plan, this.#plan.promoted));
+  }
+
+  receive(frame: GatewayFrame): void {
+    const { now, send } = this.#options;
+    switch (frame.type) {
+      case 'submit': {
+        const ended = this.#scheduler.submit(frame.spec, now() - frame.ageMs);
+        if (ended) this.#sendEnded(ended);
+        break;
+      }
+      case 'cancel': {
+        const ended = this.#scheduler.cancel(frame.sequenceId, frame.reason, now());
+        if (ended) this.#sendEnded(ended);
+        break;
+      }
+      case 'useFit':
+        this.#fits.set(frame.fit.kernelsId, frame.fit);
+        this.#scheduler.setFit(this.#fitFor(this.#plan.live));
+        break;
+      case 'prepare': {
+        const { callId } = frame;
+        const answer = (faults: readonly string[], prepareMs: number) =>
+          send({ type: 'prepared', callId, faults, prepareMs });
+        void this.#prepare(frame.path).then(
+          ({ faults, prepareMs }) => answer(faults, prepareMs),
+          (error: Error) => answer([error.message], 0),
+        );
+        break;
+      }
+      case 'switchTo': {
+        const { path, rolloutId } = frame;
+        // Kernels that were never made ready would make the step wait; this path may come from a ledger of another day.
+        void this.#prepare(path).then(
+          ({ faults }) => {
+            if (faults.length > 0) return;
+            this.#enter(switchTo(this.#plan, path), rolloutId);
+            this.#wakeUp();
+          },
+          () => {},
+        );
+        break;
+      }
+      case 'alternate':
+        this.#enter(alternate(this.#plan, frame, now()));
+        break;
+      case 'calibrate':
+        this.#sideWork.addCalibration(frame.callId, frame.path, frame.cases);
+        break;
+      case 'check':
+        this.#sideWork.addCheck(frame.callId, frame.path, frame.prompts);
+        break;
+      case 'drain':
+        this.#isDraining = true;
+        break;
+      default:
+        frame satisfies never;
+    }
+    this.#wakeUp();
+  }
+
+  async #prepare(path: ExecutionPath): Promise<{ faults: readonly string[]; prepareMs: number }> {
+    const faults = pathFaults(path, this.#device.envelope);
+    if (faults.length > 0) return { faults, prepareMs: 0 };
+    const { prepareMs } = await this.#device.prepare(path);
+    return { faults, prepareMs };
+  }
+
+  async #serve(batch: Batch, scheduledAt: number): Promise<void> {
+    const { now, send } = this.#options;
+    const { live } = this.#plan;
+    const isSettling = this.#settlingSteps > 0 || !this.#scheduler.isSettled();
+    const composedAt = now();
+    this.#lastStepId = batch.stepId;
+    let result: Awaited<ReturnType<Device['run']>>;
+    try {
+      result = await this.#device.run(live, batch.entries);
+    } catch (error) {
+      // A broken invariant ends the step's sequences; whether the worker may go on is not ours to guess.
+      for (const ended of this.#scheduler.abort(
+        batch.stepId,
+        `The step failed: ${(error as Error).message}`,
+        now(),
+      )) {
+        this.#sendEnded(ended);
+      }
+      throw error;
+    }
+    const ranUntil = now();
+    const settled = this.#scheduler.settle({ stepId: batch.stepId, ...result }, ranUntil);
+    if (settled.events.length > 0) send({ type: 'tokens', stepId: batch.stepId, events: settled.events });
+    for (const ended of settled.ended) this.#sendEnded(ended);
+    if (settled.enteredBlockHashes.length + settled.leftBlockHashes.length > 0) {
+      send({ type: 'blocks', entered: settled.enteredBlockHashes, left: settled.leftBlockHashes });
+    }
+    this.#sideWork.countLiveStep(result.deviceMs);
+    if (this.#scheduler.isSettled()) this.#settlingSteps = Math.max(0, this.#settlingSteps - 1);
+    this.#record(
+      stepRow(
+        this.#identity(),
+        this.#plan,
+        {
+          stepId: batch.stepId,
+          startedAt: scheduledAt,
+          kind: 'serve',
+          features: batch.features,
+          deviceMs: result.deviceMs,
+          scheduleMs: composedAt - scheduledAt + (now() - ranUntil),
+          foreignCpuShare: result.foreignCpuShare,
+          isSettling,
+        },
+        settled,
+      ),
+    );
+  }
+
+  /** Calibration and equality checks, beside live work. Returns whether a side step ran. */
+  async #stepAside(isIdle: boolean): Promise<boolean> {
+    const { now, send } = this.#options;
+    const step = this.#sideWork.next(now(), {
+      isIdle,
+      itlSlackMs: this.#itlSlackMs(),
+      predict: (path, entries) => {
+        const fit = this.#fitFor(path);
+        return fit ? predictMs(fit, featuresOf(entries)) : null;
+      },
+    });
+    if (!step) return false;
+    const startedAt = now();
+    try {
+      await this.#device.prepare(step.path);
+      const { sampledTokenIds, deviceMs, foreignCpuShare } = await this.#device.run(step.path, step.entries);
+      this.#record(this.#sideRow(step, startedAt, deviceMs, foreignCpuShare));
+      for (const answer of this.#sideWork.settle(step, sampledTokenIds, deviceMs)) send(answer);
+    } catch (error) {
+      for (const answer of this.#sideWork.fail(step, (error as Error).message)) send(answer);
+    }
+    return true;
+  }
+
+  #sideRow(step: SideStep, startedAt: number, deviceMs: number, foreignCpuShare: number): StepRow {
+    return stepRow(
+      this.#identity(),
+      { live: step.path, rolloutId: '', blockIndex: -1 },
+      {
+        stepId: this.#scheduler.takeStepId(),
+        startedAt,
+        kind: step.kind,
+        features: featuresOf(step.entries),
+        deviceMs,
+        scheduleMs: 0,
+        foreignCpuShare,
+        isSettling: false,
+      },
+      this.#scheduler.counts(),
+    );
+  }
+
+  /** What the tightest running stream's objective leaves after a step of the size that ran last; null when none decodes. */
+  #itlSlackMs(): number | null {
+    const tightest = this.#scheduler.tightestItlMs();
+    if (tightest === null) return null;
+    const lastStepMs = this.#rows.at(-1)?.deviceMs ?? 0;
+    return Math.max(0, tightest - lastStepMs);
+  }
+
+  /** Acts on a change of the path plan: limits, salt, fit; tells the gateway. */
+  #enter(step: PlanStep, rolloutId = step.state.rolloutId): void {
+    const { send } = this.#options;
+    const before = this.#plan;
+    this.#plan = step.state;
+    if (step.ended) send({ type: 'alternated', ...step.ended });
+    const { live } = step.state;
+    if (pathId(live) !== pathId(before.live)) {
+      this.#scheduler.setLimits(live);
+      this.#scheduler.setNumerics(numericsId(live));
+      this.#scheduler.setFit(this.#fitFor(live));
+      this.#settlingSteps = LEAST_SETTLING_STEPS;
+    }
+    if (step.state !== before) {
+      send({ type: 'pathChanged', path: live, stepId: this.#lastStepId, rolloutId });
+    }
+  }
+
+  #fitFor(path: ExecutionPath): StepTimeFit | null {
+    return this.#fits.get(kernelsId(path)) ?? null;
+  }
+
+  #identity() {
+    const { workerId, bootId, device } = this.#options;
+    return { workerId, bootId, envelope: device.envelope };
+  }
+
+  #sendEnded(ended: EndedSequence): void {
+    this.#options.send({ type: 'ended', ended, pathId: pathId(this.#plan.live) });
+  }
+
+  #record(row: StepRow): void {
+    if (this.#rows.length === 0) this.#rowsSince = this.#options.now();
+    this.#rows.push(row);
+    if (this.#rows.length >= ROWS_PER_FRAME || this.#options.now() - this.#rowsSince > ROW_DELAY_MS)
+      this.#flushRows();
+  }
+
+  #flushRows(): void {
+    if (this.#rows.length === 0) return;
+    this.#options.send({ type: 'stepRows', rows: this.#rows });
+    this.#rows = [];
+  }
+
+  #wakeUp(): void {
+    this.#wake?.();
+    this.#wake = null;
+  }
+
+  /** Until a frame arrives, or time alone would end a block of the plan or let a side step go. */
+  #untilWoken(): Promise<void> {
+    const now = this.#options.now();
+    const waits = [untilNextBorderMs(this.#plan, now), this.#sideWork.untilNextMs(now)].filter(
+      (ms) => ms !== null,
+    );
+    return new Promise((resolve) => {
+      const timer = waits.length === 0 ? null : setTimeout(() => this.#wakeUp(), Math.min(...waits) + 1);
+      this.#wake = () => {
+        if (timer) clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}

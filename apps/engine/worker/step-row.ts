@@ -1,0 +1,86 @@
+/** Builds the telemetry row of one step from what was scheduled, measured and settled. Called by the step loop. */
+import type { StepRow } from '@variator/clickhouse/step-row';
+import { type Envelope, kernelsId, numericsId, pathId } from '@variator/kernels/execution-path';
+import type { StepSettlement } from '@variator/scheduler/batch';
+import type { StepFeatures } from '@variator/scheduler/step-time';
+import type { PathPlan } from './path-plan.ts';
+
+export interface WorkerIdentity {
+  readonly workerId: string;
+  readonly bootId: string;
+  readonly envelope: Envelope;
+}
+
+export interface MeasuredStep {
+  readonly stepId: number;
+  readonly startedAt: number;
+  readonly kind: StepRow['kind'];
+  readonly features: StepFeatures;
+  readonly deviceMs: number;
+  readonly scheduleMs: number;
+  readonly foreignCpuShare: number;
+  readonly isSettling: boolean;
+}
+
+/** What a calibration or check step has in place of a settlement: nobody's tokens, nobody's charge. */
+const ownAccount: Omit<
+  StepSettlement,
+  'stepId' | 'events' | 'ended' | 'runningCount' | 'waitingCount' | 'kvUsedBlockCount'
+> = {
+  charge: { prefillDeviceMs: 0, decodeDeviceMs: 0, speculationWasteDeviceMs: 0, recomputeDeviceMs: 0 },
+  predictedMs: 0,
+  fitId: '',
+  leftBlockHashes: [],
+  enteredBlockHashes: [],
+  cachedTokenCount: 0,
+  preemptionCount: 0,
+  emittedTokenCount: 0,
+  firstTokenCount: 0,
+  itlMeanMs: 0,
+  itlMaxMs: 0,
+  itlTokenCount: 0,
+};
+
+export function stepRow(
+  worker: WorkerIdentity,
+  plan: Pick<PathPlan, 'live' | 'rolloutId' | 'blockIndex'>,
+  step: MeasuredStep,
+  settled:
+    | StepSettlement
+    | { readonly runningCount: number; readonly waitingCount: number; readonly kvUsedBlockCount: number },
+): StepRow {
+  const books = { ...ownAccount, ...settled };
+  return {
+    startedAt: step.startedAt,
+    workerId: worker.workerId,
+    bootId: worker.bootId,
+    stepId: step.stepId,
+    kind: step.kind,
+    deviceKind: worker.envelope.deviceKind,
+    modelId: worker.envelope.modelId,
+    modelHash: worker.envelope.modelHash,
+    pathId: pathId(plan.live),
+    kernelsId: kernelsId(plan.live),
+    numericsId: numericsId(plan.live),
+    rolloutId: plan.rolloutId,
+    blockIndex: plan.blockIndex,
+    isSettling: step.isSettling,
+    ...step.features,
+    runningCount: books.runningCount,
+    waitingCount: books.waitingCount,
+    kvUsedBlockCount: books.kvUsedBlockCount,
+    kvBlockCount: worker.envelope.kvBlockCount,
+    preemptionCount: books.preemptionCount,
+    cachedTokenCount: books.cachedTokenCount,
+    emittedTokenCount: books.emittedTokenCount,
+    itlMeanMs: books.itlMeanMs,
+    itlMaxMs: books.itlMaxMs,
+    itlTokenCount: books.itlTokenCount,
+    deviceMs: step.deviceMs,
+    scheduleMs: step.scheduleMs,
+    predictedMs: books.predictedMs,
+    fitId: books.fitId,
+    foreignCpuShare: step.foreignCpuShare,
+    ...books.charge,
+  };
+}
