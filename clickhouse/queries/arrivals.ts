@@ -1,0 +1,61 @@
+/**
+ * The requests that arrived in a span, for replay and for judging a window. Asked by the optimizer's service. Only those
+ * that have ended have a row, so a span that ends now lacks what is still running.
+ */
+import { z } from 'zod';
+import type { TelemetryClient } from '../client.ts';
+import { epochMs, inSpan, type Span, spanParams } from './measures.ts';
+
+const sql = `
+SELECT
+  requestId, ${epochMs('arrivedAt')} AS arrivedAtMs, session, program, tenant, serviceTier, finishReason, pathId,
+  promptTokenCount, cachedTokenCount, completionTokenCount, queueMs, ttftMs, tpotMs, itlP95Ms, e2eMs,
+  prefillDeviceMs + decodeDeviceMs + speculationWasteDeviceMs + recomputeDeviceMs AS deviceMs,
+  ttftObjectiveMs, itlObjectiveMs, isWithinObjectives
+FROM requests
+WHERE ${inSpan('arrivedAt')}
+ORDER BY arrivedAt DESC
+LIMIT {limit:UInt32}`;
+
+const row = z.object({
+  requestId: z.string(),
+  arrivedAtMs: z.number(),
+  session: z.string(),
+  program: z.string(),
+  tenant: z.string(),
+  serviceTier: z.enum(['priority', 'default', 'flex']),
+  finishReason: z.enum(['stop', 'length', 'cancelled', 'error']),
+  pathId: z.string(),
+  promptTokenCount: z.number(),
+  cachedTokenCount: z.number(),
+  completionTokenCount: z.number(),
+  queueMs: z.number(),
+  ttftMs: z.number(),
+  tpotMs: z.number(),
+  itlP95Ms: z.number(),
+  e2eMs: z.number(),
+  /** All that was charged to it. */
+  deviceMs: z.number(),
+  ttftObjectiveMs: z.number(),
+  itlObjectiveMs: z.number(),
+  isWithinObjectives: z.boolean(),
+});
+
+export interface Arrival
+  extends Omit<z.infer<typeof row>, 'arrivedAtMs' | 'ttftObjectiveMs' | 'itlObjectiveMs'> {
+  readonly arrivedAt: number;
+  readonly objectives: { readonly ttftMs: number; readonly itlMs: number };
+}
+
+/** In order of arrival; the newest `limit` of the span. */
+export async function arrivals(
+  client: TelemetryClient,
+  question: Span & { readonly limit: number },
+): Promise<Arrival[]> {
+  const rows = await client.query(sql, { ...spanParams(question), limit: question.limit }, row);
+  return rows.reverse().map(({ arrivedAtMs, ttftObjectiveMs, itlObjectiveMs, ...rest }) => ({
+    ...rest,
+    arrivedAt: arrivedAtMs,
+    objectives: { ttftMs: ttftObjectiveMs, itlMs: itlObjectiveMs },
+  }));
+}

@@ -1,0 +1,72 @@
+/**
+ * The figures that more than one question asks for, defined once as SQL: spans of time, tokens, cost. Used by the other
+ * files of this folder; every value in it is a server-side parameter. A figure without anything measured is NULL.
+ */
+import { z } from 'zod';
+import type { QueryParams } from '../client.ts';
+
+/** A half-open span, epoch ms. */
+export interface Span {
+  readonly fromMs: number;
+  readonly toMs: number;
+}
+
+/** The parameters `inSpan` and `endedInSpan` refer to. */
+export const spanParams = ({ fromMs, toMs }: Span): QueryParams => ({
+  fromMs: Math.floor(fromMs),
+  toMs: Math.floor(toMs),
+});
+
+const time = (parameter: string): string => `fromUnixTimestamp64Milli({${parameter}:Int64}, 'UTC')`;
+
+export const inSpan = (column: 'startedAt' | 'arrivedAt'): string =>
+  `${column} >= ${time('fromMs')} AND ${column} < ${time('toMs')}`;
+
+export const epochMs = (column: string): string => `toUnixTimestamp64Micro(${column}) / 1000`;
+
+export const endedAtMs = `(${epochMs('arrivedAt')} + e2eMs)`;
+
+/**
+ * Requests count where they ended: their row is written then, so a bucket of the past does not change any more. The
+ * bound of a day on their length lets the primary key skip what is older.
+ */
+export const endedInSpan =
+  `arrivedAt >= ${time('fromMs')} - INTERVAL 1 DAY AND arrivedAt < ${time('toMs')} ` +
+  `AND ${endedAtMs} >= {fromMs:Int64} AND ${endedAtMs} < {toMs:Int64}`;
+
+/** Tokens sent to clients, over steps. */
+export const completionTokens = `sumIf(emittedTokenCount, kind = 'serve')`;
+
+/**
+ * Prompt tokens taken in, over steps: computed or from the prefix cache, each once. Those computed again after a
+ * preemption are left out in proportion to their device ms.
+ */
+export const promptTokens =
+  `sumIf(cachedTokenCount + prefillTokenCount * if(recomputeDeviceMs > 0, ` +
+  `prefillDeviceMs / (prefillDeviceMs + recomputeDeviceMs), 1), kind = 'serve')`;
+
+/** Over steps of every kind, since calibration is paid for too; 3.6e6 ms to the hour. */
+export const costUsdPerMillionTokens =
+  `sum(deviceMs) * {usdPerHour:Float64} / 3.6e6 * 1e6 ` +
+  `/ nullIf(${promptTokens} + ${completionTokens}, 0)`;
+
+export const tokensPerSecond = (tokens: string, seconds: string): string =>
+  `if(countIf(kind = 'serve') = 0, NULL, ${tokens} / ${seconds})`;
+
+/**
+ * Gaps between tokens, over steps: each step's mean gap weighted by its number of gaps. A t-digest, so bounded in memory
+ * and close to exact at the tails; the spread within one step is not in it (all of a step's tokens leave together).
+ */
+export const itlQuantiles = (...levels: number[]): string =>
+  `quantilesTDigestWeightedIf(${levels.join(', ')})(itlMeanMs, itlTokenCount, itlTokenCount > 0)`;
+
+/** Over requests that produced a token. */
+export const ttftQuantiles = (...levels: number[]): string =>
+  `quantilesTDigestIf(${levels.join(', ')})(ttftMs, ttftMs > 0)`;
+
+/** Share within objectives of the requests whose client stayed; failed ones count as missed. */
+export const sloAttainment =
+  `countIf(isWithinObjectives AND finishReason IN ('stop', 'length')) ` +
+  `/ nullIf(countIf(finishReason != 'cancelled'), 0)`;
+
+export const figure = z.number().nullable();
