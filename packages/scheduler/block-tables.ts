@@ -98,7 +98,7 @@ export class BlockTables {
     return this.#cache.takeChanges();
   }
 
-  /** References to a block; for tests that count them against the tables. */
+  /** References to a block; the scheduler's audit counts them against the tables. */
   referenceCount(blockId: number): number {
     return this.#blocks.referenceCount(blockId);
   }

@@ -246,6 +246,34 @@ export class Scheduler {
     return tightest;
   }
 
+  /** Broken invariants of the block pool as sentences, none when it is sound. Cheap enough for an idle worker. */
+  audit(): string[] {
+    const { tables, running } = this.#state;
+    const faults: string[] = [];
+    const holders = new Map<number, number>();
+    for (const { spec, blockTable, computedTokenCount } of running) {
+      for (const blockId of blockTable) holders.set(blockId, (holders.get(blockId) ?? 0) + 1);
+      if (new Set(blockTable).size !== blockTable.length) {
+        faults.push(`${spec.sequenceId} has a KV block twice.`);
+      }
+      if (blockTable.length < tables.blocksFor(computedTokenCount)) {
+        faults.push(`${spec.sequenceId} has computed more tokens than its KV blocks hold.`);
+      }
+    }
+    for (let blockId = 0; blockId < tables.blockCount; blockId += 1) {
+      const held = holders.get(blockId) ?? 0;
+      const counted = tables.referenceCount(blockId);
+      if (held !== counted) faults.push(`KV block ${blockId} counts ${counted} holders and has ${held}.`);
+    }
+    if (holders.size !== tables.usedCount) {
+      faults.push(`${tables.usedCount} KV blocks count as used and ${holders.size} are held.`);
+    }
+    if (running.length + this.#state.waiting.count !== this.#open.size) {
+      faults.push(`${this.#open.size} sequences are open, and not all of them run or wait.`);
+    }
+    return faults;
+  }
+
   #takeInFlight(stepId: number): StepInFlight {
     const inFlight = this.#inFlight;
     if (inFlight === null || inFlight.batch.stepId !== stepId) {

@@ -1,0 +1,245 @@
+/**
+ * Property walks: thousands of random operations over small pools, with a device whose tokens depend on everything a
+ * sequence has seen. What is checked after each of them is what the scheduler promises.
+ */
+import { describe, expect, test } from 'vitest';
+import { PaperDevice, seededRandom, tokensAlone } from './paper-device.ts';
+import { Scheduler, type SchedulerLimits } from './scheduler.ts';
+import type { EndedSequence, SequenceSpec, ServiceTier } from './sequence.ts';
+import type { StepTimeFit } from './step-time.ts';
+
+const fit: StepTimeFit = {
+  fitId: 'fit-1',
+  deviceKind: 'cpu',
+  modelHash: 'm',
+  kernelsId: 'k',
+  fittedAt: 0,
+  sampleCount: 1,
+  kneeTokens: 4,
+  betaMs: {
+    perStep: 2,
+    perToken: 0.3,
+    perTokenAboveKnee: 0.5,
+    perDecodeSequence: 0.1,
+    perPrefillSequence: 0.2,
+    perDecodeContextToken: 0.01,
+    perPrefillAttention: 0.002,
+  },
+  heldOutMape: null,
+  heldOutCount: 0,
+  logBand90: null,
+};
+
+interface Track {
+  readonly spec: SequenceSpec;
+  readonly tokenIds: number[];
+  /** Where the tokens it came with were made; null for a fresh sequence. */
+  readonly resumedFrom: string | null;
+  firstNumericsId: string | null;
+  isMixedNumerics: boolean;
+  ended: EndedSequence | null;
+}
+
+/** One walk; returns everything that happened, as text, so that two walks can be compared. */
+function walk(seed: number, operationCount: number): string {
+  const random = seededRandom(seed);
+  const below = (bound: number): number => Math.floor(random() * bound);
+  const pick = <T>(choices: readonly [T, ...T[]]): T => choices[below(choices.length)] ?? choices[0];
+
+  const blockSize = 1 + below(5);
+  const blockCount = 8 + below(24);
+  const maxModelLenTokens = 20 + below(60);
+  const randomLimits = (): SchedulerLimits => {
+    const maxRunningCount = 1 + below(8);
+    return { maxRunningCount, tokenBudget: maxRunningCount + below(20) };
+  };
+  let limits = randomLimits();
+  let numericsId = 'A';
+  let now = 0;
+  const scheduler = new Scheduler({ blockCount, blockSize, maxModelLenTokens, limits, numericsId });
+  const device = new PaperDevice(blockSize);
+  const tracks = new Map<string, Track>();
+  const log: string[] = [];
+  let stepMs = 0;
+  let largestRunningCount = 0;
+  let preemptionCount = 0;
+  let cachedTokenCount = 0;
+  const cacheHashes = new Set<string>();
+
+  const trackOf = (sequenceId: string): Track => {
+    const track = tracks.get(sequenceId);
+    if (track === undefined) throw new Error(`Nobody submitted ${sequenceId}.`);
+    return track;
+  };
+  const noteEnded = (ended: EndedSequence): void => {
+    const track = trackOf(ended.sequenceId);
+    expect(track.ended).toBeNull();
+    track.ended = ended;
+    expect(ended.completionTokenCount).toBe(track.tokenIds.length);
+    expect(ended.isMixedNumerics).toBe(track.isMixedNumerics);
+    const madeBy = track.firstNumericsId ?? track.resumedFrom;
+    if (!track.isMixedNumerics && madeBy === (track.resumedFrom ?? madeBy) && madeBy !== null) {
+      const alone = tokensAlone(track.spec, madeBy, track.tokenIds.length);
+      expect(track.tokenIds).toEqual(alone);
+    }
+    if (ended.reason === 'length') {
+      const total = track.spec.promptTokenIds.length + track.tokenIds.length;
+      expect(track.tokenIds.length === track.spec.maxTokens || total >= maxModelLenTokens).toBe(true);
+    }
+    log.push(`end ${ended.sequenceId} ${ended.reason} ${ended.completionTokenCount} ${now}`);
+  };
+  let submittedCount = 0;
+  const submit = (): void => {
+    submittedCount += 1;
+    // Few distinct beginnings, so that prefixes are shared; some longer than the pool or the model allows.
+    const family = below(3);
+    const promptTokenIds = Array.from({ length: 1 + below(maxModelLenTokens) }, (_, at) =>
+      at < 12 ? (family * 7 + at) % 50 : below(50),
+    );
+    const spec: SequenceSpec = {
+      sequenceId: `s${submittedCount}`,
+      promptTokenIds,
+      generatedTokenIds: [],
+      sampling: { temperature: 1, topP: 1, topK: 0, seed: below(4) },
+      maxTokens: 1 + below(20),
+      stopTokenIds: below(3) === 0 ? [below(50), below(50)] : [],
+      tenant: 't',
+      program: '',
+      serviceTier: pick<ServiceTier>(['priority', 'default', 'flex']),
+      objectives: { ttftMs: 1000, itlMs: 100 },
+      cacheSalt: pick(['', '', 'salt']),
+    };
+    const resumedCount = below(4) === 0 ? below(spec.maxTokens) : 0;
+    const generatedTokenIds = tokensAlone(spec, numericsId, resumedCount).filter(
+      (_, at, all) => !all.slice(0, at + 1).some((token) => spec.stopTokenIds.includes(token)),
+    );
+    tracks.set(spec.sequenceId, {
+      spec,
+      tokenIds: [...generatedTokenIds],
+      resumedFrom: generatedTokenIds.length > 0 ? numericsId : null,
+      firstNumericsId: null,
+      isMixedNumerics: false,
+      ended: null,
+    });
+    const ended = scheduler.submit({ ...spec, generatedTokenIds }, now);
+    if (ended !== null) noteEnded(ended);
+  };
+  const step = (inFlight: () => void): void => {
+    const before = scheduler.counts();
+    const batch = scheduler.schedule(now);
+    if (batch === null) {
+      expect(before.runningCount + before.waitingCount).toBe(0);
+      return;
+    }
+    expect(batch.features.tokenCount).toBeLessThanOrEqual(limits.tokenBudget);
+    expect(new Set(batch.entries.map((entry) => entry.sequenceId)).size).toBe(batch.entries.length);
+    const during = scheduler.counts();
+    expect(during.runningCount).toBeLessThanOrEqual(Math.max(limits.maxRunningCount, before.runningCount));
+    largestRunningCount = Math.max(largestRunningCount, during.runningCount);
+    for (const { sequenceId } of batch.entries) {
+      const track = trackOf(sequenceId);
+      track.firstNumericsId ??= numericsId;
+      if (track.firstNumericsId !== numericsId) track.isMixedNumerics = true;
+    }
+    const sampledTokenIds = device.run(batch, numericsId);
+    inFlight();
+    now += 1 + below(30);
+    const deviceMs = random() * 20;
+    stepMs += deviceMs;
+    if (below(200) === 0) {
+      // The charge of an aborted step is nobody's: it never settled.
+      stepMs -= deviceMs;
+      for (const ended of scheduler.abort(batch.stepId, 'the device fell over', now)) noteEnded(ended);
+      return;
+    }
+    const settlement = scheduler.settle({ stepId: batch.stepId, sampledTokenIds, deviceMs }, now);
+    for (const event of settlement.events) {
+      const track = trackOf(event.sequenceId);
+      expect(event.index).toBe(track.tokenIds.length);
+      track.tokenIds.push(event.tokenId);
+      log.push(`token ${event.sequenceId} ${event.tokenId} ${now}`);
+    }
+    for (const ended of settlement.ended) noteEnded(ended);
+    for (const hash of settlement.leftBlockHashes) expect(cacheHashes.delete(hash)).toBe(true);
+    for (const hash of settlement.enteredBlockHashes) {
+      expect(cacheHashes.has(hash)).toBe(false);
+      cacheHashes.add(hash);
+    }
+    expect(cacheHashes.size).toBeLessThanOrEqual(blockCount);
+    const charged = Object.values(settlement.charge).reduce((sum, ms) => sum + ms, 0);
+    expect(Math.abs(charged - deviceMs)).toBeLessThanOrEqual(1e-9 * deviceMs);
+    expect(settlement.emittedTokenCount).toBe(settlement.events.length);
+    expect(settlement.itlTokenCount).toBeLessThanOrEqual(settlement.events.length);
+    preemptionCount += settlement.preemptionCount;
+    cachedTokenCount += settlement.cachedTokenCount;
+  };
+  const cancelOne = (): void => {
+    const openIds = scheduler.openSequenceIds();
+    const sequenceId = openIds[below(openIds.length)];
+    if (sequenceId === undefined) return;
+    const ended = scheduler.cancel(sequenceId, pick(['cancelled', 'stop']), now);
+    if (ended !== null) noteEnded(ended);
+  };
+
+  for (let operation = 0; operation < operationCount; operation += 1) {
+    const roll = below(100);
+    now += below(5);
+    if (roll < 22) submit();
+    else if (roll < 26) cancelOne();
+    else if (roll < 28) {
+      limits = randomLimits();
+      scheduler.setLimits(limits);
+      expect(scheduler.isSettled()).toBe(scheduler.counts().runningCount <= limits.maxRunningCount);
+    } else if (roll < 29) {
+      numericsId = pick(['A', 'B']);
+      scheduler.setNumerics(numericsId);
+    } else if (roll < 30) scheduler.setFit(pick([null, fit, { ...fit, fitId: 'fit-2' }]));
+    else {
+      step(() => {
+        if (below(12) === 0) cancelOne();
+        if (below(20) === 0) submit();
+      });
+    }
+    expect(scheduler.audit()).toEqual([]);
+  }
+  for (let steps = 0; scheduler.openSequenceIds().length > 0; steps += 1) {
+    if (steps > 20_000) throw new Error('The scheduler does not drain.');
+    step(() => undefined);
+  }
+
+  expect(scheduler.audit()).toEqual([]);
+  expect(scheduler.counts()).toEqual({ runningCount: 0, waitingCount: 0, kvUsedBlockCount: 0 });
+  let accountsMs = 0;
+  for (const { ended } of tracks.values()) {
+    if (ended === null) throw new Error('A sequence never ended.');
+    const { account } = ended;
+    accountsMs +=
+      account.prefillDeviceMs +
+      account.decodeDeviceMs +
+      account.speculationWasteDeviceMs +
+      account.recomputeDeviceMs;
+  }
+  expect(Math.abs(accountsMs - stepMs)).toBeLessThanOrEqual(1e-9 * stepMs);
+  log.push(`${largestRunningCount} running, ${preemptionCount} preempted, ${cachedTokenCount} cached`);
+  return log.join('\n');
+}
+
+describe('a random walk', () => {
+  test.each([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])(
+    'keeps every promise over 1,000 operations (seed %i)',
+    (seed) => {
+      expect(walk(seed, 1000).length).toBeGreaterThan(0);
+    },
+  );
+
+  test('takes the same way twice with the same seed', () => {
+    expect(walk(77, 600)).toBe(walk(77, 600));
+  });
+
+  test('meets preemption and the prefix cache on its way', () => {
+    const summary = walk(3, 1000).split('\n').at(-1) ?? '';
+    const [, preempted = 0, cached = 0] = (summary.match(/\d+/g) ?? []).map(Number);
+    expect(preempted).toBeGreaterThan(10);
+    expect(cached).toBeGreaterThan(10);
+  });
+});
