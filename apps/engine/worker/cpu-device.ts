@@ -4,48 +4,31 @@
  */
 import { linearVariantsFor } from '@variator/kernels/catalogue';
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
+import {
+  KV_BLOCK_SIZE,
+  type KvPlanOptions,
+  kvPlan,
+  MAX_RUNNING_COUNT,
+  SCRATCH_BLOCK_COUNT,
+} from '@variator/kernels/kv-plan';
 import type { LoadedModel } from '@variator/kernels/model';
 import type { TensorSource } from '@variator/kernels/model/model-shape';
 import { loadNative, type StepInput } from '@variator/kernels/native';
 import type { BatchEntry } from '@variator/scheduler/batch';
 import type { Device } from './device.ts';
 
-export interface CpuDeviceOptions {
+export interface CpuDeviceOptions extends KvPlanOptions {
   readonly threadCount: number;
-  readonly kvMemoryBytes: number;
-  readonly maxModelLenTokens: number | null;
 }
 
-/** Tokens a KV block holds. */
-const KV_BLOCK_SIZE = 16;
-const SCRATCH_BLOCK_COUNT = 64;
 const MAX_TOKEN_BUDGET = 2048;
-const MAX_RUNNING_COUNT = 64;
 
-/** The configuration asks for what the machine or the model cannot give. */
-export class DeviceError extends Error {
-  override readonly name = 'DeviceError';
-}
-
-/** @throws DeviceError when the KV memory cannot hold one sequence; ModelError and NativeError from below */
+/** @throws KvPlanError when the KV memory cannot hold one sequence; NativeError from below */
 export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device {
   const { shape, tensors } = model;
   const native = loadNative();
   const probe = native.probeMachine(options.threadCount);
-  const kvBytesPerToken = 2 * 4 * shape.layerCount * shape.kvHeadCount * shape.headSize;
-  const maxModelLenTokens = Math.min(
-    shape.maxPositionCount,
-    options.maxModelLenTokens ?? shape.maxPositionCount,
-  );
-  const affordable =
-    Math.floor(options.kvMemoryBytes / (kvBytesPerToken * KV_BLOCK_SIZE)) - SCRATCH_BLOCK_COUNT;
-  const useful = MAX_RUNNING_COUNT * Math.ceil(maxModelLenTokens / KV_BLOCK_SIZE);
-  const kvBlockCount = Math.min(affordable, useful);
-  if (kvBlockCount * KV_BLOCK_SIZE < Math.min(maxModelLenTokens, 256)) {
-    throw new DeviceError(
-      `The KV memory holds ${Math.max(0, kvBlockCount * KV_BLOCK_SIZE)} tokens of this model; raise --kv-memory.`,
-    );
-  }
+  const { blockCount: kvBlockCount, kvBytesPerToken, maxModelLenTokens } = kvPlan(shape, options);
   const linearVariants = linearVariantsFor(probe.features);
   const handle = native.openModel(shape, tensors, options.threadCount);
   const kvCache = native.createKvCache(handle, kvBlockCount + SCRATCH_BLOCK_COUNT, KV_BLOCK_SIZE);
@@ -63,7 +46,7 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
     threadCount: options.threadCount,
     kvBlockCount,
     kvBlockSize: KV_BLOCK_SIZE,
-    maxModelLenTokens: Math.min(maxModelLenTokens, kvBlockCount * KV_BLOCK_SIZE),
+    maxModelLenTokens,
     maxTokenBudget: MAX_TOKEN_BUDGET,
     maxRunningCount: MAX_RUNNING_COUNT,
     vocabularySize: shape.vocabularySize,

@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { connect } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
 import { PathError, parsePath } from '@variator/kernels/execution-path';
+import { KvPlanError } from '@variator/kernels/kv-plan';
 import { loadModel } from '@variator/kernels/model';
 import { ModelError } from '@variator/kernels/model/model-error';
 import { NativeError } from '@variator/kernels/native';
@@ -14,7 +15,7 @@ import { FATAL_EXIT_CODE } from '../cli/part.ts';
 import { ConfigError, readConfig } from '../config.ts';
 import { type FrameSocket, frameSocket } from '../fleet/frame-socket.ts';
 import { type GatewayFrame, LINK_VERSION, type WorkerFrame } from '../fleet/link-frames.ts';
-import { cpuDevice, DeviceError } from './cpu-device.ts';
+import { cpuDevice } from './cpu-device.ts';
 import { StepLoop } from './step-loop.ts';
 
 const HEARTBEAT_MS = 500;
@@ -102,7 +103,7 @@ main().then(
   (error: Error) => {
     const isFinal =
       isOpening &&
-      [ConfigError, PathError, ModelError, NativeError, DeviceError].some((kind) => error instanceof kind);
+      [ConfigError, PathError, ModelError, NativeError, KvPlanError].some((kind) => error instanceof kind);
     console.error(isFinal ? error.message : error.stack);
     process.exit(isFinal ? FATAL_EXIT_CODE : 1);
   },

@@ -1,0 +1,136 @@
+/**
+ * The gateway process: builds each part once, joins them, listens, drains. Started by the supervisor; the only file that
+ * knows every part. Two ports: OpenAI's endpoint for clients, tRPC for people and scripts.
+ *
+ *   http -> generation -> fleet -> (link) -> worker            recorder -> ClickHouse            api -> control -> fleet
+ */
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import { createTelemetryClient } from '@variator/clickhouse/client';
+import { migrate } from '@variator/clickhouse/migrate';
+import { fits as storedFits } from '@variator/clickhouse/queries/fits';
+import { KvPlanError, kvPlan } from '@variator/kernels/kv-plan';
+import { loadModel } from '@variator/kernels/model';
+import { ModelError } from '@variator/kernels/model/model-error';
+import { createAdminServer } from './api/admin-server.ts';
+import { assertSafeToListen, UnsafeListenError } from './api/safe-to-listen.ts';
+import { watchParent } from './cli/parent-watch.ts';
+import { FATAL_EXIT_CODE } from './cli/part.ts';
+import { type Config, ConfigError, readConfig } from './config.ts';
+import { openControl } from './control/open-control.ts';
+import { workerFleet } from './fleet/worker-fleet.ts';
+import { createGeneration } from './generation/generation.ts';
+import { createInferenceServer } from './http/server.ts';
+import { createRecorder } from './telemetry/recorder.ts';
+
+/** Streams under way may go on for this long after SIGTERM; then they end with an error event. */
+const DRAIN_MS = 20_000;
+const LAST_ROWS_MS = 3000;
+
+const now = () => performance.timeOrigin + performance.now();
+const log = (line: string) => console.log(line);
+
+async function main(config: Config): Promise<void> {
+  assertSafeToListen(config);
+  if (config.model === null || config.clickhouseUrl === null) {
+    throw new ConfigError('The gateway needs --model and VARIATOR_CLICKHOUSE_URL; npm start gives both.');
+  }
+  const model = await loadModel(config.model);
+  const { maxModelLenTokens } = kvPlan(model.shape, config);
+  const telemetry = createTelemetryClient(config.clickhouseUrl);
+  const recorder = createRecorder({
+    client: telemetry,
+    bootId: randomUUID(),
+    migrate: () => migrate(telemetry),
+    log,
+  });
+  const generation = createGeneration({
+    tokenizer: model.tokenizer,
+    generationDefaults: model.generation,
+    modelId: model.modelId,
+    maxModelLenTokens,
+    vocabularySize: model.shape.vocabularySize,
+    threadCount: 1,
+  });
+  const fleet = workerFleet({
+    linkPath: config.linkPath,
+    now,
+    log,
+    onRows: (rows) => {
+      for (const row of rows) recorder.record('steps', row);
+    },
+    pathFor: (workerId) => control.livePathFor(workerId),
+  });
+  const control = await openControl({
+    file: join(config.dataDir, 'control.db'),
+    fleet,
+    encode: (text) => generation.encode(text),
+    deviceUsdPerHour: config.deviceUsdPerHour,
+    now,
+    log,
+  });
+  const inference = createInferenceServer({
+    generation,
+    fleet,
+    recorder,
+    objectives: () => control.policy().objectives,
+    apiKey: config.apiKey,
+    now,
+    log,
+  });
+  const admin = createAdminServer({
+    fleet,
+    control,
+    telemetry,
+    recorder,
+    modelId: model.modelId,
+    host: config.host,
+    port: config.adminPort,
+    adminKey: config.adminKey,
+    now,
+    log,
+  });
+
+  let isEnding = false;
+  watchParent(() => {
+    if (isEnding) return;
+    isEnding = true;
+    end().then(
+      () => process.exit(0),
+      (error: Error) => {
+        console.error(error.stack);
+        process.exit(1);
+      },
+    );
+  });
+
+  /** From the door inwards: no new requests, then open streams, then the worker's last rows, then the store. */
+  async function end(): Promise<void> {
+    await inference.drain(DRAIN_MS);
+    await control.close();
+    await fleet.drain(0);
+    await Promise.all([inference.close(), admin.close(), fleet.close()]);
+    await recorder.close(LAST_ROWS_MS);
+    await Promise.all([generation.close(), telemetry.close()]);
+  }
+
+  await generation.ready();
+  await fleet.listen();
+  await admin.listen();
+  await inference.listen({ host: config.host, port: config.port });
+  // Fits of earlier days are good until the optimizer has better ones; a silent ClickHouse costs only them.
+  storedFits(telemetry, { modelHash: model.modelHash }).then(
+    (found) => found.forEach((fit) => fleet.useFit(fit)),
+    (error: Error) => log(`no earlier fits: ${error.message}`),
+  );
+}
+
+try {
+  await main(readConfig(process.argv.slice(2)));
+} catch (error) {
+  const isFinal =
+    [ConfigError, ModelError, KvPlanError, UnsafeListenError].some((kind) => error instanceof kind) ||
+    (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
+  console.error(isFinal ? (error as Error).message : (error as Error).stack);
+  process.exit(isFinal ? FATAL_EXIT_CODE : 1);
+}
