@@ -166,7 +166,7 @@ export function helpText(): string {
  */
 export function readConfig(
   argv: readonly string[],
-  env: Readonly<Record<string, string | undefined>>,
+  env: Readonly<Record<string, string | undefined>> = process.env,
 ): Config {
   const given = { ...fromEnvironment(env), ...fromFlags(argv) };
   const text = (name: OptionName): string | null => given[name] ?? null;

@@ -8,7 +8,7 @@ import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { createTelemetryClient } from '@variator/clickhouse/client';
 import { migrate } from '@variator/clickhouse/migrate';
-import { fits as storedFits } from '@variator/clickhouse/queries/fits';
+import { latestFits } from '@variator/clickhouse/queries/fits';
 import { KvPlanError, kvPlan } from '@variator/kernels/kv-plan';
 import { loadModel } from '@variator/kernels/model';
 import { ModelError } from '@variator/kernels/model/model-error';
@@ -44,6 +44,13 @@ async function main(config: Config): Promise<void> {
     migrate: () => migrate(telemetry),
     log,
   });
+  /** Fits of earlier days are good until the optimizer has better ones. */
+  async function prepareStore(): Promise<void> {
+    await migrate(telemetry);
+    for (const fit of await latestFits(telemetry)) {
+      if (fit.modelHash === model.modelHash) fleet.useFit(fit);
+    }
+  }
   const generation = createGeneration({
     tokenizer: model.tokenizer,
     generationDefaults: model.generation,
@@ -118,11 +125,6 @@ async function main(config: Config): Promise<void> {
   await fleet.listen();
   await admin.listen();
   await inference.listen({ host: config.host, port: config.port });
-  // Fits of earlier days are good until the optimizer has better ones; a silent ClickHouse costs only them.
-  storedFits(telemetry, { modelHash: model.modelHash }).then(
-    (found) => found.forEach((fit) => fleet.useFit(fit)),
-    (error: Error) => log(`no earlier fits: ${error.message}`),
-  );
 }
 
 try {

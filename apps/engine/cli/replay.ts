@@ -5,6 +5,7 @@
 import { parseArgs } from 'node:util';
 import { ConfigError, readConfig } from '../config.ts';
 import { type ClientRecord, drivePhase, type Endpoint, percentiles, send } from './drive.ts';
+import { table } from './table.ts';
 import { type DemoOptions, demoPhases, type Phase } from './workload.ts';
 
 const help = `Drives a running engine with a workload and prints what its clients saw.
@@ -166,17 +167,4 @@ function progressBar(label: string, phase: Phase, records: readonly ClientRecord
       if (isTerminal) process.stdout.write('\n');
     },
   };
-}
-
-/** Columns padded to their widest cell. */
-export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const widths = head.map((title, column) =>
-    Math.max(title.length, ...rows.map((row) => (row[column] ?? '').length)),
-  );
-  const line = (cells: readonly string[]) =>
-    cells
-      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-      .join('  ')
-      .trimEnd();
-  return [line(head), line(widths.map((width) => '-'.repeat(width))), ...rows.map(line)].join('\n');
 }
