@@ -37,11 +37,17 @@ export function refusalOf(request: GuardedRequest, options: GuardOptions): Refus
     );
   }
   if (method !== 'GET' && method !== 'POST') {
-    return { status: 405, code: 'METHOD_NOT_SUPPORTED', message: 'Only GET (queries) and POST are served here.' };
+    return {
+      status: 405,
+      code: 'METHOD_NOT_SUPPORTED',
+      message: 'Only GET (queries) and POST are served here.',
+    };
   }
   const { origin } = headers;
   if (origin !== undefined && !isOwnOrigin(one(origin), options)) {
-    return forbidden('The Origin header names another site; a browser talks to the dashboard, which asks here.');
+    return forbidden(
+      'The Origin header names another site; a browser talks to the dashboard, which asks here.',
+    );
   }
   if (options.adminKey !== null && !isKey(one(headers.authorization), options.adminKey)) {
     return {

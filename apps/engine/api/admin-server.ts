@@ -2,12 +2,14 @@
  * The admin port: the tRPC API under /trpc and GET /health, behind the guard. Built by main.ts beside the inference
  * server, never on its port. Holds no state but the published fits.
  */
-import { getHTTPStatusCodeFromError } from '@trpc/server/http';
-import { type FastifyTRPCPluginOptions, fastifyTRPCPlugin } from '@trpc/server/adapters/fastify';
-import { TRPC_ERROR_CODES_BY_KEY, type TRPC_ERROR_CODE_KEY } from '@trpc/server/rpc';
+
 import { TRPCError } from '@trpc/server';
+import { type FastifyTRPCPluginOptions, fastifyTRPCPlugin } from '@trpc/server/adapters/fastify';
+import { getHTTPStatusCodeFromError } from '@trpc/server/http';
+import { type TRPC_ERROR_CODE_KEY, TRPC_ERROR_CODES_BY_KEY } from '@trpc/server/rpc';
 import Fastify, { type FastifyInstance } from 'fastify';
 import { clientOf, refusalOf } from './admin-guard.ts';
+import { restoreFits } from './fits.ts';
 import { type AppRouter, appRouter } from './router.ts';
 import { assertSafeToListen } from './safe-to-listen.ts';
 import type { ApiContext, EngineParts } from './trpc.ts';
@@ -84,6 +86,8 @@ export function createAdminServer(options: AdminServerOptions): AdminServer {
       await server.listen({ host, port: wantedPort });
       const address = server.server.address();
       if (address !== null && typeof address === 'object') port = address.port;
+      if (parts.telemetry)
+        restoreFits(parts).catch((error: Error) => log(`no stored fits: ${error.message}`));
       return { url: `http://${host.includes(':') ? `[${host}]` : host}:${port}`, port };
     },
     close: () => server.close(),

@@ -11,7 +11,7 @@ import { ControlError } from './control-error.ts';
 import { type ControlTables, migrateControl } from './control-migrations.ts';
 import type { LedgerEntry, Proposal, ProposalState } from './control-types.ts';
 import type { PolicyChange } from './policy.ts';
-import type { LivePath, RolloutEventRow } from './rollout-record.ts';
+import type { LivePath, RolloutEventRow, RolloutOpening } from './rollout-record.ts';
 
 /** Who did what to which thing, when; the id makes a repetition of the same deed one row. */
 export interface AuditEntry {
@@ -46,12 +46,15 @@ export interface ControlStore {
     to: ProposalMove,
     audit: AuditEntry,
   ): Promise<boolean>;
-  appendEvents(rolloutId: string, firstIndex: number, rows: readonly RolloutEventRow[]): Promise<void>;
+  /** Approves an open proposal and opens its rollout, both or neither; false where it was no longer open. */
+  beginRollout(opening: RolloutOpening, audit: AuditEntry): Promise<boolean>;
+  appendEvent(rolloutId: string, eventIndex: number, row: RolloutEventRow): Promise<void>;
+  /** Rollouts that have no ledger entry yet: they had not ended when the database was closed. */
+  unfinishedRolloutIds(): Promise<string[]>;
   /** The ids of all rollouts, newest first. */
   rolloutIds(limit: number): Promise<string[]>;
   rolloutEvents(rolloutId: string): Promise<RolloutEventRow[]>;
   saveLedgerEntry(entry: LedgerEntry): Promise<void>;
-  ledgerEntry(rolloutId: string): Promise<LedgerEntry | null>;
   ledger(limit: number): Promise<LedgerEntry[]>;
   killSwitch(): Promise<KillSwitch>;
   saveKillSwitch(killSwitch: KillSwitch, audit: AuditEntry): Promise<void>;
@@ -211,19 +214,39 @@ function createStore(db: Kysely<ControlTables>): ControlStore {
         return true;
       }),
 
-    async appendEvents(rolloutId, firstIndex, rows) {
-      if (rows.length === 0) return;
+    beginRollout: (opening, audit) =>
+      db.transaction().execute(async (transaction) => {
+        const { rolloutId, proposalId, approvedBy, at } = opening;
+        const moved = await transaction
+          .updateTable('proposals')
+          .set({ state: 'approved', rolloutId, decidedBy: approvedBy, decidedAt: at })
+          .where('proposalId', '=', proposalId)
+          .where('state', '=', 'open')
+          .executeTakeFirst();
+        if (Number(moved.numUpdatedRows) === 0) return false;
+        await transaction
+          .insertInto('rollout_events')
+          .values({ rolloutId, eventIndex: 0, at, event: JSON.stringify(opening) })
+          .execute();
+        await writeAudit(transaction, audit);
+        return true;
+      }),
+    async appendEvent(rolloutId, eventIndex, { at, event }) {
       await db
         .insertInto('rollout_events')
-        .values(
-          rows.map((row, index) => ({
-            rolloutId,
-            eventIndex: firstIndex + index,
-            at: row.at,
-            event: JSON.stringify(row.event),
-          })),
-        )
+        .values({ rolloutId, eventIndex, at, event: JSON.stringify(event) })
         .execute();
+    },
+    async unfinishedRolloutIds() {
+      const rows = await db
+        .selectFrom('rollout_events')
+        .leftJoin('ledger', 'ledger.rolloutId', 'rollout_events.rolloutId')
+        .select('rollout_events.rolloutId')
+        .where('eventIndex', '=', 0)
+        .where('ledger.rolloutId', 'is', null)
+        .orderBy('at', 'asc')
+        .execute();
+      return rows.map((row) => row.rolloutId);
     },
     async rolloutIds(limit) {
       const rows = await db
@@ -253,14 +276,6 @@ function createStore(db: Kysely<ControlTables>): ControlStore {
         .values({ rolloutId: entry.rolloutId, ...row })
         .onConflict((conflict) => conflict.column('rolloutId').doUpdateSet(row))
         .execute();
-    },
-    async ledgerEntry(rolloutId) {
-      const row = await db
-        .selectFrom('ledger')
-        .select('entry')
-        .where('rolloutId', '=', rolloutId)
-        .executeTakeFirst();
-      return row ? (JSON.parse(row.entry) as LedgerEntry) : null;
     },
     async ledger(limit) {
       const rows = await db
