@@ -153,9 +153,7 @@ describe('the arrows of the house', () => {
     expect(
       readers.filter(
         (file) =>
-          !/^apps\/engine\/config\.ts$|^apps\/web\/server-settings\.ts$|build\.mjs$|serve\.mjs$/.test(
-            file,
-          ),
+          !/^apps\/engine\/config\.ts$|^apps\/web\/server-settings\.ts$|build\.mjs$|serve\.mjs$/.test(file),
       ),
     ).toEqual([]);
   });
