@@ -1,0 +1,9 @@
+/** The address `/`. */
+import type { Metadata } from 'next';
+import { Overview } from './overview/overview.tsx';
+
+export const metadata: Metadata = { title: 'Overview' };
+
+export default function Page() {
+  return <Overview />;
+}

@@ -1,0 +1,63 @@
+/**
+ * Where an axis puts its ticks: at most five, on round numbers or round times. Pure; called by the charts. Formats
+ * nothing.
+ */
+const MOST_TICKS = 5;
+
+/** Round ticks from zero to at least `most`, at most five of them. */
+export function rateTicks(most: number): number[] {
+  if (!(most > 0)) return [0, 1];
+  const magnitude = 10 ** Math.floor(Math.log10(most));
+  for (const step of [0.25, 0.5, 1, 2, 2.5, 5, 10].map((factor) => factor * magnitude)) {
+    const count = Math.ceil(most / step - 1e-9);
+    if (count <= MOST_TICKS - 1)
+      return Array.from({ length: count + 1 }, (_, index) => cleared(index * step));
+  }
+  return [0, most];
+}
+
+/** Round ticks around zero that cover a span with values on either side, at most six of them. */
+export function signedTicks(least: number, most: number): number[] {
+  const span = Math.max(most, 0) - Math.min(least, 0);
+  if (!(span > 0)) return [0, 1];
+  const magnitude = 10 ** Math.floor(Math.log10(span));
+  const step =
+    [0.1, 0.2, 0.25, 0.5, 1].map((factor) => factor * magnitude).find((size) => span / size <= 4) ?? span;
+  const first = Math.floor(Math.min(least, 0) / step + 1e-9);
+  const last = Math.ceil(Math.max(most, 0) / step - 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, index) => cleared((first + index) * step));
+}
+
+/** Powers of ten around a span of positive values. */
+export function logTicks(least: number, most: number): number[] {
+  const first = Math.floor(Math.log10(least));
+  const last = Math.max(first + 1, Math.ceil(Math.log10(most)));
+  const stride = Math.ceil((last - first) / (MOST_TICKS - 1));
+  const ticks: number[] = [];
+  for (let power = first; power < last + stride; power += stride) ticks.push(cleared(10 ** power));
+  return ticks;
+}
+
+const timeStepsMs: readonly number[] = [
+  10_000, 30_000, 60_000, 120_000, 300_000, 600_000, 900_000, 1_800_000, 3_600_000, 7_200_000, 14_400_000,
+  21_600_000, 43_200_000,
+];
+
+/** The step between ticks of time. */
+export function timeStepMs(fromMs: number, toMs: number): number {
+  return timeStepsMs.find((step) => (toMs - fromMs) / step <= MOST_TICKS - 1) ?? 86_400_000;
+}
+
+/** Ticks on round local times. */
+export function timeTicks(fromMs: number, toMs: number): number[] {
+  const step = timeStepMs(fromMs, toMs);
+  const zoneMs = new Date(fromMs).getTimezoneOffset() * 60_000;
+  const ticks: number[] = [];
+  for (let at = Math.ceil((fromMs - zoneMs) / step) * step + zoneMs; at <= toMs; at += step) ticks.push(at);
+  return ticks;
+}
+
+/** Takes off what binary fractions add: 0.30000000000000004 becomes 0.3. */
+function cleared(value: number): number {
+  return Number(value.toPrecision(12));
+}

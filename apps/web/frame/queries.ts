@@ -1,0 +1,57 @@
+/**
+ * The questions more than one part of the page asks, each with its own pace. TanStack Query shares one answer among
+ * all who ask; polling pauses while the page is hidden.
+ */
+import { keepPreviousData, useQuery } from '@tanstack/react-query';
+import { client, type OverviewSeries, trpc } from '../api.ts';
+import type { TimeRange } from './time-range.ts';
+
+export const STALE_AFTER_MS = 5000;
+
+export function useSummary(range: TimeRange) {
+  return useQuery(
+    trpc.overview.summary.queryOptions(
+      { windowMs: range.figuresMs },
+      { refetchInterval: 1000, placeholderData: keepPreviousData },
+    ),
+  );
+}
+
+export interface SeriesAnswer {
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly fetchedAt: number;
+  readonly series: OverviewSeries;
+}
+
+/** The key is the range, not its ends, so that each poll replaces the one before it. */
+export function useSeries(range: TimeRange) {
+  return useQuery({
+    queryKey: ['overview.series', range.name],
+    queryFn: async ({ signal }): Promise<SeriesAnswer> => {
+      const fetchedAt = Date.now();
+      const toMs = Math.ceil(fetchedAt / range.bucketMs) * range.bucketMs;
+      const fromMs = toMs - range.durationMs;
+      const input = { fromMs, toMs, bucketMs: range.bucketMs };
+      return { fromMs, toMs, fetchedAt, series: await client.overview.series.query(input, { signal }) };
+    },
+    refetchInterval: range.pollMs,
+    placeholderData: keepPreviousData,
+  });
+}
+
+export function useProposals() {
+  return useQuery(trpc.proposals.list.queryOptions({ limit: 50 }, { refetchInterval: 1000 }));
+}
+
+export function useRollouts() {
+  return useQuery(trpc.rollouts.list.queryOptions({ limit: 50 }, { refetchInterval: 1000 }));
+}
+
+export function useLedger() {
+  return useQuery(trpc.ledger.list.queryOptions({ limit: 100 }, { refetchInterval: 1000 }));
+}
+
+export function usePolicy() {
+  return useQuery(trpc.objectives.get.queryOptions(undefined, { refetchInterval: 10_000 }));
+}

@@ -1,0 +1,45 @@
+/**
+ * The time ranges of the dashboard and what follows from one: bucket width, poll interval, span of the figures. The
+ * range lives in the URL; read by the top bar and by every page with charts.
+ */
+import { useSearchParams } from 'next/navigation';
+
+export interface TimeRange {
+  readonly name: string;
+  readonly durationMs: number;
+  readonly bucketMs: number;
+  readonly pollMs: number;
+  /** The span over which the figures above the charts are taken. */
+  readonly figuresMs: number;
+  readonly figuresName: string;
+}
+
+const minuteMs = 60_000;
+const hourMs = 60 * minuteMs;
+
+const range = (
+  name: string,
+  durationMs: number,
+  bucketMs: number,
+  pollMs: number,
+  figuresMs: number,
+  figuresName: string,
+): TimeRange => ({ name, durationMs, bucketMs, pollMs, figuresMs, figuresName });
+
+const fifteenMinutes = range('15m', 15 * minuteMs, 10_000, 1000, minuteMs, 'last minute');
+
+export const timeRanges: readonly TimeRange[] = [
+  range('5m', 5 * minuteMs, 5000, 1000, minuteMs, 'last minute'),
+  fifteenMinutes,
+  range('1h', hourMs, 30_000, 5000, hourMs, 'last hour'),
+  range('6h', 6 * hourMs, 2 * minuteMs, 15_000, 6 * hourMs, 'last 6 hours'),
+  range('24h', 24 * hourMs, 5 * minuteMs, 30_000, 24 * hourMs, 'last 24 hours'),
+];
+
+export function timeRangeNamed(name: string | null): TimeRange {
+  return timeRanges.find((candidate) => candidate.name === name) ?? fifteenMinutes;
+}
+
+export function useTimeRange(): TimeRange {
+  return timeRangeNamed(useSearchParams().get('range'));
+}
