@@ -56,6 +56,8 @@ const MOST_QUEUED_ROW_BATCHES = 10_000;
 /** Heartbeats come twice a second; a worker silent for this long while its socket lives is lost all the same. */
 const SILENCE_MS = 15_000;
 const CALL_LIMIT_MS = 120_000;
+/** Calibration waits for its small share of the device's time. */
+const CALIBRATION_LIMIT_MS = 3_600_000;
 
 const emptyAccount: Account = {
   prefillDeviceMs: 0,
@@ -252,10 +254,11 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
     workerId: string,
     answerType: Type,
     frame: (callId: string) => GatewayFrame,
+    limitMs = CALL_LIMIT_MS,
   ): Promise<Extract<Answer, { type: Type }>> {
     const worker = workerOf(workerId);
     const callId = randomUUID();
-    const limit = timeLimit(`${workerId} did not answer within ${CALL_LIMIT_MS / 1000} s`);
+    const limit = timeLimit(`${workerId} did not answer within ${limitMs / 1000} s`, limitMs);
     try {
       const answer = await Promise.race([
         new Promise<Answer>((resolve, reject) => {
@@ -345,7 +348,7 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
     async switchTo(workerId, path, rolloutId) {
       const worker = workerOf(workerId);
       const wanted = pathId(path);
-      const limit = timeLimit(`${workerId} did not switch within ${CALL_LIMIT_MS / 1000} s`);
+      const limit = timeLimit(`${workerId} did not switch within ${CALL_LIMIT_MS / 1000} s`, CALL_LIMIT_MS);
       const waiting = { pathId: wanted, resolve: () => {}, reject: (_error: Error) => {} };
       try {
         await Promise.race([
@@ -383,12 +386,8 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
       return answer.outputs;
     },
     async calibrate(workerId, path, cases) {
-      const answer = await call(workerId, 'calibrated', (callId) => ({
-        type: 'calibrate',
-        callId,
-        path,
-        cases,
-      }));
+      const frame = (callId: string): GatewayFrame => ({ type: 'calibrate', callId, path, cases });
+      const answer = await call(workerId, 'calibrated', frame, CALIBRATION_LIMIT_MS);
       if (answer.fault !== '') throw new FleetError(answer.fault);
       return { stepCount: answer.stepCount, deviceMs: answer.deviceMs };
     },
@@ -423,10 +422,10 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-function timeLimit(message: string): { promise: Promise<never>; clear(): void } {
+function timeLimit(message: string, limitMs: number): { promise: Promise<never>; clear(): void } {
   let timer: NodeJS.Timeout | undefined;
   const promise = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new FleetError(message)), CALL_LIMIT_MS);
+    timer = setTimeout(() => reject(new FleetError(message)), limitMs);
   });
   return { promise, clear: () => clearTimeout(timer) };
 }

@@ -160,10 +160,11 @@ export class StepLoop {
         this.#enter(alternate(this.#plan, frame, now()));
         break;
       case 'calibrate':
-        this.#sideWork.addCalibration(frame.callId, frame.path, frame.cases);
+        for (const answer of this.#sideWork.addCalibration(frame.callId, frame.path, frame.cases))
+          send(answer);
         break;
       case 'check':
-        this.#sideWork.addCheck(frame.callId, frame.path, frame.prompts);
+        for (const answer of this.#sideWork.addCheck(frame.callId, frame.path, frame.prompts)) send(answer);
         break;
       case 'drain':
         this.#isDraining = true;
@@ -208,7 +209,7 @@ export class StepLoop {
     if (settled.enteredBlockHashes.length + settled.leftBlockHashes.length > 0) {
       send({ type: 'blocks', entered: settled.enteredBlockHashes, left: settled.leftBlockHashes });
     }
-    this.#sideWork.countLiveStep(result.deviceMs);
+    this.#sideWork.countLiveStep();
     if (this.#scheduler.isSettled()) this.#settlingSteps = Math.max(0, this.#settlingSteps - 1);
     this.#record(
       stepRow(
