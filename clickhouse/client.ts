@@ -92,6 +92,8 @@ export function createTelemetryClient(url: string, options: TelemetryClientOptio
             max_result_rows: String(MOST_RESULT_ROWS),
             result_overflow_mode: 'throw',
             wait_end_of_query: 1,
+            // A figure may bear its column's name: `sum(deviceMs) AS deviceMs` means the column.
+            prefer_column_name_to_alias: 1,
           },
         });
         const parsed = z.array(schema).safeParse(await result.json());
@@ -133,7 +135,7 @@ export function createTelemetryClient(url: string, options: TelemetryClientOptio
             insert_deduplication_token: dedupToken,
             deduplicate_blocks_in_dependent_materialized_views: 1,
             max_insert_block_size: '1048576',
-            // A number that is not one (NaN is null in JSON) is refused, not stored as zero.
+            // An absent value is refused, not stored as zero.
             input_format_null_as_default: 0,
             input_format_skip_unknown_fields: 0,
           },

@@ -32,13 +32,18 @@ export function dateTime64(epochMs: number): string {
   return `${iso.slice(0, 10)} ${iso.slice(11, 23)}${String(micros - millis * 1000).padStart(3, '0')}`;
 }
 
+/** Stands for what is no number: JSON's null would be stored as NaN and spoil every sum; this is refused by column. */
+const NOT_A_NUMBER = 'not a number';
+
 function encode<Table extends TableName>(table: Table, row: TableRows[Table]): object {
   const encoded: Record<string, unknown> = { ...row };
+  for (const [column, value] of Object.entries(encoded)) {
+    if (typeof value === 'number' && !Number.isFinite(value)) encoded[column] = NOT_A_NUMBER;
+  }
   for (const column of timeColumns[table]) {
     const epochMs = row[column];
-    // What cannot be a time is sent as it is: ClickHouse then refuses it by name.
     encoded[String(column)] =
-      typeof epochMs === 'number' && Math.abs(epochMs) < 8e15 ? dateTime64(epochMs) : null;
+      typeof epochMs === 'number' && Math.abs(epochMs) < 8e15 ? dateTime64(epochMs) : NOT_A_NUMBER;
   }
   return encoded;
 }

@@ -45,7 +45,7 @@ LEFT JOIN (
 LEFT JOIN (
   SELECT
     windowIndex,
-    sum(least(untilMs, ${windowStart} + {windowMs:Int64}) - greatest(sinceMs, ${windowStart})) / {windowMs:Int64}
+    sum(least(untilMs, toFloat64(${windowStart} + {windowMs:Int64})) - greatest(sinceMs, toFloat64(${windowStart}))) / {windowMs:Int64}
       AS concurrency
   FROM (
     SELECT

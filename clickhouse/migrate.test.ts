@@ -1,0 +1,112 @@
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { z } from 'zod';
+import { createTelemetryClient, type TelemetryClient } from './client.ts';
+import { insertRows } from './insert.ts';
+import { migrate, splitStatements } from './migrate.ts';
+import { requestRow, startTestServer, stepRow, type TestServer } from './rows.fixture.ts';
+
+const migrations = fileURLToPath(new URL('migrations', import.meta.url));
+let running: TestServer;
+let client: TelemetryClient;
+let folder: string;
+beforeAll(async () => {
+  running = await startTestServer();
+  client = createTelemetryClient(running.server.url);
+  folder = await mkdtemp(join(tmpdir(), 'variator-migrations-'));
+  await cp(migrations, folder, { recursive: true });
+});
+afterAll(async () => {
+  await client.close();
+  await running.remove();
+  await rm(folder, { recursive: true, force: true });
+});
+
+test('statements end with a semicolon at the end of a line, comments are left out', () => {
+  expect(splitStatements("-- a; b\nCREATE x COMMENT 'a; b';\n\nSELECT ';' ;\n-- end\n")).toEqual([
+    "CREATE x COMMENT 'a; b'",
+    "SELECT ';'",
+  ]);
+});
+
+test('every migration is applied once, in order, and schema.sql is what they make', async () => {
+  const names = (await readdir(migrations)).sort();
+  expect(await migrate(client)).toEqual(names);
+  expect(await migrate(client)).toEqual([]);
+
+  const tables = await client.query(
+    `SELECT formatQuery(replaceOne(create_table_query, 'CREATE TABLE variator.', 'CREATE TABLE ')) AS sql
+     FROM system.tables WHERE database = currentDatabase() ORDER BY name`,
+    {},
+    z.object({ sql: z.string() }),
+  );
+  const schema = tables.map(({ sql }) => `${sql};\n`).join('\n');
+  await expect(
+    `-- The tables as the migrations make them today; migrate.test.ts compares. Write it anew with vitest -u.\n\n${schema}`,
+  ).toMatchFileSnapshot('./schema.sql');
+});
+
+test('columns are named exactly as the fields of the rows, each with its meaning', async () => {
+  const columns = await client.query(
+    "SELECT table, name, comment FROM system.columns WHERE database = currentDatabase() AND table IN ('requests', 'steps')",
+    {},
+    z.object({ table: z.string(), name: z.string(), comment: z.string() }),
+  );
+  const namesOf = (table: string): string[] =>
+    columns.filter((column) => column.table === table).map((column) => column.name);
+  expect(namesOf('requests')).toEqual(Object.keys(requestRow({})));
+  expect(namesOf('steps')).toEqual(Object.keys(stepRow({})));
+  expect(columns.filter((column) => column.comment === '')).toEqual([]);
+});
+
+/** Recent, since rows beyond their time to live are not kept. */
+const hour = Math.floor(Date.now() / 3_600_000) * 3_600_000;
+
+test('rows come back as they were written, to the microsecond, and once for a token', async () => {
+  const step = stepRow({ startedAt: hour + 123.457, deviceMs: 12.345678901234567, blockIndex: -1 });
+  await insertRows(client, 'steps', [step], 'a');
+  await insertRows(client, 'steps', [step], 'a');
+  await insertRows(client, 'requests', [requestRow({ arrivedAt: hour, requestId: 'r\\\'"\n' })], 'a');
+  expect(
+    await client.query(
+      'SELECT toUnixTimestamp64Micro(startedAt) AS startedAtMicros, deviceMs, blockIndex, isSettling FROM steps',
+      {},
+      z.object({
+        startedAtMicros: z.number(),
+        deviceMs: z.number(),
+        blockIndex: z.number(),
+        isSettling: z.boolean(),
+      }),
+    ),
+  ).toEqual([
+    { startedAtMicros: hour * 1000 + 123_457, deviceMs: step.deviceMs, blockIndex: -1, isSettling: false },
+  ]);
+  expect(
+    await client.query(
+      'SELECT requestId FROM requests WHERE requestId = {requestId:String}',
+      { requestId: 'r\\\'"\n' },
+      z.object({ requestId: z.string() }),
+    ),
+  ).toHaveLength(1);
+});
+
+test('a new file is applied; an edited or missing one, or a wrong number, is refused', async () => {
+  await writeFile(
+    join(folder, '0003_more.sql'),
+    'CREATE TABLE more (a Int32) ENGINE = {engine:MergeTree} ORDER BY a;\n',
+  );
+  expect(await migrate(client, { folder })).toEqual(['0003_more.sql']);
+  await expect(migrate(client)).rejects.toThrow(/0003_more\.sql.*newer/);
+
+  const first = join(folder, '0001_requests_and_steps.sql');
+  const text = await readFile(first, 'utf8');
+  await writeFile(first, `${text}-- edited\n`);
+  await expect(migrate(client, { folder })).rejects.toThrow(/0001_requests_and_steps\.sql was edited/);
+  await writeFile(first, text);
+
+  await writeFile(join(folder, '0005_gap.sql'), 'SELECT 1;\n');
+  await expect(migrate(client, { folder })).rejects.toThrow(/0005_gap\.sql should be number 4/);
+});

@@ -1,0 +1,378 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { createTelemetryClient, type TelemetryClient } from '../client.ts';
+import { insertRows } from '../insert.ts';
+import { migrate } from '../migrate.ts';
+import { requestRow, startTestServer, stepRow, type TestServer } from '../rows.fixture.ts';
+import { arrivals } from './arrivals.ts';
+import { costSummary } from './cost-summary.ts';
+import { fitRow, latestFits } from './fits.ts';
+import { overviewSeries } from './overview-series.ts';
+import { overviewSummary } from './overview-summary.ts';
+import { pathSpans } from './path-spans.ts';
+import { regimeMarks } from './regime-marks.ts';
+import { settledSteps } from './settled-steps.ts';
+import { stepSamples } from './step-samples.ts';
+import { workloadWindows } from './workload-windows.ts';
+
+/** An hour's start, and recent: rows beyond their time to live are not kept. */
+const t0 = Math.floor(Date.now() / 3_600_000 - 2) * 3_600_000;
+const usdPerHour = 3.6;
+const empty = { fromMs: t0 - 1_800_000, toMs: t0 - 1_700_000 };
+const span = { fromMs: t0, toMs: t0 + 30_000 };
+
+/** Bucket 0: two steps and a calibration. Bucket 1: nothing. Bucket 2: a rollout's steps on another path. */
+const steps = [
+  stepRow({
+    startedAt: t0 + 1000,
+    stepId: 1,
+    tokenCount: 100,
+    prefillTokenCount: 100,
+    prefillSequenceCount: 1,
+    decodeSequenceCount: 0,
+    cachedTokenCount: 20,
+    emittedTokenCount: 1,
+    deviceMs: 60,
+    prefillDeviceMs: 30,
+    recomputeDeviceMs: 30,
+    foreignCpuShare: 0.1,
+    prefillAttention: 5000.5,
+  }),
+  stepRow({
+    startedAt: t0 + 2000,
+    stepId: 2,
+    emittedTokenCount: 29,
+    deviceMs: 30,
+    decodeDeviceMs: 30,
+    itlMeanMs: 40,
+    itlMaxMs: 44,
+    itlTokenCount: 29,
+  }),
+  stepRow({ startedAt: t0 + 3000, stepId: 3, kind: 'calibration', deviceMs: 10, emittedTokenCount: 7 }),
+  stepRow({ startedAt: t0 + 3500, stepId: 4, kind: 'check', deviceMs: 0, kernelsId: 'kernelsB' }),
+  ...[0, 1, 2].map((index) =>
+    stepRow({
+      startedAt: t0 + 20_000 + index * 100,
+      stepId: 5 + index,
+      pathId: 'pathB',
+      rolloutId: 'rollout',
+      blockIndex: index === 2 ? -1 : index,
+      isSettling: index === 0,
+      emittedTokenCount: 1,
+      itlMeanMs: 10 * (index + 1),
+      itlTokenCount: 1,
+      deviceMs: 5,
+    }),
+  ),
+  stepRow({ startedAt: t0 + 21_000, stepId: 8, pathId: 'pathA', deviceMs: 5, emittedTokenCount: 1 }),
+];
+
+const requests = [
+  requestRow({
+    arrivedAt: t0 + 500,
+    requestId: 'a',
+    session: 's',
+    promptTokenCount: 100,
+    cachedTokenCount: 50,
+    completionTokenCount: 10,
+    ttftMs: 100,
+    e2eMs: 2000,
+    prefillDeviceMs: 40,
+    decodeDeviceMs: 10,
+  }),
+  requestRow({
+    arrivedAt: t0 + 1500,
+    requestId: 'b',
+    promptTokenCount: 10,
+    completionTokenCount: 20,
+    ttftMs: 300,
+    e2eMs: 6000,
+    isWithinObjectives: false,
+  }),
+  requestRow({ arrivedAt: t0 + 2500, requestId: 'c', finishReason: 'error', errorCode: 'x', e2eMs: 100 }),
+  requestRow({ arrivedAt: t0 + 3500, requestId: 'd', finishReason: 'cancelled', e2eMs: 100 }),
+  // Arrives in the first bucket, ends in the third.
+  requestRow({ arrivedAt: t0 + 9000, requestId: 'e', ttftMs: 500, e2eMs: 12_000 }),
+];
+
+const fit = {
+  fitId: 'fit2',
+  deviceKind: 'cpu',
+  modelHash: 'hash',
+  kernelsId: 'kernelsA',
+  fittedAt: t0 + 2.5,
+  sampleCount: 12,
+  kneeTokens: 4,
+  betaMs: {
+    perStep: 1,
+    perToken: 0.5,
+    perTokenAboveKnee: 0,
+    perDecodeSequence: 0.1,
+    perPrefillSequence: 0,
+    perDecodeContextToken: 1e-5,
+    perPrefillAttention: 1e-9,
+  },
+  heldOutMape: null,
+  heldOutCount: 0,
+  logBand90: 0.1,
+};
+
+let running: TestServer;
+let client: TelemetryClient;
+let reader: TelemetryClient;
+beforeAll(async () => {
+  running = await startTestServer();
+  client = createTelemetryClient(running.server.url);
+  reader = createTelemetryClient(running.server.readUrl);
+  await migrate(client);
+  await insertRows(client, 'steps', steps, 'steps');
+  await insertRows(client, 'requests', requests, 'requests');
+  await insertRows(
+    client,
+    'model_fits',
+    [fitRow({ ...fit, fitId: 'fit1', fittedAt: t0 }), fitRow(fit)],
+    'fits',
+  );
+  const mark = { features: '{}', detector: 'cusum' };
+  await insertRows(
+    client,
+    'regimes',
+    [
+      { ...mark, regimeId: 'r1', name: 'chats', startedAt: t0, detectedAt: t0 + 10, isConfirmed: false },
+      { ...mark, regimeId: 'r1', name: 'short chats', startedAt: t0, detectedAt: t0 + 20, isConfirmed: true },
+      {
+        ...mark,
+        regimeId: 'r2',
+        name: 'flood',
+        startedAt: t0 + 9000,
+        detectedAt: t0 + 9500,
+        isConfirmed: false,
+      },
+    ],
+    'regimes',
+  );
+});
+afterAll(async () => {
+  await Promise.all([client.close(), reader.close()]);
+  await running.remove();
+});
+
+test('overview summary: rates over the span, percentiles, cost over prompt and completion tokens', async () => {
+  const figures = await overviewSummary(reader, { ...span, usdPerHour });
+  // 33 tokens sent to clients and 20 cached + 100 / 2 first-time prompt tokens; half the prefill was computed again.
+  expect(figures.outputTokensPerSecond).toBeCloseTo(34 / 30);
+  expect(figures.inputTokensPerSecond).toBeCloseTo(70 / 30);
+  // 120 ms at 3.6 USD an hour is 1.2e-4 USD.
+  expect(figures.costUsdPerMillionTokens).toBeCloseTo((1.2e-4 / 104) * 1e6);
+  expect(figures).toMatchObject({
+    requestCount: 5,
+    errorCount: 1,
+    sloAttainment: 2 / 4,
+    lastStepAt: t0 + 21_000,
+  });
+  expect(figures.ttftP95Ms).toBeGreaterThan(300);
+  expect(figures.ttftP95Ms).toBeLessThanOrEqual(500);
+  expect(figures.itlP95Ms).toBeGreaterThan(30);
+  expect(figures.itlP95Ms).toBeLessThanOrEqual(40);
+});
+
+test('where nothing was measured, figures are null and counts are zero', async () => {
+  expect(await overviewSummary(reader, { ...empty, usdPerHour })).toEqual({
+    requestCount: 0,
+    errorCount: 0,
+    outputTokensPerSecond: null,
+    inputTokensPerSecond: null,
+    ttftP95Ms: null,
+    itlP95Ms: null,
+    costUsdPerMillionTokens: null,
+    sloAttainment: null,
+    lastStepAt: t0 + 21_000,
+  });
+  expect(await costSummary(reader, { ...empty, usdPerHour })).toMatchObject({
+    deviceMs: 0,
+    promptTokenCount: 0,
+    requestCount: 0,
+    costUsdPerMillionTokens: null,
+    deviceMsPerRequest: null,
+  });
+  for (const ask of [pathSpans, regimeMarks]) expect(await ask(reader, empty)).toEqual([]);
+});
+
+test('overview series: every bucket of the span, requests where they ended, an empty bucket is null', async () => {
+  const points = await overviewSeries(reader, { ...span, bucketMs: 10_000, usdPerHour });
+  expect(points.map((point) => point.at)).toEqual([t0, t0 + 10_000, t0 + 20_000]);
+  expect(points.map((point) => point.requestCount)).toEqual([4, 0, 1]);
+  expect(points[0]).toMatchObject({
+    outputTokensPerSecond: 3,
+    inputTokensPerSecond: 7,
+    itlP50Ms: 40,
+    itlP95Ms: 40,
+    itlP99Ms: 40,
+    sloAttainment: 1 / 3,
+  });
+  expect(points[0]?.costUsdPerMillionTokens).toBeCloseTo((1e-4 / 100) * 1e6);
+  expect(points[1]).toEqual({
+    at: t0 + 10_000,
+    requestCount: 0,
+    outputTokensPerSecond: null,
+    inputTokensPerSecond: null,
+    ttftP50Ms: null,
+    ttftP95Ms: null,
+    ttftP99Ms: null,
+    itlP50Ms: null,
+    itlP95Ms: null,
+    itlP99Ms: null,
+    costUsdPerMillionTokens: null,
+    sloAttainment: null,
+  });
+  expect(points[2]).toMatchObject({ ttftP50Ms: 500, ttftP99Ms: 500, sloAttainment: 1, itlP50Ms: 20 });
+});
+
+test('overview series: the first and last bucket count only their part within the span', async () => {
+  const points = await overviewSeries(reader, {
+    fromMs: t0 + 1500,
+    toMs: t0 + 4500,
+    bucketMs: 3000,
+    usdPerHour,
+  });
+  expect(points.map((point) => [point.at, point.outputTokensPerSecond])).toEqual([
+    [t0, 29 / 1.5],
+    [t0 + 3000, null],
+  ]);
+  await expect(overviewSeries(reader, { ...span, bucketMs: 1, usdPerHour })).rejects.toThrow(RangeError);
+});
+
+test('cost summary: the kinds of device ms, and calibration apart', async () => {
+  expect(await costSummary(reader, { ...span, usdPerHour })).toEqual({
+    deviceMs: 120,
+    prefillDeviceMs: 30,
+    decodeDeviceMs: 30,
+    speculationWasteDeviceMs: 0,
+    recomputeDeviceMs: 30,
+    calibrationDeviceMs: 10,
+    promptTokenCount: 70,
+    completionTokenCount: 34,
+    requestCount: 5,
+    costUsdPerMillionTokens: expect.closeTo((1.2e-4 / 104) * 1e6),
+    deviceMsPerRequest: 110 / 5,
+  });
+});
+
+test('path spans: runs of the same path in order, there and back', async () => {
+  expect(await pathSpans(reader, span)).toEqual([
+    { workerId: 'w1', pathId: 'pathA', fromMs: t0 + 1000, toMs: t0 + 2030 },
+    { workerId: 'w1', pathId: 'pathB', fromMs: t0 + 20_000, toMs: t0 + 20_205 },
+    { workerId: 'w1', pathId: 'pathA', fromMs: t0 + 21_000, toMs: t0 + 21_005 },
+  ]);
+});
+
+test('regime marks: each lasts until the next, a confirmed row replaces its first one', async () => {
+  const chats = {
+    regimeId: 'r1',
+    name: 'short chats',
+    startedAt: t0,
+    detectedAt: t0 + 10,
+    endedAt: t0 + 9000,
+    isConfirmed: true,
+  };
+  const flood = {
+    regimeId: 'r2',
+    name: 'flood',
+    startedAt: t0 + 9000,
+    detectedAt: t0 + 9500,
+    endedAt: null,
+    isConfirmed: false,
+  };
+  expect(await regimeMarks(reader, span)).toEqual([chats, flood]);
+  expect(await regimeMarks(reader, { fromMs: t0 + 1000, toMs: t0 + 2000 })).toEqual([chats]);
+  expect(await regimeMarks(reader, { fromMs: t0 + 60_000, toMs: t0 + 70_000 })).toEqual([flood]);
+});
+
+test('fits: the newest of its kernels, as it was published', async () => {
+  expect(await latestFits(reader)).toEqual([fit]);
+});
+
+test('step samples: the newest serving and calibration steps of these kernels with all features', async () => {
+  const question = { ...span, deviceKind: 'cpu', modelHash: 'hash', kernelsId: 'kernelsA' };
+  expect((await stepSamples(reader, { ...question, limit: 100 })).map(({ at }) => at - t0)).toEqual([
+    21_000, 20_200, 20_100, 20_000, 3000, 2000, 1000,
+  ]);
+  expect(await stepSamples(reader, { ...question, toMs: t0 + 1500, limit: 1 })).toEqual([
+    {
+      at: t0 + 1000,
+      kind: 'serve',
+      tokenCount: 100,
+      decodeSequenceCount: 0,
+      prefillSequenceCount: 1,
+      prefillTokenCount: 100,
+      decodeContextTokens: 10,
+      prefillAttention: 5000.5,
+      deviceMs: 60,
+      foreignCpuShare: 0.1,
+    },
+  ]);
+  expect(await stepSamples(reader, { ...question, kernelsId: "' OR 1=1 --", limit: 9 })).toEqual([]);
+});
+
+test('arrivals: in order, the newest of the span, with objectives and account', async () => {
+  const all = await arrivals(reader, { ...span, limit: 100 });
+  expect(all.map(({ requestId }) => requestId)).toEqual(['a', 'b', 'c', 'd', 'e']);
+  expect(all[0]).toMatchObject({
+    arrivedAt: t0 + 500,
+    session: 's',
+    promptTokenCount: 100,
+    cachedTokenCount: 50,
+    deviceMs: 50,
+    objectives: { ttftMs: 2000, itlMs: 100 },
+  });
+  expect((await arrivals(reader, { ...span, limit: 2 })).map(({ requestId }) => requestId)).toEqual([
+    'd',
+    'e',
+  ]);
+});
+
+test('workload windows: features by arrival or by end, concurrency by overlap, empty windows without features', async () => {
+  const question = { fromMs: t0, toMs: t0 + 31_000, windowMs: 10_000 };
+  const byArrival = await workloadWindows(reader, { ...question, countedAt: 'arrival' });
+  expect(byArrival.map(({ startedAt, requestCount }) => [startedAt, requestCount])).toEqual([
+    [t0, 5],
+    [t0 + 10_000, 0],
+    [t0 + 20_000, 0],
+  ]);
+  expect(byArrival[0]?.meanLogPrompt).toBeCloseTo((Math.log(100) + Math.log(10)) / 5);
+  expect(byArrival[0]?.p90LogPrompt).toBeCloseTo(Math.log(10) + 0.6 * (Math.log(100) - Math.log(10)));
+  expect(byArrival[0]?.meanLog1pUncached).toBeCloseTo((Math.log(51) + Math.log(11)) / 5);
+  expect(byArrival[0]?.meanLogOutput).toBeCloseTo((Math.log(10) + Math.log(20)) / 5);
+  expect(byArrival[0]?.logArrivalRate).toBeCloseTo(Math.log(0.5));
+  expect(byArrival[0]?.meanHitShare).toBeCloseTo(0.1);
+  // Gaps 1000, 1000, 1000, 5500 ms: mean 2125, variance 3796875.
+  expect(byArrival[0]?.logCv2).toBeCloseTo(Math.log(3_796_875 / 2125 ** 2));
+  // 2000 + 6000 + 100 + 100 + 1000 ms of the first window; e fills the second and 1 s of the third.
+  expect(byArrival.map(({ concurrency }) => concurrency)).toEqual([0.92, 1, 0.1]);
+  expect(byArrival[1]).toMatchObject({
+    meanLogPrompt: null,
+    logCv2: null,
+    logArrivalRate: null,
+    meanHitShare: null,
+  });
+
+  const byEnd = await workloadWindows(reader, { ...question, countedAt: 'end' });
+  expect(byEnd.map(({ requestCount }) => requestCount)).toEqual([4, 0, 1]);
+  expect(byEnd[2]).toMatchObject({ meanLogPrompt: 0, logCv2: null, concurrency: 0.1 });
+});
+
+test('settled steps: the judged steps of a rollout by path', async () => {
+  expect(await settledSteps(reader, { rolloutId: 'rollout' })).toEqual([
+    {
+      pathId: 'pathB',
+      stepCount: 1,
+      blockCount: 1,
+      deviceMs: 5,
+      prefillTokenCount: 0,
+      decodeTokenCount: 1,
+      decodeContextTokens: 10,
+      emittedTokenCount: 1,
+      itlP95Ms: 20,
+      foreignCpuShare: 0,
+    },
+  ]);
+});

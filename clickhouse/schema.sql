@@ -1,0 +1,141 @@
+-- The tables as the migrations make them today; migrate.test.ts compares. Write it anew with vitest -u.
+
+CREATE TABLE model_fits
+(
+    `fitId` String COMMENT 'Hash of the fit\'s content',
+    `deviceKind` LowCardinality(String) COMMENT 'Kind of device it holds for',
+    `modelHash` LowCardinality(String) COMMENT 'Model it holds for',
+    `kernelsId` LowCardinality(String) COMMENT 'Kernels it holds for',
+    `fittedAt` DateTime64(6, 'UTC') COMMENT 'When it was made; UTC',
+    `sampleCount` UInt32 COMMENT 'Steps it was made from',
+    `kneeTokens` Float64 COMMENT 'Where the hinge term begins, tokens',
+    `betaMs` String COMMENT 'Its seven coefficients by name, ms, as JSON',
+    `heldOutMape` Nullable(Float64) COMMENT 'Mean absolute relative error on held-out steps, 0..1',
+    `heldOutCount` UInt32 COMMENT 'Held-out steps',
+    `logBand90` Nullable(Float64) COMMENT 'Half-width of the 90 % band of log(measured / predicted)'
+)
+ENGINE = MergeTree
+ORDER BY (deviceKind, modelHash, kernelsId, fittedAt)
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192
+COMMENT 'One row per published step-time fit';
+
+CREATE TABLE regimes
+(
+    `startedAt` DateTime64(6, 'UTC') COMMENT 'When the changed workload began; UTC',
+    `detectedAt` DateTime64(6, 'UTC') COMMENT 'When the detector marked it; UTC',
+    `regimeId` String COMMENT 'Names the regime',
+    `name` String COMMENT 'For people, made from the features',
+    `isConfirmed` Bool COMMENT 'The windows after the mark agreed',
+    `features` String COMMENT 'The window\'s features by name, as JSON',
+    `detector` LowCardinality(String) COMMENT 'What marked it'
+)
+ENGINE = MergeTree
+ORDER BY (startedAt, detectedAt)
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192
+COMMENT 'One row per mark of a changed workload; a later row of the same regimeId and startedAt replaces it';
+
+CREATE TABLE requests
+(
+    `arrivedAt` DateTime64(6, 'UTC') COMMENT 'When the gateway had the whole request; UTC' CODEC(Delta(8), ZSTD(1)),
+    `requestId` String COMMENT 'Unique; also the x-request-id header' CODEC(ZSTD(1)),
+    `endpoint` LowCardinality(String) COMMENT 'HTTP path',
+    `modelId` LowCardinality(String) COMMENT 'Model that served it',
+    `tenant` LowCardinality(String) COMMENT 'Whose key it came with',
+    `session` String COMMENT 'Conversation it belongs to; empty where none was named' CODEC(ZSTD(1)),
+    `program` String COMMENT 'The whole of an agent\'s calls' CODEC(ZSTD(1)),
+    `serviceTier` LowCardinality(String) COMMENT 'priority, default or flex',
+    `isStreamed` Bool COMMENT 'Answered by server-sent events',
+    `status` UInt16 COMMENT 'HTTP status; 200 for a stream that began',
+    `finishReason` LowCardinality(String) COMMENT 'stop, length, cancelled or error',
+    `errorCode` LowCardinality(String) COMMENT 'OpenAI error code; empty where it did not fail',
+    `workerId` LowCardinality(String) COMMENT 'Worker that ended it',
+    `pathId` LowCardinality(String) COMMENT 'Execution path live when it ended',
+    `isMixedNumerics` Bool COMMENT 'Steps of more than one numericsId computed it',
+    `promptTokenCount` UInt32 COMMENT 'Prompt tokens, cached ones included' CODEC(T64, LZ4),
+    `cachedTokenCount` UInt32 COMMENT 'Prompt tokens taken from the prefix cache' CODEC(T64, LZ4),
+    `completionTokenCount` UInt32 COMMENT 'Tokens generated' CODEC(T64, LZ4),
+    `queueMs` Float64 COMMENT 'Submission to first being scheduled, ms' CODEC(ZSTD(1)),
+    `ttftMs` Float64 COMMENT 'Arrival to first token, ms; 0 where no token was produced' CODEC(ZSTD(1)),
+    `tpotMs` Float64 COMMENT 'Mean gap between its tokens, ms; 0 below two tokens' CODEC(ZSTD(1)),
+    `itlP95Ms` Float64 COMMENT '95th percentile of its gaps between tokens, ms' CODEC(ZSTD(1)),
+    `itlMaxMs` Float64 COMMENT 'Longest gap between its tokens, ms' CODEC(ZSTD(1)),
+    `e2eMs` Float64 COMMENT 'Arrival to end, ms' CODEC(ZSTD(1)),
+    `preemptionCount` UInt32 COMMENT 'Times it was pushed back to waiting' CODEC(T64, LZ4),
+    `prefillDeviceMs` Float64 COMMENT 'Device time charged for prompt tokens, ms' CODEC(ZSTD(1)),
+    `decodeDeviceMs` Float64 COMMENT 'Device time charged for generated tokens, ms' CODEC(ZSTD(1)),
+    `speculationWasteDeviceMs` Float64 COMMENT 'Device time charged for discarded tokens, ms' CODEC(ZSTD(1)),
+    `recomputeDeviceMs` Float64 COMMENT 'Device time charged for tokens computed again after a preemption, ms' CODEC(ZSTD(1)),
+    `fitId` LowCardinality(String) COMMENT 'Last step-time fit that split a step for it; empty before the first',
+    `fitCount` UInt16 COMMENT 'Fits that took part in its account' CODEC(T64, LZ4),
+    `isAccountFinal` Bool COMMENT 'False where a worker was lost before the last charge',
+    `ttftObjectiveMs` Float64 COMMENT 'Objective it was admitted under, ms' CODEC(ZSTD(1)),
+    `itlObjectiveMs` Float64 COMMENT 'Objective it was admitted under, ms' CODEC(ZSTD(1)),
+    `isWithinObjectives` Bool COMMENT 'Met all of its objectives',
+    INDEX requestIdIndex requestId TYPE bloom_filter(0.01) GRANULARITY 4
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMM(arrivedAt)
+ORDER BY (modelId, tenant, toStartOfHour(arrivedAt), arrivedAt)
+TTL toDateTime(arrivedAt) + toIntervalDay(90)
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192
+COMMENT 'One row per request, written when its account is final';
+
+CREATE TABLE schema_migrations
+(
+    `name` String COMMENT 'File in clickhouse/migrations',
+    `sha256` String COMMENT 'Of the file as it was applied',
+    `appliedAt` DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'UTC'
+)
+ENGINE = MergeTree
+ORDER BY name
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192
+COMMENT 'Which migrations were applied';
+
+CREATE TABLE steps
+(
+    `startedAt` DateTime64(6, 'UTC') COMMENT 'When the worker composed it; UTC' CODEC(Delta(8), ZSTD(1)),
+    `workerId` LowCardinality(String) COMMENT 'Worker that ran it',
+    `bootId` LowCardinality(String) COMMENT 'Start of the worker process; (bootId, stepId) is unique',
+    `stepId` UInt64 COMMENT 'Counts from the start of the worker process' CODEC(Delta(8), ZSTD(1)),
+    `kind` LowCardinality(String) COMMENT 'serve, calibration or check',
+    `deviceKind` LowCardinality(String) COMMENT 'Kind of device; keys fits together with modelHash and kernelsId',
+    `modelId` LowCardinality(String) COMMENT 'Model it computed',
+    `modelHash` LowCardinality(String) COMMENT 'Hash of the model\'s weights and configuration',
+    `pathId` LowCardinality(String) COMMENT 'Execution path it ran on',
+    `kernelsId` LowCardinality(String) COMMENT 'The path\'s variants and threads, which decide how long a batch takes',
+    `numericsId` LowCardinality(String) COMMENT 'What decides bits',
+    `rolloutId` LowCardinality(String) COMMENT 'Rollout it belongs to; empty outside a canary',
+    `blockIndex` Int32 COMMENT 'Block of the canary\'s plan; -1 outside one' CODEC(ZSTD(1)),
+    `isSettling` Bool COMMENT 'Its state was not made under the path\'s limits; judges leave it out',
+    `tokenCount` UInt32 COMMENT 'Tokens computed, prefill and decode' CODEC(T64, LZ4),
+    `decodeSequenceCount` UInt32 COMMENT 'Sequences that decoded' CODEC(T64, LZ4),
+    `prefillSequenceCount` UInt32 COMMENT 'Sequences that prefilled' CODEC(T64, LZ4),
+    `prefillTokenCount` UInt32 COMMENT 'Prompt tokens computed, those computed again included' CODEC(T64, LZ4),
+    `decodeContextTokens` UInt64 COMMENT 'Sum of context lengths of decoding sequences, tokens' CODEC(T64, LZ4),
+    `prefillAttention` Float64 COMMENT 'Sum of c * (p + c / 2) over prefill chunks, tokens squared' CODEC(ZSTD(1)),
+    `runningCount` UInt32 COMMENT 'Sequences running' CODEC(T64, LZ4),
+    `waitingCount` UInt32 COMMENT 'Sequences waiting' CODEC(T64, LZ4),
+    `kvUsedBlockCount` UInt32 COMMENT 'KV blocks in use' CODEC(T64, LZ4),
+    `kvBlockCount` UInt32 COMMENT 'KV blocks in all' CODEC(T64, LZ4),
+    `preemptionCount` UInt32 COMMENT 'Sequences pushed back to waiting' CODEC(T64, LZ4),
+    `cachedTokenCount` UInt32 COMMENT 'Prefix-cache tokens of sequences first scheduled here' CODEC(T64, LZ4),
+    `emittedTokenCount` UInt32 COMMENT 'Tokens sent on' CODEC(T64, LZ4),
+    `itlMeanMs` Float64 COMMENT 'Mean gap before emitted tokens that are not a first one, ms; 0 when none' CODEC(ZSTD(1)),
+    `itlMaxMs` Float64 COMMENT 'Longest of these gaps, ms' CODEC(ZSTD(1)),
+    `itlTokenCount` UInt32 COMMENT 'How many gaps these are' CODEC(T64, LZ4),
+    `deviceMs` Float64 COMMENT 'Device time, ms; on a CPU the wall time of the native call' CODEC(ZSTD(1)),
+    `scheduleMs` Float64 COMMENT 'Composing and settling on the event loop, ms' CODEC(ZSTD(1)),
+    `predictedMs` Float64 COMMENT 'Device time the fit predicted, ms; 0 without a fit' CODEC(ZSTD(1)),
+    `fitId` LowCardinality(String) COMMENT 'Fit in use; empty without one',
+    `foreignCpuShare` Float64 COMMENT 'Share of the machine\'s CPU time taken by other processes, 0..1' CODEC(ZSTD(1)),
+    `prefillDeviceMs` Float64 COMMENT 'Part of deviceMs charged to prompt tokens, ms' CODEC(ZSTD(1)),
+    `decodeDeviceMs` Float64 COMMENT 'Part of deviceMs charged to generated tokens, ms' CODEC(ZSTD(1)),
+    `speculationWasteDeviceMs` Float64 COMMENT 'Part of deviceMs charged to discarded tokens, ms' CODEC(ZSTD(1)),
+    `recomputeDeviceMs` Float64 COMMENT 'Part of deviceMs charged to tokens computed again, ms' CODEC(ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toMonday(startedAt)
+ORDER BY (deviceKind, modelHash, kernelsId, toStartOfHour(startedAt), startedAt)
+TTL toDateTime(startedAt) + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192
+COMMENT 'One row per step of a worker';
