@@ -5,6 +5,7 @@
  *
  *   submit -> [ schedule -> (device runs the batch) -> settle ]* -> ended        cancel: at once, or at the next settle
  */
+import { auditState } from './audit.ts';
 import type { Batch, StepCharge, StepResult, StepSettlement } from './batch.ts';
 import { BlockTables } from './block-tables.ts';
 import { type Composition, compose, type SchedulerLimits, type SchedulerState } from './compose.ts';
@@ -49,6 +50,8 @@ interface StepInFlight {
   readonly batch: Batch;
   readonly composition: Composition;
   readonly counts: SchedulerCounts;
+  /** The fit of the kernels it runs on; a switch during the step brings another. */
+  readonly fit: StepTimeFit | null;
 }
 
 export class Scheduler {
@@ -118,7 +121,7 @@ export class Scheduler {
     if (entries.length === 0)
       throw new SchedulerError('Open sequences, and none of them could be scheduled.');
     const batch: Batch = { stepId, entries, features: featuresOf(entries) };
-    this.#inFlight = { batch, composition, counts: this.counts() };
+    this.#inFlight = { batch, composition, counts: this.counts(), fit: this.#fit };
     return batch;
   }
 
@@ -127,8 +130,9 @@ export class Scheduler {
     if (!(result.deviceMs >= 0 && Number.isFinite(result.deviceMs))) {
       throw new SchedulerError(`A step cannot take ${result.deviceMs} ms.`);
     }
-    const { batch, composition, counts } = this.#takeInFlight(result.stepId);
-    const charge = this.#charge(batch, composition, result.deviceMs);
+    const inFlight = this.#takeInFlight(result.stepId);
+    const { batch, composition, counts, fit } = inFlight;
+    const charge = bookCharge(inFlight, result.deviceMs);
     const events: TokenEvent[] = [];
     const ended: EndedSequence[] = [];
     const gapsMs: number[] = [];
@@ -173,8 +177,8 @@ export class Scheduler {
       events,
       ended,
       charge,
-      predictedMs: this.#fit === null ? 0 : predictMs(this.#fit, batch.features),
-      fitId: this.#fit?.fitId ?? '',
+      predictedMs: fit === null ? 0 : predictMs(fit, batch.features),
+      fitId: fit?.fitId ?? '',
       enteredBlockHashes: entered,
       leftBlockHashes: left,
       cachedTokenCount: composition.cachedTokenCount,
@@ -213,7 +217,7 @@ export class Scheduler {
     this.#state.numericsId = numericsId;
   }
 
-  /** What predicts and charges from the next settle on; null charges by tokens. */
+  /** What predicts and charges the steps scheduled from now on; null charges by tokens. */
   setFit(fit: StepTimeFit | null): void {
     this.#fit = fit;
   }
@@ -248,30 +252,7 @@ export class Scheduler {
 
   /** Broken invariants of the block pool as sentences, none when it is sound. Cheap enough for an idle worker. */
   audit(): string[] {
-    const { tables, running } = this.#state;
-    const faults: string[] = [];
-    const holders = new Map<number, number>();
-    for (const { spec, blockTable, computedTokenCount } of running) {
-      for (const blockId of blockTable) holders.set(blockId, (holders.get(blockId) ?? 0) + 1);
-      if (new Set(blockTable).size !== blockTable.length) {
-        faults.push(`${spec.sequenceId} has a KV block twice.`);
-      }
-      if (blockTable.length < tables.blocksFor(computedTokenCount)) {
-        faults.push(`${spec.sequenceId} has computed more tokens than its KV blocks hold.`);
-      }
-    }
-    for (let blockId = 0; blockId < tables.blockCount; blockId += 1) {
-      const held = holders.get(blockId) ?? 0;
-      const counted = tables.referenceCount(blockId);
-      if (held !== counted) faults.push(`KV block ${blockId} counts ${counted} holders and has ${held}.`);
-    }
-    if (holders.size !== tables.usedCount) {
-      faults.push(`${tables.usedCount} KV blocks count as used and ${holders.size} are held.`);
-    }
-    if (running.length + this.#state.waiting.count !== this.#open.size) {
-      faults.push(`${this.#open.size} sequences are open, and not all of them run or wait.`);
-    }
-    return faults;
+    return auditState(this.#state, this.#open.size);
   }
 
   #takeInFlight(stepId: number): StepInFlight {
@@ -281,28 +262,6 @@ export class Scheduler {
     }
     this.#inFlight = null;
     return inFlight;
-  }
-
-  #charge(batch: Batch, composition: Composition, deviceMs: number): StepCharge {
-    const charge = {
-      prefillDeviceMs: 0,
-      decodeDeviceMs: 0,
-      speculationWasteDeviceMs: 0,
-      recomputeDeviceMs: 0,
-    };
-    const shares = chargeStep(batch.entries, deviceMs, this.#fit);
-    for (const [index, entry] of batch.entries.entries()) {
-      const { account, endWith } = sequenceAt(composition, index);
-      const kind = entry.kind === 'decode' && endWith !== null ? 'speculationWaste' : entry.kind;
-      const shareMs = shares[index] ?? 0;
-      charge[`${kind}DeviceMs`] += shareMs;
-      account[`${kind}DeviceMs`] += shareMs;
-      if (this.#fit !== null && account.fitId !== this.#fit.fitId) {
-        account.fitId = this.#fit.fitId;
-        account.fitCount += 1;
-      }
-    }
-    return charge;
   }
 
   #end(sequence: OpenSequence, reason: EndReason, message: string, now: number): EndedSequence {
@@ -343,6 +302,29 @@ export class Scheduler {
     const { blockCount, blockSize } = this.#state.tables;
     return `The sequence has ${sequence.tokenIds.length} tokens, and the KV cache holds ${blockCount * blockSize} in all.`;
   }
+}
+
+/** Adds each entry's share of the measured time to its sequence's account, and returns the sums by kind. */
+function bookCharge({ batch, composition, fit }: StepInFlight, deviceMs: number): StepCharge {
+  const charge = {
+    prefillDeviceMs: 0,
+    decodeDeviceMs: 0,
+    speculationWasteDeviceMs: 0,
+    recomputeDeviceMs: 0,
+  };
+  const shares = chargeStep(batch.entries, deviceMs, fit);
+  for (const [index, entry] of batch.entries.entries()) {
+    const { account, endWith } = sequenceAt(composition, index);
+    const kind = entry.kind === 'decode' && endWith !== null ? 'speculationWaste' : entry.kind;
+    const shareMs = shares[index] ?? 0;
+    charge[`${kind}DeviceMs`] += shareMs;
+    account[`${kind}DeviceMs`] += shareMs;
+    if (fit !== null && account.fitId !== fit.fitId) {
+      account.fitId = fit.fitId;
+      account.fitCount += 1;
+    }
+  }
+  return charge;
 }
 
 function sequenceAt(composition: Composition, index: number): OpenSequence {
