@@ -104,7 +104,7 @@ test('a second server on the same folder, a taken port and damaged credentials a
 });
 
 test('after a kill it starts again on its folder with the same address and passwords, and nothing is lost', async () => {
-  const dataDir = await mkdtemp(join(tmpdir(), 'variator-clickhouse-'));
+  const dataDir = await mkdtemp(join(tmpdir(), "variator's 'variator-clickhouse-' <clickhouse> ü-"));
   const deaths: number[] = [];
   const first = await startEmbeddedServer({ dataDir, onExit: (code) => deaths.push(code) });
   const client = createTelemetryClient(first.url);
