@@ -8,6 +8,8 @@ import type { Estimate, MetricName, PredictedMetric } from './proposal.ts';
 
 export interface ProposalFacts {
   readonly aim: Aim;
+  /** The live path misses the ITL objective and this one keeps it. */
+  readonly isObjectiveRegained: boolean;
   readonly from: ExecutionPath;
   readonly to: ExecutionPath;
   readonly changes: readonly PathChange[];
@@ -72,7 +74,8 @@ function effectInWords(facts: ProposalFacts): string {
   const ttft = metricOf(facts.metrics, 'ttftP95Ms').change;
   if (facts.aim === 'deviceMs') {
     const gain = `${percent(-cost.value)} % fewer device ms per request (${percent(-cost.high)} to ${percent(-cost.low)} %)`;
-    return `${gain}, TTFT p95 ${longerOrShorter(ttft)}`;
+    const regained = facts.isObjectiveRegained ? ', ITL p95 within its objective again' : '';
+    return `${gain}${regained}, TTFT p95 ${longerOrShorter(ttft)}`;
   }
   const itl = metricOf(facts.metrics, 'itlP95Ms');
   const gaps = `ITL p95 ${inMs(itl.predicted.value)} instead of ${inMs(itl.now.value)} (objective ${inMs(facts.itlObjectiveMs)})`;
@@ -97,7 +100,7 @@ function stepsInWords({ tokensPerStepNow: now, tokensPerStepThen: then }: Propos
 
 function objectiveInWords(facts: ProposalFacts, predictedMs: number): string {
   const objective = inMs(facts.itlObjectiveMs);
-  if (facts.aim === 'itl') return `, and the objective of ${objective}, missed now, is kept`;
+  if (facts.isObjectiveRegained) return `, and the objective of ${objective}, missed now, is kept`;
   return predictedMs <= facts.itlObjectiveMs ? `, within the objective of ${objective}` : '';
 }
 

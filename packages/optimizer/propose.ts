@@ -40,8 +40,9 @@ const FIRST_RUNG_ARRIVALS = 80;
 const SECOND_RUNG_ARRIVALS = 400;
 const SECOND_RUNG_PATHS = 6;
 const DRAWN_PATHS = 2;
-/** Costs nearer than this are equal, and TTFT decides. */
-const TIE = 0.005;
+/** Costs nearer than this are equal, and TTFT decides; TTFTs nearer than theirs are, too. */
+const COST_TIE = 0.01;
+const TTFT_TIE = 0.15;
 
 interface Replayed {
   readonly path: ExecutionPath;
@@ -72,11 +73,11 @@ export function propose(question: ProposeQuestion): ProposeAnswer {
   const incumbentOnFew = run(question.incumbent, incumbentFit, few).replay;
   const first = known.map(({ path, fit }) => run(path, fit, few));
   const firstLegal = legalOf(first, incumbentOnFew);
-  const second = ranked(firstLegal)
+  const second = ranked(firstLegal, question.incumbent)
     .slice(0, SECOND_RUNG_PATHS)
     .map(({ path, fit }) => run(path, fit, arrivals));
   const incumbent = run(question.incumbent, incumbentFit, arrivals);
-  const finalists = ranked(legalOf(second, incumbent.replay)).slice(0, DRAWN_PATHS);
+  const finalists = ranked(legalOf(second, incumbent.replay), question.incumbent).slice(0, DRAWN_PATHS);
   if (finalists.length === 0) {
     return { draft: null, note: `None of ${known.length} paths keeps the ITL objective.` };
   }
@@ -86,13 +87,13 @@ export function propose(question: ProposeQuestion): ProposeAnswer {
   const drawn = finalists
     .map((finalist) => ({ finalist, replays: draws(question, finalist, arrivals) }))
     .map((entry) => ({ ...entry, metrics: comparedMetrics(incumbentDraws, entry.replays) }))
-    .filter(({ replays }) => misses || meanItlOfObjective(replays) <= 1)
-    .sort((a, b) => costOf(a.metrics).value - costOf(b.metrics).value);
+    .filter(({ replays }) => misses || meanItlOfObjective(replays) <= 1);
   for (const { finalist, replays, metrics } of drawn) {
-    const aim = aimOf(metrics, misses && meanItlOfObjective(replays) <= 1);
-    if (aim === null) continue;
+    const isObjectiveRegained = misses && meanItlOfObjective(replays) <= 1;
+    if (!isWorthIt(metrics, isObjectiveRegained)) continue;
     const facts: ProposalFacts = {
-      aim,
+      aim: aimOf(metrics),
+      isObjectiveRegained,
       from: question.incumbent,
       to: finalist.path,
       changes: diffPaths(question.incumbent, finalist.path),
@@ -128,20 +129,18 @@ export function propose(question: ProposeQuestion): ProposeAnswer {
   return { draft: null, note: `The best of ${known.length} paths: ${found}.` };
 }
 
-/**
- * What a draft promises, which is what its canary is judged by: fewer device ms where the predicted cost falls for sure;
- * otherwise gaps within the objective. Null where it promises neither.
- */
-function aimOf(metrics: readonly PredictedMetric[], isObjectiveRegained: boolean): Aim | null {
-  const cost = costOf(metrics);
-  const isCheaper = -cost.value > LEAST_GAIN && cost.high < 0;
-  if (isObjectiveRegained) return 'itl';
-  return isCheaper ? 'deviceMs' : null;
+/** Whether a canary is worth its while: the cost falls for sure, or gaps that miss their objective come to meet it. */
+function isWorthIt(metrics: readonly PredictedMetric[], isObjectiveRegained: boolean): boolean {
+  return isObjectiveRegained || aimOf(metrics) === 'deviceMs';
 }
 
-/** The aim of a stored draft, by the same rule that titled it. */
-export function aimOfDraft(draft: Pick<ProposalDraft, 'metrics' | 'title'>): Aim {
-  return draft.title.includes('fewer device ms per request (') ? 'deviceMs' : 'itl';
+/**
+ * What these metrics promise, which is what a canary is judged by: fewer device ms where the predicted cost falls by
+ * more than the least gain, its whole interval below zero; otherwise shorter gaps.
+ */
+export function aimOf(metrics: readonly PredictedMetric[]): Aim {
+  const cost = costOf(metrics);
+  return -cost.value > LEAST_GAIN && cost.high < 0 ? 'deviceMs' : 'itl';
 }
 
 /** A path that keeps the ITL objective; where none does and the incumbent misses it too, one whose gaps are no longer. */
@@ -155,14 +154,23 @@ function legalOf(replayed: readonly Replayed[], incumbent: Replay): Replayed[] {
   );
 }
 
-/** Cheapest first; among equals the shortest TTFT. */
-function ranked(replayed: readonly Replayed[]): Replayed[] {
-  const cost = ({ replay: { outcome } }: Replayed): number =>
-    Math.round(Math.log(Math.max(1e-9, outcome.deviceMsPerRequest)) / TIE);
-  return [...replayed].sort(
-    (a, b) => cost(a) - cost(b) || a.replay.outcome.ttftP95Ms - b.replay.outcome.ttftP95Ms,
-  );
+/** Cheapest first; among equals the shortest TTFT, then the fewest settings changed. */
+function ranked(replayed: readonly Replayed[], incumbent: ExecutionPath): Replayed[] {
+  const keys = ({ path, replay: { outcome } }: Replayed): number[] => [
+    grade(outcome.deviceMsPerRequest, COST_TIE),
+    grade(outcome.ttftP95Ms, TTFT_TIE),
+    diffPaths(incumbent, path).length,
+  ];
+  return replayed
+    .map((entry) => ({ entry, keys: keys(entry) }))
+    .sort(
+      (a, b) => a.keys.map((key, i) => key - (b.keys[i] ?? 0)).find((difference) => difference !== 0) ?? 0,
+    )
+    .map(({ entry }) => entry);
 }
+
+/** Values within a tie of each other mostly get the same grade. */
+const grade = (value: number, tie: number): number => Math.round(Math.log(Math.max(1e-9, value)) / tie);
 
 function draws(question: ProposeQuestion, { path, fit }: Replayed, arrivals: readonly Arrival[]): Replay[] {
   return Array.from({ length: DRAW_COUNT }, (_, draw) => {

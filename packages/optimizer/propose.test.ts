@@ -1,0 +1,140 @@
+import {
+  diffPaths,
+  type ExecutionPath,
+  kernelsId,
+  pathFaults,
+  pathId,
+} from '@variator/kernels/execution-path';
+import { expect, test } from 'vitest';
+import { candidatePaths } from './candidate-paths.ts';
+import { aimOf, type ProposeQuestion, propose } from './propose.ts';
+import type { Arrival } from './replay.ts';
+import { seededRandom } from './seeded-random.ts';
+import { testEnvelope, testFit, testPath } from './test-world.ts';
+
+const relaxed = { ttftMs: 2000, itlMs: 400 };
+
+function traffic(count: number, gapMs: number, prompt: number, answer: number, seed = 1): Arrival[] {
+  const random = seededRandom(seed);
+  return Array.from({ length: count }, (_, i) => ({
+    at: 1e6 + gapMs * (i + random.uniform()),
+    promptTokenCount: Math.round(prompt * (0.7 + 0.6 * random.uniform())),
+    cachedTokenCount: 0,
+    completionTokenCount: Math.max(1, Math.round(answer * (0.7 + 0.6 * random.uniform()))),
+    session: `session-${i}`,
+    objectives: relaxed,
+  })).sort((a, b) => a.at - b.at);
+}
+
+function ask(
+  incumbent: Partial<ExecutionPath>,
+  arrivals: readonly Arrival[],
+  more: Partial<ProposeQuestion> = {},
+) {
+  const path = { ...testPath, ...incumbent };
+  return propose({
+    workerId: 'w',
+    incumbent: path,
+    candidates: candidatePaths(path, testEnvelope),
+    fits: [testFit],
+    arrivals,
+    envelope: testEnvelope,
+    objectives: relaxed,
+    deviceUsdPerHour: 0.08,
+    evidence: {
+      windowStartedAt: 1e6,
+      windowEndedAt: 1e6 + 60_000,
+      stepCount: 900,
+      regimeId: 'regime-1',
+      regimeName: 'short chats',
+    },
+    seed: 1,
+    ...more,
+  });
+}
+
+test('from a running batch of one under load it proposes a larger one, with numbers and reasons', () => {
+  const { draft } = ask({ maxRunningCount: 1, tokenBudget: 128 }, traffic(150, 200, 50, 40));
+  expect(draft?.to.maxRunningCount).toBeGreaterThan(1);
+  expect(draft?.title).toMatch(
+    /^Raise .*the largest running batch to \d+.*: \d+ % fewer device ms per request \(\d+ to \d+ %\), TTFT p95 \d+ % shorter$/,
+  );
+  expect(draft?.reason).toContain('150 requests of the last 60 s (short chats)');
+  expect(draft?.reason).toContain('A step computes');
+  const cost = draft?.metrics.find(({ metric }) => metric === 'deviceMsPerRequest');
+  expect(cost?.change.high).toBeLessThan(0);
+  expect(cost?.change.low).toBeLessThan(cost?.change.value ?? 0);
+  expect(draft?.evidence.requestCount).toBe(150);
+  expect(draft?.evidence.fitIds).toEqual([testFit.fitId]);
+  for (const { now, predicted, change } of draft?.metrics ?? []) {
+    for (const { value, low, high } of [now, predicted, change]) {
+      expect([value, low, high].every(Number.isFinite)).toBe(true);
+      expect(low).toBeLessThanOrEqual(high);
+    }
+  }
+});
+
+test('from the best path it proposes nothing and says what it found', () => {
+  const { draft } = ask({ maxRunningCount: 1, tokenBudget: 128 }, traffic(150, 200, 50, 40));
+  const again = ask(draft?.to ?? {}, traffic(150, 200, 50, 40, 2));
+  expect(again.draft).toBeNull();
+  expect(again.note).toMatch(/^The best of \d+ paths/);
+});
+
+test('a budget that saves device time but breaks the ITL objective is not proposed', () => {
+  const offline = traffic(60, 300, 600, 8);
+  const free = ask({ tokenBudget: 16, maxRunningCount: 8 }, offline, {});
+  expect(free.draft?.to.tokenBudget).toBeGreaterThanOrEqual(128);
+  const strict = offline.map((arrival) => ({ ...arrival, objectives: { ttftMs: 2000, itlMs: 30 } }));
+  const { draft } = ask({ tokenBudget: 16, maxRunningCount: 8 }, strict);
+  const itl = draft?.metrics.find(({ metric }) => metric === 'itlP95Ms');
+  expect(itl?.predicted.value ?? 0).toBeLessThanOrEqual(30);
+});
+
+test('where the live path misses the ITL objective, a path that meets it is proposed for that, though it costs more', () => {
+  const chats = traffic(100, 250, 50, 40);
+  const long = traffic(50, 500, 500, 4, 5);
+  const mixed = [...chats, ...long]
+    .map((arrival) => ({ ...arrival, objectives: { ttftMs: 2000, itlMs: 60 } }))
+    .sort((a, b) => a.at - b.at);
+  const { draft } = ask({ tokenBudget: 512 }, mixed);
+  expect(draft?.to.tokenBudget).toBeLessThan(512);
+  expect(draft?.title).toMatch(/ITL p95/);
+  expect(draft?.reason).toContain('missed now, is kept');
+  expect(draft === null ? '' : aimOf(draft.metrics)).toBe('itl');
+});
+
+test('a faster kernel with a fit of its own is proposed alone, and its numerics are named', () => {
+  const slow = { ...testPath, linear: 'linear.reference' } as const;
+  const slowFit = {
+    ...testFit,
+    fitId: 'slow',
+    kernelsId: kernelsId(slow),
+    betaMs: { ...testFit.betaMs, perStep: 12, perToken: 1.5, perTokenAboveKnee: 0.5 },
+  };
+  const { draft } = ask(slow, traffic(80, 400, 50, 30), { fits: [testFit, slowFit] });
+  expect(draft?.changes).toEqual([
+    { setting: 'linear', from: 'linear.reference', to: 'linear.int8-avx512vnni' },
+  ]);
+  expect(draft?.title).toContain('Run the linear layers with linear.int8-avx512vnni');
+  expect(draft?.reason).toContain('numerics differ');
+});
+
+test('without a fit of the live path, or without traffic, there is no proposal', () => {
+  expect(ask({}, traffic(10, 100, 50, 10), { fits: [] }).note).toContain('no fit');
+  expect(ask({}, []).note).toContain('no traffic');
+});
+
+test('candidates are legal, at most two settings away, and change a kernel only alone', () => {
+  const incumbent = { ...testPath, tokenBudget: 100, maxRunningCount: 3 };
+  const candidates = candidatePaths(incumbent, testEnvelope);
+  expect(new Set(candidates.map(pathId)).size).toBe(candidates.length);
+  expect(candidates.length).toBeGreaterThan(25);
+  for (const candidate of candidates) {
+    const changes = diffPaths(incumbent, candidate);
+    expect(pathFaults(candidate, testEnvelope)).toEqual([]);
+    expect(changes.length).toBeGreaterThan(0);
+    expect(changes.length).toBeLessThanOrEqual(2);
+    if (changes.some(({ setting }) => setting === 'linear')) expect(changes).toHaveLength(1);
+  }
+});

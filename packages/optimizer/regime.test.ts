@@ -1,0 +1,157 @@
+import { expect, test } from 'vitest';
+import { quantile } from './quantile.ts';
+import { advance, NO_REGIME, type RegimeDetection, type RegimeState, type RegimeWindow } from './regime.ts';
+import { nameRegime } from './regime-name.ts';
+import { type SeededRandom, seededRandom } from './seeded-random.ts';
+
+const WINDOW_MS = 5000;
+
+interface Request {
+  readonly at: number;
+  readonly promptTokens: number;
+  readonly answerTokens: number;
+}
+type Traffic = (random: SeededRandom) => { gapMs: number; promptTokens: number; answerTokens: number };
+
+/** Chats of 30 to 80 tokens, about one in 0.3 s. */
+const chats: Traffic = (random) => ({
+  gapMs: -300 * Math.log(1 - random.uniform()),
+  promptTokens: 30 + random.below(51),
+  answerTokens: 30 + random.below(40),
+});
+/** 600-token prompts with answers of eight. */
+const flood: Traffic = (random) => ({
+  gapMs: -400 * Math.log(1 - random.uniform()),
+  promptTokens: 580 + random.below(40),
+  answerTokens: 8,
+});
+const alternately: Traffic = (random) => (random.uniform() < 0.2 ? flood(random) : chats(random));
+
+function requestsOf(traffic: Traffic, fromMs: number, toMs: number, random: SeededRandom): Request[] {
+  const requests: Request[] = [];
+  for (let at = fromMs; ; ) {
+    const { gapMs, ...sizes } = traffic(random);
+    at += gapMs;
+    if (at >= toMs) return requests;
+    requests.push({ at, ...sizes });
+  }
+}
+
+const mean = (values: readonly number[]): number =>
+  values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
+
+function windowOf(requests: readonly Request[], startedAt: number): RegimeWindow {
+  const logs = requests.map((request) => Math.log(request.promptTokens));
+  const gaps = requests.slice(1).map((request, index) => request.at - (requests[index]?.at ?? 0));
+  const gapMean = mean(gaps);
+  const cv2 = mean(gaps.map((gap) => gap * gap)) / gapMean ** 2 - 1;
+  return {
+    startedAt,
+    windowMs: WINDOW_MS,
+    requestCount: requests.length,
+    features: {
+      meanLogPrompt: mean(logs),
+      p90LogPrompt: quantile(logs, 0.9),
+      meanLog1pUncached: mean(requests.map((request) => Math.log1p(request.promptTokens))),
+      meanLogOutput: mean(requests.map((request) => Math.log(request.answerTokens))),
+      logArrivalRate: Math.log((requests.length * 1000) / WINDOW_MS),
+      logCv2: gaps.length < 2 ? null : Math.log(Math.max(cv2, 1e-3)),
+      meanHitShare: 0,
+    },
+  };
+}
+
+/** Plays phases of so many windows each; returns every mark with the index of the window that raised it. */
+function play(phases: readonly (readonly [Traffic, number])[], seed: number) {
+  const random = seededRandom(seed);
+  let state: RegimeState = NO_REGIME;
+  let index = 0;
+  const marks: (RegimeDetection & { readonly windowIndex: number })[] = [];
+  for (const [traffic, windowCount] of phases) {
+    const startedAt = index * WINDOW_MS;
+    const requests = requestsOf(traffic, startedAt, startedAt + windowCount * WINDOW_MS, random);
+    for (let window = 0; window < windowCount; window += 1, index += 1) {
+      const from = index * WINDOW_MS;
+      const inside = requests.filter((request) => request.at >= from && request.at < from + WINDOW_MS);
+      const step = advance(state, windowOf(inside, from));
+      state = step.state;
+      marks.push(...step.marks.map((mark) => ({ ...mark, windowIndex: index })));
+    }
+  }
+  return marks;
+}
+
+test('a change from chats to a flood and back is marked within three windows of each, in 50 runs', () => {
+  for (let seed = 0; seed < 50; seed += 1) {
+    const marks = play(
+      [
+        [chats, 12],
+        [flood, 8],
+        [chats, 8],
+      ],
+      seed,
+    );
+    expect(marks.map((mark) => mark.name.split(',')[0])).toEqual([
+      'short chats',
+      'long prompts',
+      'short chats',
+    ]);
+    const [, toFlood, toChats] = marks;
+    expect((toFlood?.windowIndex ?? 99) - 12).toBeLessThan(3);
+    expect((toChats?.windowIndex ?? 99) - 20).toBeLessThan(3);
+    expect(Math.abs((toFlood?.startedAt ?? 0) - 12 * WINDOW_MS)).toBeLessThanOrEqual(WINDOW_MS);
+  }
+});
+
+test('chats with long prompts among them, then a flood, and back: three regimes in at least 45 of 50 runs', () => {
+  const runs = Array.from({ length: 50 }, (_, seed) =>
+    play(
+      [
+        [alternately, 12],
+        [flood, 10],
+        [alternately, 10],
+      ],
+      100 + seed,
+    ),
+  );
+  const found = runs.filter((marks) => marks.length === 3 && marks[1]?.name.startsWith('long prompts'));
+  expect(found.length).toBeGreaterThanOrEqual(45);
+});
+
+test.each([
+  ['chats', chats, 250],
+  ['a flood', flood, 250],
+  ['chats with a fifth of long prompts', alternately, 250],
+])('stationary %s are one regime', (_, traffic, windowCount) => {
+  const falseMarks = Array.from({ length: 6 }, (_, seed) => play([[traffic, windowCount]], seed).length - 1);
+  // 6 runs of 21 minutes: at most one false mark in 2 hours.
+  expect(falseMarks.reduce((sum, count) => sum + count, 0)).toBeLessThanOrEqual(1);
+});
+
+test('silence is no evidence: quiet windows neither change the state nor raise a mark', () => {
+  const random = seededRandom(1);
+  const busy = windowOf(requestsOf(chats, 0, WINDOW_MS, random), 0);
+  const { state } = advance(NO_REGIME, busy);
+  const silent = { ...busy, startedAt: WINDOW_MS, requestCount: 0 };
+  expect(advance(state, silent)).toEqual({ state, marks: [] });
+});
+
+test.each([
+  [{ prompt: 50, p90: 70, answer: 40 }, 'short chats'],
+  [{ prompt: 60, p90: 700, answer: 40 }, 'short chats, long prompts now and then'],
+  [{ prompt: 600, p90: 620, answer: 8 }, 'long prompts, short answers'],
+  [{ prompt: 600, p90: 620, answer: 300, hitShare: 0.9 }, 'long prompts, long answers, mostly cached'],
+  [{ prompt: 40, p90: 60, answer: 4, cv2: 9 }, 'short prompts, short answers, bursty'],
+])('%o is called "%s"', ({ prompt, p90, answer, ...rest }, name) => {
+  const extra: { hitShare?: number; cv2?: number } = rest;
+  const features = {
+    meanLogPrompt: Math.log(prompt),
+    p90LogPrompt: Math.log(p90),
+    meanLog1pUncached: Math.log(prompt),
+    meanLogOutput: Math.log(answer),
+    logArrivalRate: 0,
+    logCv2: Math.log(extra.cv2 ?? 1),
+    meanHitShare: extra.hitShare ?? 0,
+  };
+  expect(nameRegime(features)).toBe(name);
+});

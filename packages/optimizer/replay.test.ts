@@ -1,0 +1,123 @@
+import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
+import type { StepTimeFit } from '@variator/scheduler/step-time';
+import { expect, test } from 'vitest';
+import { type Arrival, type Replay, replay } from './replay.ts';
+import { seededRandom } from './seeded-random.ts';
+import { testEnvelope, testFit, testPath } from './test-world.ts';
+
+const objectives = { ttftMs: 2000, itlMs: 100 };
+
+function arrival(at: number, change: Partial<Arrival> = {}): Arrival {
+  return {
+    at,
+    promptTokenCount: 40,
+    cachedTokenCount: 0,
+    completionTokenCount: 20,
+    session: `session-${at}`,
+    objectives,
+    ...change,
+  };
+}
+
+function run(
+  arrivals: readonly Arrival[],
+  path: Partial<ExecutionPath> = {},
+  more: { fit?: StepTimeFit; envelope?: Envelope; noise?: number; seed?: number; drainMs?: number } = {},
+): Replay {
+  return replay({
+    arrivals,
+    path: { ...testPath, ...path },
+    fit: testFit,
+    envelope: testEnvelope,
+    deviceUsdPerHour: 0.08,
+    seed: 1,
+    ...more,
+  });
+}
+
+test('one request alone takes its prompt in one step and then a step a token', () => {
+  const { outcome, requests, stepCount, deviceMs, unfinishedCount } = run([arrival(1000)]);
+  expect(stepCount).toBe(20);
+  expect(unfinishedCount).toBe(0);
+  expect(requests[0]?.gapsMs).toHaveLength(19);
+  expect(outcome.deviceMsPerRequest).toBeCloseTo(deviceMs, 9);
+  // 5 + 40 tokens at 0.1, 32 of them above the knee at 0.35, one prefill, its attention.
+  expect(requests[0]?.ttftMs).toBeCloseTo(5 + 4 + 11.2 + 0.05 + 0.0004 * 800, 6);
+  expect(outcome.itlP50Ms).toBeGreaterThan(5);
+});
+
+test('every request ends with all its tokens, whatever the limits', () => {
+  const random = seededRandom(3);
+  const arrivals = Array.from({ length: 60 }, (_, i) =>
+    arrival(1000 + 100 * i, {
+      promptTokenCount: 1 + random.below(300),
+      completionTokenCount: 1 + random.below(40),
+    }),
+  );
+  for (const [tokenBudget, maxRunningCount] of [
+    [16, 1],
+    [16, 16],
+    [64, 4],
+    [512, 32],
+  ] as const) {
+    const { requests, unfinishedCount } = run(
+      arrivals,
+      { tokenBudget, maxRunningCount },
+      { drainMs: 600_000 },
+    );
+    expect(unfinishedCount).toBe(0);
+    for (const request of requests) {
+      expect(request.gapsMs).toHaveLength(request.arrival.completionTokenCount - 1);
+    }
+  }
+});
+
+test('a larger running batch costs less device time per request under load, one of one makes others wait', () => {
+  const arrivals = Array.from({ length: 100 }, (_, i) => arrival(1000 + 40 * i));
+  const alone = run(arrivals, { maxRunningCount: 1 }, { drainMs: 600_000 });
+  const together = run(arrivals, { maxRunningCount: 16 }, { drainMs: 600_000 });
+  expect(together.outcome.deviceMsPerRequest).toBeLessThan(0.5 * alone.outcome.deviceMsPerRequest);
+  expect(together.outcome.ttftP95Ms).toBeLessThan(alone.outcome.ttftP95Ms);
+});
+
+test('a smaller budget shortens the gaps that long prompts tear into chats', () => {
+  const arrivals = Array.from({ length: 60 }, (_, i) =>
+    arrival(1000 + 150 * i, i % 4 === 1 ? { promptTokenCount: 700, completionTokenCount: 4 } : {}),
+  );
+  const wide = run(arrivals, { tokenBudget: 512 });
+  const narrow = run(arrivals, { tokenBudget: 32 });
+  const longest = ({ requests }: Replay): number => Math.max(...requests.flatMap(({ gapsMs }) => gapsMs));
+  expect(longest(narrow)).toBeLessThan(0.2 * longest(wide));
+  expect(wide.itlP95OfObjective).toBeCloseTo(wide.outcome.itlP95Ms / 100, 1);
+});
+
+test('the prefix cache finds what was recorded: within a session, and from before the window', () => {
+  const turns = [
+    arrival(1000, { session: 'a', promptTokenCount: 64 }),
+    arrival(5000, { session: 'a', promptTokenCount: 128, cachedTokenCount: 64 }),
+    arrival(9000, { session: 'b', promptTokenCount: 96, cachedTokenCount: 48 }),
+    arrival(12_000, { session: 'c', promptTokenCount: 96 }),
+  ];
+  expect(run(turns).requests.map((request) => request.cachedTokenCount)).toEqual([0, 64, 48, 0]);
+});
+
+test('what does not finish in time is counted, not lost', () => {
+  const arrivals = Array.from({ length: 50 }, (_, i) => arrival(1000 + i, { completionTokenCount: 200 }));
+  const { unfinishedCount, requests } = run(arrivals, { maxRunningCount: 1 }, { drainMs: 1000 });
+  expect(requests).toHaveLength(50);
+  expect(unfinishedCount).toBeGreaterThan(40);
+});
+
+test('a seed repeats a noisy replay, another seed differs, and no noise follows the fit exactly', () => {
+  const arrivals = Array.from({ length: 20 }, (_, i) => arrival(1000 + 100 * i));
+  const noisy = (seed: number): number => run(arrivals, {}, { noise: 0.05, seed }).deviceMs;
+  expect(noisy(1)).toBe(noisy(1));
+  expect(noisy(1)).not.toBe(noisy(2));
+  expect(run(arrivals).deviceMs).toBe(run(arrivals, {}, { seed: 9 }).deviceMs);
+});
+
+test('a window without requests is an empty outcome of finite numbers', () => {
+  const { outcome, stepCount } = run([]);
+  expect(stepCount).toBe(0);
+  for (const value of Object.values(outcome)) expect(Number.isFinite(value)).toBe(true);
+});
