@@ -3,6 +3,7 @@
  * Called by the worker process alone. Numbers, typed arrays and opaque handles cross; absent values are null.
  * Arguments are checked on the native side before any launch; a violated contract throws a NativeError and runs nothing.
  */
+import { createRequire } from 'node:module';
 import type { LinearVariantId } from './catalogue.ts';
 import type { MachineProbe } from './execution-path.ts';
 import type { ModelShape, ModelTensors } from './model/model-shape.ts';
@@ -11,7 +12,7 @@ declare const modelBrand: unique symbol;
 declare const kvCacheBrand: unique symbol;
 /** A model whose weights are mapped. Owned by the caller until `closeModel`. */
 export type ModelHandle = { readonly [modelBrand]: true };
-/** A paged KV cache [layers, blocks, blockSize, kvHeads, headSize], float32. Owned until `closeKvCache`. */
+/** A paged KV cache, float32, drawn in native/kv_cache.h. Owned until `closeKvCache`. */
 export type KvCacheHandle = { readonly [kvCacheBrand]: true };
 
 /**
@@ -65,4 +66,22 @@ export interface NativeKernels {
 /** A broken contract at the border or a failed allocation; the message names the argument. */
 export class NativeError extends Error {
   override readonly name = 'NativeError';
+}
+
+/**
+ * Loads what build.mjs compiled.
+ * @throws NativeError where it has not been built, or was built for another machine
+ */
+export function loadNative(): NativeKernels {
+  const require = createRequire(import.meta.url);
+  let addon: { bind(errorClass: typeof NativeError): NativeKernels };
+  try {
+    addon = require('./build/variator_kernels.node');
+  } catch (cause) {
+    const reason = cause instanceof Error ? (cause.message.split('\n')[0] ?? '') : String(cause);
+    throw new NativeError(`The native part is not there (${reason}). Build it with: npm run build:native`, {
+      cause,
+    });
+  }
+  return addon.bind(NativeError);
 }

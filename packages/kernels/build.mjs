@@ -1,0 +1,180 @@
+/**
+ * Compiles native/*.cc into build/variator_kernels.node with the machine's C++17 compiler. Plain Node, no dependencies
+ * but the Node-API headers: it runs before anything else is built (`npm run build:native`, the supervisor, `npm test`).
+ * Each unit has its own flags, so that code for one instruction set never leaks into another; a unit is compiled again
+ * only when its source, a header, its flags or the compiler changed. It refuses to run without a compiler.
+ */
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const sourceFolder = path.join(here, 'native');
+const buildFolder = path.join(here, 'build');
+export const addonFile = path.join(buildFolder, 'variator_kernels.node');
+
+export const noCompilerMessage =
+  'Variator needs a C++17 compiler (Debian: apt-get install g++; macOS: xcode-select --install).';
+
+const baseFlags = [
+  '-std=c++17',
+  '-O3',
+  '-fPIC',
+  '-pthread',
+  '-fvisibility=hidden',
+  '-ffp-contract=off',
+  '-fno-math-errno',
+  '-Wall',
+  '-Wextra',
+  '-Wno-psabi',
+  '-DNAPI_VERSION=8',
+];
+const avx512Flags = ['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq'];
+/** Files compiled once for every instruction-set tier, each time into a namespace of its own. */
+const tieredSources = ['float_ops.cc', 'attention.cc', 'int8_generic.cc', 'probe_loops.cc'];
+/** Files that exist only for x86-64, with the flags they need. */
+const x86Sources = {
+  'int8_avx512vnni.cc': [...avx512Flags, '-mavx512vnni', '-Wno-uninitialized', '-Wno-maybe-uninitialized'],
+};
+
+/** @returns {{ name: string, source: string, flags: string[] }[]} */
+function unitsFor(sources, isX86) {
+  const tiers = { base: [] };
+  if (isX86) Object.assign(tiers, { avx2: ['-mavx2'], avx512: avx512Flags });
+  const machine = isX86 ? ['-DVARIATOR_HAS_X86_TIERS=1'] : [];
+  const units = [];
+  for (const source of sources) {
+    const name = path.basename(source, '.cc');
+    if (tieredSources.includes(source)) {
+      for (const [tier, flags] of Object.entries(tiers)) {
+        units.push({
+          name: `${name}.${tier}`,
+          source,
+          flags: [...machine, `-DVARIATOR_TIER=tier_${tier}`, ...flags],
+        });
+      }
+    } else if (source in x86Sources) {
+      if (isX86) units.push({ name, source, flags: [...machine, ...x86Sources[source]] });
+    } else {
+      units.push({ name, source, flags: machine });
+    }
+  }
+  return units;
+}
+
+/** Runs a command; never throws. `code` is null where it could not be started. */
+function run(command, args) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    let output = '';
+    child.stdout.on('data', (data) => {
+      output += data;
+    });
+    child.stderr.on('data', (data) => {
+      output += data;
+    });
+    child.on('error', (error) => resolve({ code: null, output: error.message }));
+    child.on('close', (code) => resolve({ code, output }));
+  });
+}
+
+async function findCompiler(preferred) {
+  for (const command of preferred ? [preferred] : ['c++', 'g++', 'clang++']) {
+    const [version, machine] = [await run(command, ['--version']), await run(command, ['-dumpmachine'])];
+    if (version.code === 0) return { command, version: version.output, machine: machine.output.trim() };
+  }
+  return null;
+}
+
+async function sameKey(file, key) {
+  return (await readFile(file, 'utf8').catch(() => '')) === key;
+}
+
+/**
+ * Builds what is out of date and returns the addon's path.
+ * @param {{ log?: (line: string) => void, compiler?: string, areWarningsShown?: boolean }} options
+ *   `compiler`: instead of c++, g++ or clang++
+ * @throws Error with one sentence for people: no compiler, no headers, or the compiler's own words
+ */
+export async function buildNative(options = {}) {
+  const { log = () => {}, compiler: preferred = process.env.CXX, areWarningsShown = false } = options;
+  const compiler = await findCompiler(preferred);
+  if (compiler === null) throw new Error(noCompilerMessage);
+  let include;
+  try {
+    const headers = createRequire(import.meta.url).resolve('node-api-headers/package.json');
+    include = path.join(path.dirname(headers), 'include');
+  } catch (cause) {
+    throw new Error('The Node-API headers are missing: run npm install first.', { cause });
+  }
+  await mkdir(buildFolder, { recursive: true });
+
+  const files = (await readdir(sourceFolder)).sort();
+  const headerHash = createHash('sha256').update(compiler.command).update(compiler.version);
+  for (const file of files.filter((name) => name.endsWith('.h'))) {
+    headerHash.update(file).update(await readFile(path.join(sourceFolder, file)));
+  }
+  const headerKey = headerHash.digest('hex');
+  const units = unitsFor(
+    files.filter((name) => name.endsWith('.cc')),
+    /^(x86_64|amd64)/.test(compiler.machine),
+  );
+
+  const stale = [];
+  for (const unit of units) {
+    unit.object = path.join(buildFolder, `${unit.name}.o`);
+    unit.args = [...baseFlags, ...unit.flags, `-I${include}`, '-c', path.join(sourceFolder, unit.source)];
+    unit.key = createHash('sha256')
+      .update(headerKey)
+      .update(JSON.stringify(unit.args))
+      .update(await readFile(path.join(sourceFolder, unit.source)))
+      .digest('hex');
+    if (!(await sameKey(`${unit.object}.key`, unit.key))) stale.push(unit);
+  }
+
+  const linkKey = createHash('sha256')
+    .update(units.map((unit) => unit.key).join())
+    .digest('hex');
+  if (stale.length === 0 && (await sameKey(`${addonFile}.key`, linkKey))) return addonFile;
+  if (stale.length > 0) log(`Compiling ${stale.length} native units with ${compiler.command} ...`);
+
+  const queue = [...stale];
+  const compileNext = async () => {
+    for (let unit = queue.shift(); unit !== undefined; unit = queue.shift()) {
+      const partial = `${unit.object}.${process.pid}`;
+      const { code, output } = await run(compiler.command, [...unit.args, '-o', partial]);
+      if (code !== 0) {
+        queue.length = 0;
+        throw new Error(`${compiler.command} could not compile native/${unit.source}:\n${output}`);
+      }
+      if (areWarningsShown && output.trim() !== '') log(output.trim());
+      await rename(partial, unit.object);
+      await writeFile(`${unit.object}.key`, unit.key);
+    }
+  };
+  await Promise.all([compileNext(), compileNext()]);
+
+  const partial = `${addonFile}.${process.pid}`;
+  const platform = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : [];
+  const objects = units.map((unit) => unit.object);
+  const linked = await run(compiler.command, ['-shared', '-pthread', ...platform, ...objects, '-o', partial]);
+  if (linked.code !== 0)
+    throw new Error(`${compiler.command} could not link the native part:\n${linked.output}`);
+  // A running process may have the old file mapped: put the new one in its place, never write into it.
+  await rm(addonFile, { force: true });
+  await rename(partial, addonFile);
+  await writeFile(`${addonFile}.key`, linkKey);
+  log('The native part is built.');
+  return addonFile;
+}
+
+if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const areWarningsShown = process.argv.includes('--warnings');
+  buildNative({ log: (line) => console.log(line), areWarningsShown }).catch((error) => {
+    console.error(error.message);
+    process.exitCode = 1;
+  });
+}

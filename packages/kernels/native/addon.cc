@@ -1,0 +1,287 @@
+// The border to JavaScript: the functions of native.ts in its order, and nothing else. Reads and checks arguments on the
+// event loop, hands work to an Engine's threads, and settles promises through one thread-safe function. Every fault
+// leaves as the NativeError class that `bind` was given.
+#include <node_api.h>
+
+#include <memory>
+#include <vector>
+
+#include "addon_inputs.h"
+#include "engine.h"
+#include "machine_probe.h"
+#include "napi_values.h"
+
+namespace variator {
+namespace {
+
+// One for each environment (process or worker thread) that loads the addon.
+struct Binding {
+  napi_env env = nullptr;
+  napi_ref errorClass = nullptr;
+  napi_threadsafe_function settling = nullptr;
+  int pendingCount = 0;
+  std::vector<std::weak_ptr<Engine>> engines;
+};
+
+// A promise and what it resolves to; made and settled on the event loop.
+struct Promised {
+  napi_deferred deferred;
+  std::string fault;
+  std::function<napi_value(napi_env)> result;
+  std::function<void()> settled;
+};
+
+const napi_type_tag engineTag = {0x7661726961746f72ull, 1};
+const napi_type_tag kvCacheTag = {0x7661726961746f72ull, 2};
+
+napi_value makeError(napi_env env, const Binding& binding, const std::string& message) {
+  napi_value errorClass, error, text = makeString(env, message);
+  checkStatus(napi_get_reference_value(env, binding.errorClass, &errorClass), "NativeError");
+  checkStatus(napi_new_instance(env, errorClass, 1, &text, &error), "NativeError");
+  return error;
+}
+
+Binding& bindingOf(napi_env env) {
+  void* data = nullptr;
+  napi_get_instance_data(env, &data);
+  return *static_cast<Binding*>(data);
+}
+
+// Reads `count` arguments, runs `work`, and throws its fault as a NativeError.
+template <int count, typename Work>
+napi_value call(napi_env env, napi_callback_info info, const Work& work) {
+  napi_value arguments[count];
+  size_t given = count;
+  try {
+    checkStatus(napi_get_cb_info(env, info, &given, arguments, nullptr, nullptr), "arguments");
+    return work(arguments);
+  } catch (const NativeFault& fault) {
+    napi_throw(env, makeError(env, bindingOf(env), fault.what()));
+  } catch (const std::bad_alloc&) {
+    napi_throw(env, makeError(env, bindingOf(env), "memory is not to be had"));
+  }
+  return nullptr;
+}
+
+// Handles are externals that hold a shared pointer; closing empties it.
+template <typename T>
+napi_value makeHandle(napi_env env, std::shared_ptr<T> value, const napi_type_tag& tag) {
+  auto* holder = new std::shared_ptr<T>(std::move(value));
+  const napi_finalize release = [](napi_env, void* data, void*) { delete static_cast<std::shared_ptr<T>*>(data); };
+  napi_value handle;
+  checkStatus(napi_create_external(env, holder, release, nullptr, &handle), "a handle");
+  checkStatus(napi_type_tag_object(env, handle, &tag), "a handle");
+  return handle;
+}
+
+template <typename T>
+std::shared_ptr<T>& handleOf(napi_env env, napi_value value, const napi_type_tag& tag, const char* name) {
+  napi_valuetype type;
+  bool isTagged = false;
+  void* data = nullptr;
+  if (napi_typeof(env, value, &type) != napi_ok || type != napi_external ||
+      napi_check_object_type_tag(env, value, &tag, &isTagged) != napi_ok || !isTagged ||
+      napi_get_value_external(env, value, &data) != napi_ok) {
+    throw NativeFault(std::string(name) + ": is not a handle of this addon");
+  }
+  auto& holder = *static_cast<std::shared_ptr<T>*>(data);
+  if (!holder) throw NativeFault(std::string(name) + ": is closed");
+  return holder;
+}
+
+// Makes the promise; `start` launches the work and gets what to call, from any thread, when it is done.
+template <typename Start>
+napi_value promise(napi_env env, std::function<napi_value(napi_env)> result, std::function<void()> settled,
+                   const Start& start) {
+  Binding& binding = bindingOf(env);
+  auto* promised = new Promised{nullptr, {}, std::move(result), std::move(settled)};
+  napi_value value;
+  checkStatus(napi_create_promise(env, &promised->deferred, &value), "a promise");
+  if (binding.pendingCount++ == 0) napi_ref_threadsafe_function(env, binding.settling);
+  start([promised, settling = binding.settling](const std::string& fault) {
+    promised->fault = fault;
+    if (napi_call_threadsafe_function(settling, promised, napi_tsfn_blocking) != napi_ok) delete promised;
+  });
+  return value;
+}
+
+napi_value rejected(napi_env env, const std::string& fault) {
+  napi_deferred deferred;
+  napi_value value;
+  checkStatus(napi_create_promise(env, &deferred, &value), "a promise");
+  checkStatus(napi_reject_deferred(env, deferred, makeError(env, bindingOf(env), fault)), "a promise");
+  return value;
+}
+
+void settleOnLoop(napi_env env, napi_value, void* context, void* data) {
+  const std::unique_ptr<Promised> promised(static_cast<Promised*>(data));
+  auto& binding = *static_cast<Binding*>(context);
+  if (env == nullptr) return;  // the environment is going down
+  if (--binding.pendingCount == 0) napi_unref_threadsafe_function(env, binding.settling);
+  if (promised->settled) promised->settled();
+  if (!promised->fault.empty()) {
+    napi_reject_deferred(env, promised->deferred, makeError(env, binding, promised->fault));
+    return;
+  }
+  try {
+    napi_resolve_deferred(env, promised->deferred, promised->result(env));
+  } catch (const NativeFault& fault) {
+    napi_reject_deferred(env, promised->deferred, makeError(env, binding, fault.what()));
+  }
+}
+
+napi_value probeMachineCall(napi_env env, napi_callback_info info) {
+  return call<1>(env, info, [&](napi_value* arguments) {
+    const MachineProbe probe = probeMachine(
+        static_cast<int>(readInteger(env, arguments[0], "threadCount", 1, ThreadTeam::maxThreadCount)));
+    napi_value features;
+    checkStatus(napi_create_array(env, &features), "a result");
+    for (uint32_t i = 0; i < probe.features.size(); i++) {
+      checkStatus(napi_set_element(env, features, i, makeString(env, probe.features[i])), "a result");
+    }
+    const napi_value result = makeObject(env);
+    setProperty(env, result, "cpuModel", makeString(env, probe.cpuModel));
+    setProperty(env, result, "coreCount", makeNumber(env, probe.coreCount));
+    setProperty(env, result, "features", features);
+    setProperty(env, result, "readBytesPerSecond", makeNumber(env, probe.readBytesPerSecond));
+    setProperty(env, result, "float32FlopsPerSecond", makeNumber(env, probe.float32FlopsPerSecond));
+    setProperty(env, result, "int8OpsPerSecond", makeNumber(env, probe.int8OpsPerSecond));
+    return result;
+  });
+}
+
+napi_value openModel(napi_env env, napi_callback_info info) {
+  return call<3>(env, info, [&](napi_value* arguments) {
+    const auto threadCount =
+        static_cast<int>(readInteger(env, arguments[2], "maxThreadCount", 1, ThreadTeam::maxThreadCount));
+    auto engine = std::make_shared<Engine>(readModel(env, arguments[0], arguments[1]), threadCount);
+    bindingOf(env).engines.push_back(engine);
+    return makeHandle(env, std::move(engine), engineTag);
+  });
+}
+
+napi_value prepareLinear(napi_env env, napi_callback_info info) {
+  return call<2>(env, info, [&](napi_value* arguments) {
+    try {
+      const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
+      const LinearVariant linear = parseLinear(readString(env, arguments[1], "linear"));
+      const auto prepared = std::make_shared<Prepared>();
+      const auto result = [prepared](napi_env resultEnv) {
+        const napi_value object = makeObject(resultEnv);
+        setProperty(resultEnv, object, "prepareMs", makeNumber(resultEnv, prepared->prepareMs));
+        setProperty(resultEnv, object, "packedBytes", makeNumber(resultEnv, static_cast<double>(prepared->packedBytes)));
+        return object;
+      };
+      return promise(env, result, [engine] {}, [&](Engine::Settled settled) {
+        engine->prepare(linear, prepared, std::move(settled));
+      });
+    } catch (const NativeFault& fault) {
+      return rejected(env, fault.what());
+    }
+  });
+}
+
+napi_value createKvCache(napi_env env, napi_callback_info info) {
+  return call<3>(env, info, [&](napi_value* arguments) {
+    const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
+    const int64_t blockCount = readInteger(env, arguments[1], "blockCount", 1, int64_t{1} << 31);
+    const int64_t blockSize = readInteger(env, arguments[2], "blockSize", 1, 4096);
+    return makeHandle(env, std::make_shared<KvCache>(engine->model().shape, blockCount, blockSize), kvCacheTag);
+  });
+}
+
+napi_value stepOutput(napi_env env, const Step& step) {
+  const napi_value output = makeObject(env);
+  setProperty(env, output, "sampledTokenIds", makeInt32Array(env, step.sampledTokenIds));
+  setProperty(env, output, "logits", step.isLogitsWanted ? makeFloat32Array(env, step.logits) : makeNull(env));
+  setProperty(env, output, "deviceMs", makeNumber(env, step.deviceMs));
+  setProperty(env, output, "foreignCpuShare", makeNumber(env, step.foreignCpuShare));
+  return output;
+}
+
+napi_value runStep(napi_env env, napi_callback_info info) {
+  return call<3>(env, info, [&](napi_value* arguments) {
+    try {
+      const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
+      const auto kvCache = handleOf<KvCache>(env, arguments[1], kvCacheTag, "kvCache");
+      if (engine->isStepRunning) throw NativeFault("model: a step is running; one at a time");
+      const auto step = readStep(env, arguments[2]);
+      checkStep(*step, *engine, *kvCache);
+      engine->isStepRunning = true;
+      return promise(env, [step](napi_env resultEnv) { return stepOutput(resultEnv, *step); },
+                     [engine] { engine->isStepRunning = false; },
+                     [&](Engine::Settled settled) { engine->run(step, kvCache, std::move(settled)); });
+    } catch (const NativeFault& fault) {
+      return rejected(env, fault.what());
+    }
+  });
+}
+
+napi_value closeKvCache(napi_env env, napi_callback_info info) {
+  return call<1>(env, info, [&](napi_value* arguments) -> napi_value {
+    handleOf<KvCache>(env, arguments[0], kvCacheTag, "kvCache").reset();
+    return nullptr;
+  });
+}
+
+// Waits for the step under way; its promise still settles.
+napi_value closeModel(napi_env env, napi_callback_info info) {
+  return call<1>(env, info, [&](napi_value* arguments) -> napi_value {
+    auto& engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
+    engine->stop();
+    engine.reset();
+    return nullptr;
+  });
+}
+
+// bind(NativeError): the functions of NativeKernels.
+napi_value bind(napi_env env, napi_callback_info info) {
+  napi_value errorClass, result, name;
+  size_t count = 1;
+  Binding& binding = bindingOf(env);
+  if (napi_get_cb_info(env, info, &count, &errorClass, nullptr, nullptr) != napi_ok ||
+      napi_create_object(env, &result) != napi_ok) {
+    return nullptr;
+  }
+  if (binding.errorClass != nullptr) napi_delete_reference(env, binding.errorClass);
+  napi_create_reference(env, errorClass, 1, &binding.errorClass);
+  if (binding.settling == nullptr) {
+    napi_create_string_utf8(env, "variator.settle", NAPI_AUTO_LENGTH, &name);
+    napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, &binding, settleOnLoop,
+                                    &binding.settling);
+    napi_unref_threadsafe_function(env, binding.settling);
+    // Runs before the thread-safe function is torn down: no thread may call it afterwards.
+    napi_add_env_cleanup_hook(
+        env,
+        [](void* data) {
+          for (const auto& weak : static_cast<Binding*>(data)->engines) {
+            if (const auto engine = weak.lock()) engine->stop();
+          }
+        },
+        &binding);
+  }
+  const auto method = [env](const char* utf8Name, napi_callback callback) {
+    return napi_property_descriptor{utf8Name, nullptr, callback, nullptr, nullptr, nullptr, napi_enumerable, nullptr};
+  };
+  const napi_property_descriptor methods[] = {
+      method("probeMachine", probeMachineCall), method("openModel", openModel),
+      method("prepareLinear", prepareLinear),   method("createKvCache", createKvCache),
+      method("runStep", runStep),               method("closeKvCache", closeKvCache),
+      method("closeModel", closeModel)};
+  napi_define_properties(env, result, sizeof methods / sizeof methods[0], methods);
+  return result;
+}
+
+}  // namespace
+}  // namespace variator
+
+NAPI_MODULE_INIT() {
+  using namespace variator;
+  auto* binding = new Binding();
+  binding->env = env;
+  napi_set_instance_data(env, binding, [](napi_env, void* data, void*) { delete static_cast<Binding*>(data); }, nullptr);
+  napi_value function;
+  napi_create_function(env, "bind", NAPI_AUTO_LENGTH, bind, nullptr, &function);
+  napi_set_named_property(env, exports, "bind", function);
+  return exports;
+}

@@ -1,0 +1,122 @@
+// See addon_inputs.h. Field names are those of model-shape.ts and native.ts, in their order.
+#include "addon_inputs.h"
+
+#include "engine.h"
+#include "napi_values.h"
+
+namespace variator {
+namespace {
+
+constexpr int64_t sizeAtMost = int64_t{1} << 24;
+constexpr int64_t offsetAtMost = int64_t{1} << 52;
+
+ModelShape readShape(napi_env env, napi_value object) {
+  ModelShape shape{};
+  shape.layerCount = integerOf(env, object, "layerCount", 1, 4096);
+  shape.hiddenSize = integerOf(env, object, "hiddenSize", 1, sizeAtMost);
+  shape.intermediateSize = integerOf(env, object, "intermediateSize", 1, sizeAtMost);
+  shape.headCount = integerOf(env, object, "headCount", 1, 4096);
+  shape.kvHeadCount = integerOf(env, object, "kvHeadCount", 1, 4096);
+  shape.headSize = integerOf(env, object, "headSize", 2, 4096);
+  shape.vocabularySize = integerOf(env, object, "vocabularySize", 1, sizeAtMost);
+  shape.maxPositionCount = integerOf(env, object, "maxPositionCount", 1, int64_t{1} << 30);
+  shape.rmsNormEpsilon = static_cast<float>(readNumber(env, propertyOf(env, object, "rmsNormEpsilon"), "rmsNormEpsilon"));
+  shape.ropeInverseFrequencies =
+      readTypedArray<float>(env, propertyOf(env, object, "ropeInverseFrequencies"), "ropeInverseFrequencies");
+  shape.isRopeInterleaved = readBoolean(env, propertyOf(env, object, "isRopeInterleaved"), "isRopeInterleaved");
+  checkShape(shape);
+  return shape;
+}
+
+TensorSource readSource(napi_env env, napi_value parent, const char* name) {
+  const napi_value object = propertyOf(env, parent, name);
+  return {name,
+          readString(env, propertyOf(env, object, "file"), "file"),
+          integerOf(env, object, "offset", 0, offsetAtMost),
+          integerOf(env, object, "byteLength", 1, offsetAtMost),
+          readString(env, propertyOf(env, object, "dtype"), "dtype"),
+          integerOf(env, object, "rows", 1, offsetAtMost),
+          integerOf(env, object, "columns", 1, offsetAtMost)};
+}
+
+}  // namespace
+
+std::unique_ptr<Model> readModel(napi_env env, napi_value shapeObject, napi_value tensors) {
+  auto model = std::make_unique<Model>();
+  model->shape = readShape(env, shapeObject);
+  const ModelShape& shape = model->shape;
+  const auto matrix = [&](napi_value parent, const char* name, int64_t rows, int64_t columns) {
+    return mapTensor(*model, readSource(env, parent, name), rows, columns);
+  };
+  const auto vector = [&](napi_value parent, const char* name, int64_t size) {
+    return readVector(*model, readSource(env, parent, name), size);
+  };
+  const auto optionalVector = [&](napi_value parent, const char* name, int64_t size) {
+    if (isNull(env, propertyOf(env, parent, name))) return std::vector<float>{};
+    return vector(parent, name, size);
+  };
+
+  model->embedding = matrix(tensors, "embedding", shape.vocabularySize, shape.hiddenSize);
+  const napi_value layers = propertyOf(env, tensors, "layers");
+  uint32_t layerCount = 0;
+  if (napi_get_array_length(env, layers, &layerCount) != napi_ok || layerCount != shape.layerCount) {
+    throw NativeFault("layers: must be " + std::to_string(shape.layerCount) + " of them");
+  }
+  for (uint32_t index = 0; index < layerCount; index++) {
+    napi_handle_scope scope;
+    checkStatus(napi_open_handle_scope(env, &scope), "layers");
+    napi_value layer;
+    checkStatus(napi_get_element(env, layers, index, &layer), "layers");
+    LayerVectors vectors;
+    LayerMatrices<Tensor> matrices;
+    vectors.inputNorm = vector(layer, "inputNorm", shape.hiddenSize);
+    matrices.q = matrix(layer, "q", shape.querySize(), shape.hiddenSize);
+    matrices.k = matrix(layer, "k", shape.keySize(), shape.hiddenSize);
+    matrices.v = matrix(layer, "v", shape.keySize(), shape.hiddenSize);
+    matrices.o = matrix(layer, "o", shape.hiddenSize, shape.querySize());
+    vectors.qBias = optionalVector(layer, "qBias", shape.querySize());
+    vectors.kBias = optionalVector(layer, "kBias", shape.keySize());
+    vectors.vBias = optionalVector(layer, "vBias", shape.keySize());
+    vectors.qNorm = optionalVector(layer, "qNorm", shape.headSize);
+    vectors.kNorm = optionalVector(layer, "kNorm", shape.headSize);
+    vectors.postAttentionNorm = vector(layer, "postAttentionNorm", shape.hiddenSize);
+    matrices.gate = matrix(layer, "gate", shape.intermediateSize, shape.hiddenSize);
+    matrices.up = matrix(layer, "up", shape.intermediateSize, shape.hiddenSize);
+    matrices.down = matrix(layer, "down", shape.hiddenSize, shape.intermediateSize);
+    model->vectors.push_back(std::move(vectors));
+    model->matrices.push_back(matrices);
+    checkStatus(napi_close_handle_scope(env, scope), "layers");
+  }
+  model->finalNorm = vector(tensors, "finalNorm", shape.hiddenSize);
+  model->head = matrix(tensors, "head", shape.vocabularySize, shape.hiddenSize);
+  return model;
+}
+
+std::shared_ptr<Step> readStep(napi_env env, napi_value input) {
+  const auto field = [&](const char* name) { return propertyOf(env, input, name); };
+  auto step = std::make_shared<Step>();
+  step->linear = parseLinear(readString(env, field("linear"), "linear"));
+  step->threadCount = static_cast<int>(integerOf(env, input, "threadCount", 1, ThreadTeam::maxThreadCount));
+  step->tokenIds = readTypedArray<int32_t>(env, field("tokenIds"), "tokenIds");
+  step->tokenStarts = readTypedArray<int32_t>(env, field("tokenStarts"), "tokenStarts");
+  step->contextLengths = readTypedArray<int32_t>(env, field("contextLengths"), "contextLengths");
+  step->blockTables = readTypedArray<int32_t>(env, field("blockTables"), "blockTables");
+  step->blockTableStride = integerOf(env, input, "blockTableStride", 1, sizeAtMost);
+  step->isSampled = readTypedArray<uint8_t>(env, field("isSampled"), "isSampled");
+  const auto temperatures = readTypedArray<float>(env, field("temperatures"), "temperatures");
+  const auto topPs = readTypedArray<float>(env, field("topPs"), "topPs");
+  const auto topKs = readTypedArray<int32_t>(env, field("topKs"), "topKs");
+  const auto seeds = readTypedArray<uint32_t>(env, field("seeds"), "seeds");
+  const size_t count = step->contextLengths.size();
+  if (temperatures.size() != count || topPs.size() != count || topKs.size() != count || seeds.size() != 2 * count) {
+    throw NativeFault("temperatures, topPs, topKs, seeds: must have an entry (seeds two) for each sequence");
+  }
+  for (size_t s = 0; s < count; s++) {
+    const uint64_t seed = static_cast<uint64_t>(seeds[2 * s + 1]) << 32 | seeds[2 * s];
+    step->samplings.push_back({temperatures[s], topPs[s], topKs[s], seed});
+  }
+  step->isLogitsWanted = readBoolean(env, field("isLogitsWanted"), "isLogitsWanted");
+  return step;
+}
+
+}  // namespace variator

@@ -1,0 +1,17 @@
+// Turns ModelShape, ModelTensors and StepInput of the TypeScript side into their native forms. Used by addon.cc alone.
+#pragma once
+#include <node_api.h>
+
+#include <memory>
+
+#include "model.h"
+#include "step.h"
+
+namespace variator {
+
+// Maps every tensor; throws NativeFault where one does not fit the shape or its file.
+std::unique_ptr<Model> readModel(napi_env env, napi_value shape, napi_value tensors);
+// Copies a StepInput; checkStep checks it.
+std::shared_ptr<Step> readStep(napi_env env, napi_value input);
+
+}  // namespace variator

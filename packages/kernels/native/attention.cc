@@ -1,0 +1,133 @@
+// attention.reference: causal paged attention in float32. Compiled once a tier. A pair's bits depend on its query and
+// its keys alone: scores run along the context in lanes of 16 by position, sums in one order, whatever the chunk, the
+// block size or the pairs beside it. Pairs that share a KV head are computed together so that K and V are read once.
+#include "float_ops.h"
+#include "lanes.h"
+
+namespace variator {
+namespace VARIATOR_TIER {
+namespace {
+
+constexpr int maxPairCount = AttentionCall::maxPairCount;
+
+// Scores of 16 tokens for each pair: K is [headSize][16], four partial sums along headSize.
+template <int count>
+VARIATOR_INLINE void scoreTile(const AttentionCall& call, const float* keys, int64_t position) {
+  Lanes sums[count][4]{};
+  int64_t d = 0;
+  for (; d + 4 <= call.headSize; d += 4) {
+    for (int part = 0; part < 4; part++) {
+      const Lanes key = load(keys + (d + part) * 16);
+      for (int r = 0; r < count; r++) sums[r][part] += key * call.queries[r][d + part];
+    }
+  }
+  for (; d < call.headSize; d++) {
+    for (int r = 0; r < count; r++) sums[r][0] += load(keys + d * 16) * call.queries[r][d];
+  }
+  for (int r = 0; r < count; r++) {
+    const Lanes score = (sums[r][0] + sums[r][1]) + (sums[r][2] + sums[r][3]);
+    store(call.scores + r * call.scoreStride + position, score * call.scale);
+  }
+}
+
+template <int count>
+void scoreContext(const AttentionCall& call, int64_t length) {
+  for (int64_t block = 0; block * call.blockSize < length; block++) {
+    const float* keys = call.blocks + call.blockTable[block] * call.blockStride;
+    const int64_t start = block * call.blockSize;
+    for (int64_t t = 0; t < call.blockSize && start + t < length; t += 16) {
+      scoreTile<count>(call, keys + t * call.headSize, start + t);
+    }
+  }
+}
+
+// Scores become e^(score - most); returns the sum of them.
+float softmaxWeights(float* scores, int64_t length) {
+  const int64_t end = (length + 15) / 16 * 16;
+  for (int64_t i = length; i < end; i++) scores[i] = scores[0];
+  Lanes most = load(scores);
+  for (int64_t i = 16; i < end; i += 16) most = maxOf(load(scores + i), most);
+  const float top = maxOf(most);
+  Lanes sum{};
+  for (int64_t i = 0; i < end; i += 16) {
+    Lanes weight = exponential(load(scores + i) - top);
+    if (i + 16 > length) {
+      for (int64_t lane = length - i; lane < 16; lane++) weight[lane] = 0;
+    }
+    store(scores + i, weight);
+    sum += weight;
+  }
+  return sumOf(sum);
+}
+
+// `lanes` * 16 dimensions of the weighted sum of V over tokens [from, to), added to `sums` in token order.
+template <int count, int lanes>
+VARIATOR_INLINE void addValues(const AttentionCall& call, int firstPair, int64_t dimension, int64_t from, int64_t to,
+                               Lanes (&sums)[count][lanes]) {
+  const int64_t valueStride = (call.headSize + 15) / 16 * 16;
+  while (from < to) {
+    const int64_t block = from / call.blockSize;
+    const int64_t start = block * call.blockSize;
+    const int64_t end = to < start + call.blockSize ? to : start + call.blockSize;
+    const float* values = call.blocks + call.blockTable[block] * call.blockStride + call.valueOffset + dimension;
+    for (int64_t t = from; t < end; t++) {
+      const float* value = values + (t - start) * valueStride;
+      for (int v = 0; v < lanes; v++) {
+        const Lanes part = load(value + 16 * v);
+        for (int r = 0; r < count; r++) {
+          sums[r][v] += part * call.scores[(firstPair + r) * call.scoreStride + t];
+        }
+      }
+    }
+    from = end;
+  }
+}
+
+template <int count, int lanes>
+void weighValues(const AttentionCall& call, int64_t dimension, const float* totals) {
+  Lanes sums[count][lanes]{};
+  int64_t least = call.lengths[0];
+  for (int r = 1; r < count; r++) least = call.lengths[r] < least ? call.lengths[r] : least;
+  addValues<count, lanes>(call, 0, dimension, 0, least, sums);
+  for (int r = 0; r < count; r++) {
+    Lanes own[1][lanes];
+    for (int v = 0; v < lanes; v++) own[0][v] = sums[r][v];
+    addValues<1, lanes>(call, r, dimension, least, call.lengths[r], own);
+    for (int v = 0; v < lanes; v++) {
+      float out[16];
+      store(out, own[0][v] / totals[r]);
+      const int64_t first = dimension + 16 * v;
+      for (int64_t i = 0; i < 16 && first + i < call.headSize; i++) call.outs[r][first + i] = out[i];
+    }
+  }
+}
+
+template <int count>
+void attendPairs(const AttentionCall& call) {
+  int64_t longest = 0;
+  for (int r = 0; r < count; r++) longest = call.lengths[r] > longest ? call.lengths[r] : longest;
+  scoreContext<count>(call, longest);
+  float totals[count];
+  for (int r = 0; r < count; r++) totals[r] = softmaxWeights(call.scores + r * call.scoreStride, call.lengths[r]);
+  int64_t dimension = 0;
+  for (; dimension + 64 <= call.headSize; dimension += 64) weighValues<count, 4>(call, dimension, totals);
+  for (; dimension < call.headSize; dimension += 16) weighValues<count, 1>(call, dimension, totals);
+}
+
+void attend(const AttentionCall& call) {
+  switch (call.pairCount) {
+    case 1: return attendPairs<1>(call);
+    case 2: return attendPairs<2>(call);
+    case 3: return attendPairs<3>(call);
+    case 4: return attendPairs<4>(call);
+    case 5: return attendPairs<5>(call);
+    default: return attendPairs<maxPairCount>(call);
+  }
+}
+
+}  // namespace
+
+extern const AttentionOps attentionOps{attend};
+
+}  // namespace VARIATOR_TIER
+}  // namespace variator

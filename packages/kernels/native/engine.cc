@@ -1,0 +1,135 @@
+// See engine.h. The checks of a step stand here, before anything is launched.
+#include "engine.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "native_fault.h"
+#include "tiers.h"
+
+namespace variator {
+namespace {
+
+double msSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Runs `work` and reports its fault as a sentence.
+template <typename Work>
+void settle(const Work& work, const Engine::Settled& settled) {
+  std::string fault;
+  try {
+    work();
+  } catch (const NativeFault& error) {
+    fault = error.what();
+  } catch (const std::bad_alloc&) {
+    fault = "memory is not to be had for this step";
+  }
+  settled(fault);
+}
+
+void require(bool isMet, const std::string& fault) {
+  if (!isMet) throw NativeFault(fault);
+}
+
+}  // namespace
+
+LinearVariant parseLinear(const std::string& name) {
+  if (name == "linear.reference") return LinearVariant::Reference;
+  if (name == "linear.int8-generic") return LinearVariant::Int8Generic;
+  require(name == "linear.int8-avx512vnni", "linear: there is no variant " + name);
+  require(hasFeatures({"avx512f", "avx512bw", "avx512vl", "avx512vnni"}), "linear: this machine cannot run " + name);
+  return LinearVariant::Int8Avx512Vnni;
+}
+
+bool Engine::isPrepared(LinearVariant linear) const {
+  const std::lock_guard<std::mutex> lock(packedMutex_);
+  return linear == LinearVariant::Reference || packed_ != nullptr;
+}
+
+void Engine::prepare(LinearVariant linear, std::shared_ptr<Prepared> result, Settled settled) {
+  packing_.give([this, linear, result = std::move(result), settled = std::move(settled)] {
+    const auto pack = [&] {
+      const auto start = std::chrono::steady_clock::now();
+      if (linear == LinearVariant::Reference) return;
+      if (!isPrepared(linear)) {
+        auto packed = std::make_shared<const PackedModel>(*model_);
+        const std::lock_guard<std::mutex> lock(packedMutex_);
+        packed_ = std::move(packed);
+      }
+      result->packedBytes = packed_->arena.size();
+      result->prepareMs = msSince(start);
+    };
+    settle(pack, settled);
+  });
+}
+
+void Engine::run(std::shared_ptr<Step> step, std::shared_ptr<const KvCache> kvCache, Settled settled) {
+  std::shared_ptr<const PackedModel> packed;
+  if (step->linear != LinearVariant::Reference) {
+    const std::lock_guard<std::mutex> lock(packedMutex_);
+    packed = packed_;
+  }
+  computing_.give([this, step = std::move(step), kvCache = std::move(kvCache), packed = std::move(packed),
+                   settled = std::move(settled)] {
+    const auto compute = [&] {
+      foreignCpu_.begin();
+      const auto start = std::chrono::steady_clock::now();
+      runner_.run(*step, *kvCache, packed.get());
+      step->deviceMs = msSince(start);
+      step->foreignCpuShare = foreignCpu_.end();
+    };
+    settle(compute, settled);
+  });
+}
+
+void Engine::stop() {
+  computing_.stop();
+  packing_.stop();
+}
+
+void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
+  const ModelShape& shape = engine.model().shape;
+  require(kvCache.layerCount == shape.layerCount && kvCache.kvHeadCount == shape.kvHeadCount &&
+              kvCache.headSize == shape.headSize,
+          "kvCache: was made for another model");
+  require(engine.isPrepared(step.linear), "linear: the variant is not prepared");
+  require(step.threadCount >= 1 && step.threadCount <= engine.maxThreadCount(),
+          "threadCount: must be from 1 to " + std::to_string(engine.maxThreadCount()));
+  const int64_t count = step.sequenceCount();
+  require(count >= 1, "contextLengths: a step needs a sequence");
+  const auto sized = [&](size_t size, int64_t expected, const char* name) {
+    require(static_cast<int64_t>(size) == expected,
+            std::string(name) + ": has " + std::to_string(size) + " entries, not " + std::to_string(expected));
+  };
+  sized(step.tokenStarts.size(), count + 1, "tokenStarts");
+  sized(step.isSampled.size(), count, "isSampled");
+  sized(step.blockTables.size(), count * step.blockTableStride, "blockTables");
+  require(step.tokenStarts[0] == 0, "tokenStarts: must begin with 0");
+  for (int64_t s = 0; s < count; s++) {
+    const std::string who = "[" + std::to_string(s) + "]: ";
+    require(step.tokenStarts[s] < step.tokenStarts[s + 1], "tokenStarts" + who + "every sequence needs a token");
+    require(step.contextLengths[s] >= 0, "contextLengths" + who + "must not be negative");
+    const int64_t length = step.contextLengths[s] + step.chunkLength(s);
+    require(length <= shape.maxPositionCount, "contextLengths" + who + "ends at position " + std::to_string(length) +
+                                                  ", beyond the model's " + std::to_string(shape.maxPositionCount));
+    const int64_t blockCount = (length + kvCache.blockSize - 1) / kvCache.blockSize;
+    require(blockCount <= step.blockTableStride, "blockTables" + who + "is too short for " + std::to_string(length) + " tokens");
+    for (int64_t b = 0; b < blockCount; b++) {
+      const int32_t block = step.blockTables[s * step.blockTableStride + b];
+      require(block >= 0 && block < kvCache.blockCount, "blockTables" + who + "block " + std::to_string(block) +
+                                                            " is not one of " + std::to_string(kvCache.blockCount));
+    }
+    const Sampling& sampling = step.samplings[s];
+    require(std::isfinite(sampling.temperature) && sampling.temperature >= 0, "temperatures" + who + "must be 0 or more");
+    require(sampling.topP > 0 && sampling.topP <= 1, "topPs" + who + "must be above 0 and at most 1");
+    require(sampling.topK >= 0, "topKs" + who + "must be 0 or more");
+  }
+  sized(step.tokenIds.size(), step.tokenStarts[count], "tokenIds");
+  for (const int32_t token : step.tokenIds) {
+    require(token >= 0 && token < shape.vocabularySize, "tokenIds: " + std::to_string(token) + " is not one of " +
+                                                            std::to_string(shape.vocabularySize));
+  }
+}
+
+}  // namespace variator

@@ -1,0 +1,58 @@
+// A model ready to run: mapped weights, packed weights, the thread team, and the two threads that work off the event
+// loop. Made by openModel; everything public is called from the event loop's thread.
+#pragma once
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "foreign_cpu.h"
+#include "job_thread.h"
+#include "kv_cache.h"
+#include "model.h"
+#include "step.h"
+#include "thread_team.h"
+
+namespace variator {
+
+struct Prepared {
+  double prepareMs = 0;
+  int64_t packedBytes = 0;
+};
+
+// Throws NativeFault for a name that is none, or a variant that this machine cannot run.
+LinearVariant parseLinear(const std::string& name);
+
+class Engine {
+ public:
+  Engine(std::unique_ptr<Model> model, int maxThreadCount)
+      : model_(std::move(model)), team_(maxThreadCount), runner_(*model_, team_) {}
+  ~Engine() { stop(); }
+
+  const Model& model() const { return *model_; }
+  int maxThreadCount() const { return team_.threadCount(); }
+  bool isPrepared(LinearVariant linear) const;
+
+  // `settled` is called from another thread, with the fault's sentence or an empty one.
+  using Settled = std::function<void(const std::string& fault)>;
+  void prepare(LinearVariant linear, std::shared_ptr<Prepared> result, Settled settled);
+  void run(std::shared_ptr<Step> step, std::shared_ptr<const KvCache> kvCache, Settled settled);
+  // Finishes what is under way and joins the threads.
+  void stop();
+
+  // One step at a time: set and cleared by addon.cc on the event loop.
+  bool isStepRunning = false;
+
+ private:
+  std::unique_ptr<Model> model_;
+  ThreadTeam team_;
+  StepRunner runner_;
+  ForeignCpu foreignCpu_;
+  mutable std::mutex packedMutex_;
+  std::shared_ptr<const PackedModel> packed_;
+  JobThread packing_, computing_;
+};
+
+// Throws NativeFault where a step breaks its contract with the engine and the cache; the message names the argument.
+void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache);
+
+}  // namespace variator

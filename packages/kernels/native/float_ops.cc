@@ -1,0 +1,166 @@
+// FloatOps, plain: the slow, obvious arithmetic that judges every other variant. Compiled once a tier; every sum has
+// one order whatever the tier, the batch or the thread. Refuses to include anything with inline library code, which a
+// linker could share between tiers.
+#include "float_ops.h"
+
+#include "half.h"
+#include "lanes.h"
+
+namespace variator {
+namespace VARIATOR_TIER {
+namespace {
+
+int64_t padded(int64_t columns) { return (columns + 31) / 32 * 32; }
+
+uint16_t halfAt(const uint8_t* from) {
+  uint16_t half;
+  __builtin_memcpy(&half, from, 2);
+  return half;
+}
+
+void dequantiseRow(const uint8_t* row, Dtype dtype, int64_t columns, float* out) {
+  for (int64_t i = columns; i < padded(columns); i++) out[i] = 0;
+  switch (dtype) {
+    case Dtype::F32:
+      __builtin_memcpy(out, row, static_cast<size_t>(columns) * 4);
+      return;
+    case Dtype::F16:
+      for (int64_t i = 0; i < columns; i++) out[i] = floatFromHalf(halfAt(row + 2 * i));
+      return;
+    case Dtype::BF16:
+      for (int64_t i = 0; i < columns; i++) out[i] = floatFromBf16(halfAt(row + 2 * i));
+      return;
+    case Dtype::Q8_0:  // half scale, 32 int8
+      for (int64_t i = 0; i < columns; i += 32, row += 34, out += 32) {
+        const float scale = floatFromHalf(halfAt(row));
+        for (int j = 0; j < 32; j++) out[j] = scale * static_cast<float>(static_cast<int8_t>(row[2 + j]));
+      }
+      return;
+    case Dtype::Q4_0:  // half scale, 16 bytes: low nibbles are weights 0..15, high ones 16..31
+      for (int64_t i = 0; i < columns; i += 32, row += 18, out += 32) {
+        const float scale = floatFromHalf(halfAt(row));
+        for (int j = 0; j < 16; j++) {
+          out[j] = scale * static_cast<float>((row[2 + j] & 15) - 8);
+          out[j + 16] = scale * static_cast<float>((row[2 + j] >> 4) - 8);
+        }
+      }
+      return;
+    case Dtype::Q4_1:  // half scale, half minimum, 16 bytes of nibbles
+      for (int64_t i = 0; i < columns; i += 32, row += 20, out += 32) {
+        const float scale = floatFromHalf(halfAt(row)), minimum = floatFromHalf(halfAt(row + 2));
+        for (int j = 0; j < 16; j++) {
+          out[j] = scale * static_cast<float>(row[4 + j] & 15) + minimum;
+          out[j + 16] = scale * static_cast<float>(row[4 + j] >> 4) + minimum;
+        }
+      }
+      return;
+  }
+}
+
+void rmsNorm(const float* x, const float* weight, int64_t size, float epsilon, float* out) {
+  Lanes squares{};
+  int64_t i = 0;
+  for (; i + 16 <= size; i += 16) squares += load(x + i) * load(x + i);
+  float sum = sumOf(squares);
+  for (; i < size; i++) sum += x[i] * x[i];
+  const float factor = 1.0f / __builtin_sqrtf(sum / static_cast<float>(size) + epsilon);
+  for (i = 0; i < size; i++) out[i] = weight[i] * (x[i] * factor);
+}
+
+// `count` activation rows against one weight row: the K order of each is that of a single row.
+template <int count>
+VARIATOR_INLINE void dots(const float* weight, const float* x, int64_t stride, float* out) {
+  Lanes even[count]{}, odd[count]{};
+  for (int64_t k = 0; k < stride; k += 32) {
+    const Lanes w0 = load(weight + k), w1 = load(weight + k + 16);
+    for (int m = 0; m < count; m++) {
+      even[m] += w0 * load(x + m * stride + k);
+      odd[m] += w1 * load(x + m * stride + k + 16);
+    }
+  }
+  for (int m = 0; m < count; m++) out[m * 32] = sumOf(even[m] + odd[m]);
+}
+
+void linearPanel(const Tensor& weight, const Activations& activations, int64_t panel, int64_t rowStart,
+                 int64_t rowCount, float* weightRow, float* out) {
+  const int64_t stride = activations.stride;
+  for (int64_t r = 0; r < 32; r++) {
+    const int64_t row = panel * 32 + r;
+    if (row >= weight.rows) {
+      for (int64_t m = 0; m < rowCount; m++) out[m * 32 + r] = 0;
+      continue;
+    }
+    dequantiseRow(weight.row(row), weight.dtype, weight.columns, weightRow);
+    const float* x = activations.values + rowStart * stride;
+    int64_t m = 0;
+    for (; m + 4 <= rowCount; m += 4) dots<4>(weightRow, x + m * stride, stride, out + m * 32 + r);
+    for (; m < rowCount; m++) dots<1>(weightRow, x + m * stride, stride, out + m * 32 + r);
+  }
+}
+
+void rotate(float* head, const float* cosines, const float* sines, int64_t half, bool isInterleaved) {
+  for (int64_t i = 0; i < half; i++) {
+    float& first = head[isInterleaved ? 2 * i : i];
+    float& second = head[isInterleaved ? 2 * i + 1 : i + half];
+    const float x = first, y = second;
+    first = x * cosines[i] - y * sines[i];
+    second = y * cosines[i] + x * sines[i];
+  }
+}
+
+void swiGlu(const float* gate, const float* up, int64_t size, float* out) {
+  for (int64_t i = 0; i < size; i += 16) {
+    const Lanes x = load(gate + i);
+    store(out + i, x / (1.0f + exponential(-x)) * load(up + i));
+  }
+}
+
+void add(const float* x, int64_t size, float* sum) {
+  for (int64_t i = 0; i < size; i++) sum[i] += x[i];
+}
+
+void quantise(const float* x, int64_t groupCount, int8_t* codes, float* scales, float* scaledSums) {
+  typedef int8_t Bytes __attribute__((vector_size(16)));
+  for (int64_t g = 0; g < groupCount; g++, x += 32, codes += 32) {
+    const Lanes low = load(x), high = load(x + 16);
+    const float most = maxOf(maxOf(maxOf(low, -low), maxOf(high, -high)));
+    const float inverse = most > 0 ? 127.0f / most : 0;
+    const Lanes lowCodes = nearest(low * inverse), highCodes = nearest(high * inverse);
+    const Bytes lowBytes = __builtin_convertvector(__builtin_convertvector(lowCodes, IntLanes), Bytes);
+    const Bytes highBytes = __builtin_convertvector(__builtin_convertvector(highCodes, IntLanes), Bytes);
+    __builtin_memcpy(codes, &lowBytes, 16);
+    __builtin_memcpy(codes + 16, &highBytes, 16);
+    scales[g] = most / 127.0f;
+    scaledSums[g] = scales[g] * sumOf(lowCodes + highCodes);
+  }
+}
+
+void exponentials(const float* x, int64_t size, float most, float factor, float* out) {
+  int64_t i = 0;
+  for (; i + 16 <= size; i += 16) store(out + i, exponential((load(x + i) - most) * factor));
+  if (i == size) return;
+  float rest[16]{};
+  for (int64_t j = i; j < size; j++) rest[j - i] = (x[j] - most) * factor;
+  store(rest, exponential(load(rest)));
+  for (int64_t j = i; j < size; j++) out[j] = rest[j - i];
+}
+
+float mostOf(const float* x, int64_t size) {
+  float most = x[0];
+  int64_t i = 0;
+  if (size >= 16) {
+    Lanes lanes = load(x);
+    for (i = 16; i + 16 <= size; i += 16) lanes = maxOf(load(x + i), lanes);
+    most = maxOf(lanes);
+  }
+  for (; i < size; i++) most = x[i] > most ? x[i] : most;
+  return most;
+}
+
+}  // namespace
+
+extern const FloatOps floatOps{dequantiseRow, rmsNorm, linearPanel,  rotate, swiGlu,
+                               add,           quantise, exponentials, mostOf};
+
+}  // namespace VARIATOR_TIER
+}  // namespace variator

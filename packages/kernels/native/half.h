@@ -1,0 +1,48 @@
+// IEEE half precision and bfloat16 to float32 and back, by bits: the same on every machine. Used by the readers of
+// quantised blocks and by the packer; static, so that each translation unit keeps its own copy.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+namespace variator {
+
+static inline float floatFromBits(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+static inline uint32_t bitsOfFloat(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return bits;
+}
+
+static inline float floatFromBf16(uint16_t half) { return floatFromBits(static_cast<uint32_t>(half) << 16); }
+
+static inline float floatFromHalf(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
+  const uint32_t exponent = (half >> 10) & 31u;
+  const uint32_t mantissa = half & 1023u;
+  if (exponent == 31) return floatFromBits(sign | 0x7f800000u | (mantissa << 13));
+  if (exponent != 0) return floatFromBits(sign | ((exponent + 112) << 23) | (mantissa << 13));
+  const float magnitude = static_cast<float>(mantissa) * 5.9604644775390625e-8f;  // 2^-24: exact
+  return floatFromBits(sign | bitsOfFloat(magnitude));
+}
+
+// Rounds to nearest, ties to even; overflows to infinity.
+static inline uint16_t halfFromFloat(float value) {
+  const uint32_t bits = bitsOfFloat(value);
+  const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return sign | 0x7e00u;
+  if (magnitude >= 0x477ff000u) return sign | 0x7c00u;
+  if (magnitude < 0x38800000u) {  // below 2^-14: a subnormal half; the float addition does the rounding
+    const float shifted = floatFromBits(magnitude) + 0.5f;
+    return static_cast<uint16_t>(sign | (bitsOfFloat(shifted) - 0x3f000000u));
+  }
+  const uint32_t odd = (magnitude >> 13) & 1u;
+  return static_cast<uint16_t>(sign | ((magnitude - 0x38000000u + 0xfffu + odd) >> 13));
+}
+
+}  // namespace variator

@@ -1,0 +1,95 @@
+// Checks and maps a model's tensors, and packs its matrices. Called by addon.cc (openModel) and engine.cc (prepare).
+#include "model.h"
+
+#include <algorithm>
+
+#include "float_ops.h"
+#include "int8_panels.h"
+#include "native_fault.h"
+
+namespace variator {
+namespace {
+
+int64_t packedBytes(const Model& model) {
+  int64_t bytes = packedBytesOf(model.head);
+  for (const auto& layer : model.matrices) {
+    for (const auto* matrix : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+      bytes += packedBytesOf(*matrix);
+    }
+  }
+  return bytes;
+}
+
+const MappedFile& fileOf(Model& model, const std::string& path) {
+  for (size_t i = 0; i < model.paths.size(); i++) {
+    if (model.paths[i] == path) return *model.files[i];
+  }
+  model.files.push_back(std::make_unique<MappedFile>(path));
+  model.paths.push_back(path);
+  return *model.files.back();
+}
+
+}  // namespace
+
+void checkShape(const ModelShape& shape) {
+  const auto check = [](bool isGood, const char* what) {
+    if (!isGood) throw NativeFault(std::string("shape: ") + what);
+  };
+  check(shape.headSize % 2 == 0, "headSize must be even");
+  check(shape.headCount % shape.kvHeadCount == 0, "headCount must be a multiple of kvHeadCount");
+  check(static_cast<int64_t>(shape.ropeInverseFrequencies.size()) == shape.headSize / 2,
+        "ropeInverseFrequencies must hold headSize / 2 numbers");
+  check(shape.rmsNormEpsilon >= 0 && shape.rmsNormEpsilon < 1, "rmsNormEpsilon must be from 0 to 1");
+}
+
+Tensor mapTensor(Model& model, const TensorSource& source, int64_t rows, int64_t columns) {
+  const auto fail = [&](const std::string& fault) { throw NativeFault(source.name + " in " + source.file + ": " + fault); };
+  const auto shapeText = [](int64_t r, int64_t c) { return "[" + std::to_string(r) + ", " + std::to_string(c) + "]"; };
+  if (source.rows != rows || source.columns != columns) {
+    fail("is " + shapeText(source.rows, source.columns) + ", but the shape needs " + shapeText(rows, columns));
+  }
+  Tensor tensor;
+  try {
+    tensor.dtype = parseDtype(source.dtype);
+    tensor.rowBytes = rowBytesOf(tensor.dtype, columns);
+  } catch (const NativeFault& fault) {
+    throw NativeFault(source.name + " in " + source.file + ": " + fault.what());
+  }
+  tensor.rows = rows;
+  tensor.columns = columns;
+  if (source.byteLength != rows * tensor.rowBytes) {
+    fail("has " + std::to_string(source.byteLength) + " bytes, but " + shapeText(rows, columns) + " of " + source.dtype +
+         " needs " + std::to_string(rows * tensor.rowBytes));
+  }
+  const MappedFile& file = fileOf(model, source.file);
+  if (source.offset > file.size() - source.byteLength) {
+    fail("ends beyond the file, which has " + std::to_string(file.size()) + " bytes");
+  }
+  tensor.data = file.data() + source.offset;
+  return tensor;
+}
+
+std::vector<float> readVector(Model& model, const TensorSource& source, int64_t size) {
+  const Tensor tensor = mapTensor(model, source, 1, size);
+  std::vector<float> values(static_cast<size_t>((size + 31) / 32 * 32));
+  floatOps().dequantiseRow(tensor.data, tensor.dtype, size, values.data());
+  values.resize(static_cast<size_t>(size));
+  return values;
+}
+
+PackedModel::PackedModel(const Model& model) : arena(packedBytes(model), "packed weights") {
+  uint8_t* next = arena.data();
+  const auto pack = [&](const Tensor& tensor) {
+    const uint8_t* panels = next;
+    packPanels(tensor, next);
+    next += packedBytesOf(tensor);
+    return panels;
+  };
+  for (const auto& layer : model.matrices) {
+    matrices.push_back({pack(layer.q), pack(layer.k), pack(layer.v), pack(layer.o), pack(layer.gate), pack(layer.up),
+                        pack(layer.down)});
+  }
+  head = pack(model.head);
+}
+
+}  // namespace variator

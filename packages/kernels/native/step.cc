@@ -1,0 +1,362 @@
+// The road of a step, read from runThread downwards: every thread of the team runs it side by side and takes its share
+// of each region (rows, panels or attention units; never a part of a sum, so that the thread count changes no bit).
+// Barriers stand where a region reads what others wrote. All checks were made before (addon.cc, engine.cc).
+#include "step.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "native_fault.h"
+
+namespace variator {
+namespace {
+
+// Rows that a panel's results are computed for at once: they stay in the first-level cache until they are used.
+constexpr int64_t slabRows = 24;
+
+int64_t padded(int64_t columns) { return (columns + 31) / 32 * 32; }
+
+struct Share {
+  int64_t begin, end;
+};
+
+Share shareOf(int64_t count, int thread, int threadCount) {
+  return {count * thread / threadCount, count * (thread + 1) / threadCount};
+}
+
+}  // namespace
+
+Activations ActivationScratch::sized(int64_t rows, int64_t columns) {
+  const int64_t stride = padded(columns);
+  return {values.sized(rows * stride), codes.sized(rows * stride), scales.sized(rows * stride / 32),
+          scaledSums.sized(rows * stride / 32), stride};
+}
+
+void StepRunner::run(Step& step, const KvCache& kvCache, const PackedModel* packed) {
+  step_ = &step;
+  kvCache_ = &kvCache;
+  packed_ = packed;
+  isBroken_.store(false);
+  prepareScratch();
+  listAttentionUnits();
+  team_.run(step.threadCount, [this](int thread) { runThread(thread); });
+  if (isBroken_.load()) throw NativeFault("the logits are not finite numbers: the model's weights are damaged");
+}
+
+void StepRunner::prepareScratch() {
+  const ModelShape& shape = model_.shape;
+  const Step& step = *step_;
+  const int64_t rows = step.tokenCount();
+  positions_.resize(rows);
+  sequences_.resize(rows);
+  headRows_.clear();
+  headSequences_.clear();
+  int64_t longest = 0;
+  for (int64_t s = 0; s < step.sequenceCount(); s++) {
+    for (int32_t row = step.tokenStarts[s]; row < step.tokenStarts[s + 1]; row++) {
+      positions_[row] = step.contextLengths[s] + row - step.tokenStarts[s];
+      sequences_[row] = static_cast<int32_t>(s);
+    }
+    longest = std::max<int64_t>(longest, step.contextLengths[s] + step.chunkLength(s));
+    if (step.isSampled[s] != 0 || step.isLogitsWanted) {
+      headRows_.push_back(step.tokenStarts[s + 1] - 1);
+      headSequences_.push_back(static_cast<int32_t>(s));
+    }
+  }
+  const auto headRowCount = static_cast<int64_t>(headRows_.size());
+  hidden_ = hiddenScratch_.sized(rows * padded(shape.hiddenSize));
+  cosines_ = cosinesScratch_.sized(rows * shape.headSize / 2);
+  sines_ = sinesScratch_.sized(rows * shape.headSize / 2);
+  q_ = qScratch_.sized(rows * padded(shape.querySize()));
+  k_ = kScratch_.sized(rows * padded(shape.keySize()));
+  v_ = vScratch_.sized(rows * padded(shape.keySize()));
+  logits_ = logitsScratch_.sized(headRowCount * padded(shape.vocabularySize));
+  normed_ = normedScratch_.sized(rows, shape.hiddenSize);
+  attended_ = attendedScratch_.sized(rows, shape.querySize());
+  gated_ = gatedScratch_.sized(rows, shape.intermediateSize);
+  scoreStride_ = (longest + kvCache_->blockSize + 31) / 16 * 16;
+
+  if (threads_.size() < static_cast<size_t>(step.threadCount)) threads_.resize(step.threadCount);
+  for (int t = 0; t < step.threadCount; t++) {
+    ThreadScratch& scratch = threads_[t];
+    scratch.weightRow.sized(padded(std::max({shape.hiddenSize, shape.querySize(), shape.intermediateSize})));
+    scratch.panels.sized(2 * slabRows * panelRows);
+    scratch.scores.sized(AttentionCall::maxPairCount * scoreStride_);
+    scratch.sampling.weights.resize(shape.vocabularySize);
+    scratch.sampling.candidates.resize(shape.vocabularySize);
+  }
+  step_->sampledTokenIds.assign(step.sequenceCount(), -1);
+  if (step.isLogitsWanted) step_->logits.resize(step.sequenceCount() * shape.vocabularySize);
+}
+
+void StepRunner::listAttentionUnits() {
+  const ModelShape& shape = model_.shape;
+  const int64_t headsPerKvHead = shape.headCount / shape.kvHeadCount;
+  attentionUnits_.clear();
+  for (int64_t s = 0; s < step_->sequenceCount(); s++) {
+    const int64_t pairCount = step_->chunkLength(s) * headsPerKvHead;
+    for (int64_t kvHead = 0; kvHead < shape.kvHeadCount; kvHead++) {
+      for (int64_t pair = 0; pair < pairCount; pair += AttentionCall::maxPairCount) {
+        attentionUnits_.push_back({static_cast<int32_t>(s), static_cast<int32_t>(kvHead), static_cast<int32_t>(pair),
+                                   static_cast<int32_t>(std::min<int64_t>(AttentionCall::maxPairCount, pairCount - pair))});
+      }
+    }
+  }
+  if (nextAttentionUnits_.empty()) nextAttentionUnits_ = std::vector<std::atomic<int32_t>>(shape.layerCount);
+  for (auto& next : nextAttentionUnits_) next.store(0, std::memory_order_relaxed);
+}
+
+void StepRunner::runThread(int thread) {
+  embed(thread);
+  for (int64_t layer = 0; layer < model_.shape.layerCount; layer++) {
+    const auto& matrices = model_.matrices[layer];
+    const LayerMatrices<const uint8_t*> panels = packed_ ? packed_->matrices[layer] : LayerMatrices<const uint8_t*>{};
+    const int64_t rows = step_->tokenCount();
+
+    normalise(thread, model_.vectors[layer].inputNorm, normed_);
+    team_.barrier();
+
+    const Linear projections[3] = {{&matrices.q, panels.q}, {&matrices.k, panels.k}, {&matrices.v, panels.v}};
+    float* const outs[3] = {q_, k_, v_};
+    multiply(thread, projections, 3, normed_, rows,
+             [&](int matrix, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
+               const int64_t stride = padded(projections[matrix].tensor->rows);
+               for (int64_t m = 0; m < rowCount; m++) {
+                 std::copy(out + m * 32, out + m * 32 + 32, outs[matrix] + (rowStart + m) * stride + panel * 32);
+               }
+             });
+    team_.barrier();
+
+    rotateAndStore(thread, layer);
+    team_.barrier();
+
+    attend(thread, layer);
+    team_.barrier();
+
+    if (isInt8()) {
+      const Share share = shareOf(rows, thread, step_->threadCount);
+      for (int64_t row = share.begin; row < share.end; row++) quantiseRow(attended_, row, model_.shape.querySize());
+      team_.barrier();
+    }
+
+    const auto addToHidden = [&](int, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
+      const int64_t stride = padded(model_.shape.hiddenSize);
+      for (int64_t m = 0; m < rowCount; m++) {
+        floatOps().add(out + m * 32, 32, hidden_ + (rowStart + m) * stride + panel * 32);
+      }
+    };
+    const Linear output{&matrices.o, panels.o};
+    multiply(thread, &output, 1, attended_, rows, addToHidden);
+    team_.barrier();
+
+    normalise(thread, model_.vectors[layer].postAttentionNorm, normed_);
+    team_.barrier();
+
+    feedForward(thread, layer);
+    team_.barrier();
+
+    const Linear down{&matrices.down, panels.down};
+    multiply(thread, &down, 1, gated_, rows, addToHidden);
+    team_.barrier();
+  }
+  finish(thread);
+}
+
+// Rows of the embedding, and the rotary angles of their positions: the product in float32, as the models were trained
+// with, its cosine and sine in float64.
+void StepRunner::embed(int thread) {
+  const ModelShape& shape = model_.shape;
+  const int64_t half = shape.headSize / 2;
+  const Share share = shareOf(step_->tokenCount(), thread, step_->threadCount);
+  for (int64_t row = share.begin; row < share.end; row++) {
+    floatOps().dequantiseRow(model_.embedding.row(step_->tokenIds[row]), model_.embedding.dtype, shape.hiddenSize,
+                             hidden_ + row * padded(shape.hiddenSize));
+    for (int64_t i = 0; i < half; i++) {
+      const float angle = static_cast<float>(positions_[row]) * shape.ropeInverseFrequencies[i];
+      cosines_[row * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
+      sines_[row * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+    }
+  }
+  team_.barrier();
+}
+
+void StepRunner::normalise(int thread, const std::vector<float>& weight, const Activations& out) {
+  const int64_t size = model_.shape.hiddenSize;
+  const Share share = shareOf(step_->tokenCount(), thread, step_->threadCount);
+  for (int64_t row = share.begin; row < share.end; row++) {
+    floatOps().rmsNorm(hidden_ + row * padded(size), weight.data(), size, model_.shape.rmsNormEpsilon,
+                       out.values + row * out.stride);
+    if (isInt8()) quantiseRow(out, row, size);
+  }
+}
+
+void StepRunner::quantiseRow(const Activations& rows, int64_t row, int64_t columns) const {
+  const int64_t groups = rows.stride / 32;
+  floatOps().quantise(rows.values + row * rows.stride, (columns + 31) / 32, rows.codes + row * rows.stride,
+                      rows.scales + row * groups, rows.scaledSums + row * groups);
+}
+
+void StepRunner::multiplyPanel(const Linear& linear, const Activations& rows, int64_t panel, int64_t rowStart,
+                               int64_t rowCount, ThreadScratch& scratch, float* out) const {
+  if (!isInt8()) {
+    floatOps().linearPanel(*linear.tensor, rows, panel, rowStart, rowCount, scratch.weightRow.sized(rows.stride), out);
+    return;
+  }
+  const int64_t groupCount = groupCountOf(*linear.tensor);
+  const uint8_t* codes = linear.panels + panel * groupCount * groupBytes;
+#if defined(VARIATOR_HAS_X86_TIERS)
+  if (step_->linear == LinearVariant::Int8Avx512Vnni) {
+    int8PanelAvx512Vnni(codes, groupCount, rows, rowStart, rowCount, out);
+    return;
+  }
+#endif
+  int8PanelGeneric()(codes, groupCount, rows, rowStart, rowCount, out);
+}
+
+template <typename Take>
+void StepRunner::multiply(int thread, const Linear* linears, int linearCount, const Activations& rows, int64_t rowCount,
+                          const Take& take) {
+  ThreadScratch& scratch = threads_[thread];
+  float* out = scratch.panels.sized(slabRows * panelRows);
+  int64_t panelCount = 0;
+  for (int i = 0; i < linearCount; i++) panelCount += panelCountOf(*linears[i].tensor);
+  const Share share = shareOf(panelCount, thread, step_->threadCount);
+  int matrix = 0;
+  int64_t before = 0;  // panels of the matrices before `matrix`
+  for (int64_t index = share.begin; index < share.end; index++) {
+    while (index - before >= panelCountOf(*linears[matrix].tensor)) before += panelCountOf(*linears[matrix++].tensor);
+    for (int64_t row = 0; row < rowCount; row += slabRows) {
+      const int64_t count = std::min(slabRows, rowCount - row);
+      multiplyPanel(linears[matrix], rows, index - before, row, count, scratch, out);
+      take(matrix, index - before, row, count, out);
+    }
+  }
+}
+
+// Biases, per-head norms and rotation of q and k; k and v go into the cache.
+void StepRunner::rotateAndStore(int thread, int64_t layer) {
+  const ModelShape& shape = model_.shape;
+  const LayerVectors& vectors = model_.vectors[layer];
+  const int64_t size = shape.headSize, half = size / 2;
+  const auto addBias = [](const std::vector<float>& bias, float* row) {
+    if (!bias.empty()) floatOps().add(bias.data(), static_cast<int64_t>(bias.size()), row);
+  };
+  const Share share = shareOf(step_->tokenCount(), thread, step_->threadCount);
+  for (int64_t row = share.begin; row < share.end; row++) {
+    float* q = q_ + row * padded(shape.querySize());
+    float* k = k_ + row * padded(shape.keySize());
+    float* v = v_ + row * padded(shape.keySize());
+    addBias(vectors.qBias, q);
+    addBias(vectors.kBias, k);
+    addBias(vectors.vBias, v);
+    const auto turn = [&](float* head, const std::vector<float>& norm) {
+      if (!norm.empty()) floatOps().rmsNorm(head, norm.data(), size, shape.rmsNormEpsilon, head);
+      floatOps().rotate(head, cosines_ + row * half, sines_ + row * half, half, shape.isRopeInterleaved);
+    };
+    for (int64_t head = 0; head < shape.headCount; head++) turn(q + head * size, vectors.qNorm);
+    const int64_t position = positions_[row];
+    const int32_t* table = step_->blockTables.data() + sequences_[row] * step_->blockTableStride;
+    const int64_t block = table[position / kvCache_->blockSize], slot = position % kvCache_->blockSize;
+    for (int64_t head = 0; head < shape.kvHeadCount; head++) {
+      turn(k + head * size, vectors.kNorm);
+      kvCache_->write(layer, head, block, slot, k + head * size, v + head * size);
+    }
+  }
+}
+
+// Units are taken as threads become free: who computes one changes nothing in it.
+void StepRunner::attend(int thread, int64_t layer) {
+  const ModelShape& shape = model_.shape;
+  const int64_t headsPerKvHead = shape.headCount / shape.kvHeadCount;
+  const auto unitCount = static_cast<int32_t>(attentionUnits_.size());
+  AttentionCall call{};
+  call.blockSize = kvCache_->blockSize;
+  call.blockStride = kvCache_->blockStride();
+  call.valueOffset = kvCache_->valueOffset;
+  call.headSize = shape.headSize;
+  call.scale = 1.0f / std::sqrt(static_cast<float>(shape.headSize));
+  call.scores = threads_[thread].scores.sized(AttentionCall::maxPairCount * scoreStride_);
+  call.scoreStride = scoreStride_;
+  for (;;) {
+    const int32_t index = nextAttentionUnits_[layer].fetch_add(1, std::memory_order_relaxed);
+    if (index >= unitCount) return;
+    const AttentionUnit& unit = attentionUnits_[index];
+    call.blocks = kvCache_->blocks(layer, unit.kvHead);
+    call.blockTable = step_->blockTables.data() + unit.sequence * step_->blockTableStride;
+    call.pairCount = unit.pairCount;
+    for (int pair = 0; pair < unit.pairCount; pair++) {
+      const int64_t row = step_->tokenStarts[unit.sequence] + (unit.firstPair + pair) / headsPerKvHead;
+      const int64_t head = unit.kvHead * headsPerKvHead + (unit.firstPair + pair) % headsPerKvHead;
+      call.queries[pair] = q_ + row * padded(shape.querySize()) + head * shape.headSize;
+      call.outs[pair] = attended_.values + row * attended_.stride + head * shape.headSize;
+      call.lengths[pair] = positions_[row] + 1;
+    }
+    attentionOps().attend(call);
+  }
+}
+
+// Gate and up by the same panel, so that SwiGLU (and the rounding of its 32 results) needs no region of its own.
+void StepRunner::feedForward(int thread, int64_t layer) {
+  const auto& matrices = model_.matrices[layer];
+  const Linear gate{&matrices.gate, packed_ ? packed_->matrices[layer].gate : nullptr};
+  const Linear up{&matrices.up, packed_ ? packed_->matrices[layer].up : nullptr};
+  ThreadScratch& scratch = threads_[thread];
+  float* gateOut = scratch.panels.sized(2 * slabRows * panelRows);
+  float* upOut = gateOut + slabRows * panelRows;
+  const int64_t groups = gated_.stride / 32, rows = step_->tokenCount();
+  const Share share = shareOf(panelCountOf(matrices.gate), thread, step_->threadCount);
+  for (int64_t panel = share.begin; panel < share.end; panel++) {
+    for (int64_t start = 0; start < rows; start += slabRows) {
+      const int64_t count = std::min(slabRows, rows - start);
+      multiplyPanel(gate, normed_, panel, start, count, scratch, gateOut);
+      multiplyPanel(up, normed_, panel, start, count, scratch, upOut);
+      for (int64_t m = 0; m < count; m++) {
+        const int64_t row = start + m, column = row * gated_.stride + panel * 32;
+        floatOps().swiGlu(gateOut + m * 32, upOut + m * 32, 32, gated_.values + column);
+        if (!isInt8()) continue;
+        floatOps().quantise(gated_.values + column, 1, gated_.codes + column, gated_.scales + row * groups + panel,
+                            gated_.scaledSums + row * groups + panel);
+      }
+    }
+  }
+}
+
+// Final norm, LM head and sampling, of the rows that need them.
+void StepRunner::finish(int thread) {
+  const ModelShape& shape = model_.shape;
+  const auto rowCount = static_cast<int64_t>(headRows_.size());
+  if (rowCount == 0) return;
+  const Share share = shareOf(rowCount, thread, step_->threadCount);
+  for (int64_t i = share.begin; i < share.end; i++) {
+    floatOps().rmsNorm(hidden_ + headRows_[i] * padded(shape.hiddenSize), model_.finalNorm.data(), shape.hiddenSize,
+                       shape.rmsNormEpsilon, normed_.values + i * normed_.stride);
+    if (isInt8()) quantiseRow(normed_, i, shape.hiddenSize);
+  }
+  team_.barrier();
+
+  const int64_t stride = padded(shape.vocabularySize);
+  const Linear head{&model_.head, packed_ ? packed_->head : nullptr};
+  multiply(thread, &head, 1, normed_, rowCount,
+           [&](int, int64_t panel, int64_t rowStart, int64_t count, const float* out) {
+             for (int64_t m = 0; m < count; m++) {
+               std::copy(out + m * 32, out + m * 32 + 32, logits_ + (rowStart + m) * stride + panel * 32);
+             }
+           });
+  team_.barrier();
+
+  for (int64_t i = share.begin; i < share.end; i++) {
+    const int32_t sequence = headSequences_[i];
+    const float* logits = logits_ + i * stride;
+    if (step_->isLogitsWanted) {
+      std::copy(logits, logits + shape.vocabularySize, step_->logits.begin() + sequence * shape.vocabularySize);
+    }
+    if (step_->isSampled[sequence] == 0) continue;
+    const int64_t position = step_->contextLengths[sequence] + step_->chunkLength(sequence);
+    const int32_t token =
+        sampleToken(logits, shape.vocabularySize, step_->samplings[sequence], position, threads_[thread].sampling);
+    if (token < 0) isBroken_.store(true);
+    step_->sampledTokenIds[sequence] = token;
+  }
+}
+
+}  // namespace variator

@@ -1,0 +1,123 @@
+// One step of the model: embedding, layers, LM head, sampling, for every sequence of a batch. The road is in step.cc.
+// Owned by Engine; runs on its compute thread and thread team.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "float_ops.h"
+#include "int8_panels.h"
+#include "kv_cache.h"
+#include "model.h"
+#include "sampling.h"
+#include "thread_team.h"
+
+namespace variator {
+
+enum class LinearVariant { Reference, Int8Generic, Int8Avx512Vnni };
+
+// StepInput of native.ts, copied and checked (addon.cc), and StepOutput.
+struct Step {
+  LinearVariant linear;
+  int threadCount;
+  std::vector<int32_t> tokenIds;        // [T]
+  std::vector<int32_t> tokenStarts;     // [n + 1]
+  std::vector<int32_t> contextLengths;  // [n]
+  std::vector<int32_t> blockTables;     // [n, blockTableStride]
+  int64_t blockTableStride;
+  std::vector<uint8_t> isSampled;       // [n]
+  std::vector<Sampling> samplings;      // [n]
+  bool isLogitsWanted;
+
+  std::vector<int32_t> sampledTokenIds;  // [n], -1 where nothing was sampled
+  std::vector<float> logits;             // [n, vocabularySize] when wanted
+  double deviceMs = 0;
+  double foreignCpuShare = 0;
+
+  int64_t sequenceCount() const { return static_cast<int64_t>(contextLengths.size()); }
+  int64_t tokenCount() const { return static_cast<int64_t>(tokenIds.size()); }
+  int64_t chunkLength(int64_t sequence) const { return tokenStarts[sequence + 1] - tokenStarts[sequence]; }
+};
+
+// Memory that grows to the largest step seen; zero at first, so that padding columns stay zero.
+template <typename T>
+class Scratch {
+ public:
+  T* sized(int64_t count) {
+    if (static_cast<int64_t>(values_.size()) < count + slack) values_.assign(static_cast<size_t>(count + slack), T{});
+    const auto address = reinterpret_cast<uintptr_t>(values_.data());
+    return reinterpret_cast<T*>((address + 63) & ~uintptr_t{63});
+  }
+
+ private:
+  static constexpr int64_t slack = 64;
+  std::vector<T> values_;
+};
+
+struct ActivationScratch {
+  Activations sized(int64_t rows, int64_t columns);
+  Scratch<float> values, scales, scaledSums;
+  Scratch<int8_t> codes;
+};
+
+class StepRunner {
+ public:
+  StepRunner(const Model& model, ThreadTeam& team) : model_(model), team_(team) {}
+  // `packed` may be null for the reference variant. Throws NativeFault where logits are not finite.
+  void run(Step& step, const KvCache& kvCache, const PackedModel* packed);
+
+ private:
+  struct ThreadScratch {
+    Scratch<float> weightRow, panels, scores;
+    SamplingScratch sampling;
+  };
+  // Up to maxPairCount (row, head) pairs of one sequence and KV head.
+  struct AttentionUnit {
+    int32_t sequence, kvHead, firstPair, pairCount;
+  };
+  struct Linear {
+    const Tensor* tensor;
+    const uint8_t* panels;
+  };
+
+  void prepareScratch();
+  void listAttentionUnits();
+  void runThread(int thread);
+  void embed(int thread);
+  void normalise(int thread, const std::vector<float>& weight, const Activations& out);
+  void quantiseRow(const Activations& rows, int64_t row, int64_t columns) const;
+  void multiplyPanel(const Linear& linear, const Activations& rows, int64_t panel, int64_t rowStart, int64_t rowCount,
+                     ThreadScratch& scratch, float* out) const;
+  // Multiplies every row with its share of the matrices' panels; `take(matrix, panel, rowStart, rowCount, out)` gets each.
+  template <typename Take>
+  void multiply(int thread, const Linear* linears, int linearCount, const Activations& rows, int64_t rowCount,
+                const Take& take);
+  void rotateAndStore(int thread, int64_t layer);
+  void attend(int thread, int64_t layer);
+  void feedForward(int thread, int64_t layer);
+  void finish(int thread);
+  Linear linear(const Tensor& tensor, const uint8_t* panels) const { return {&tensor, panels}; }
+  bool isInt8() const { return step_->linear != LinearVariant::Reference; }
+
+  const Model& model_;
+  ThreadTeam& team_;
+  const KvCache* kvCache_ = nullptr;
+  const PackedModel* packed_ = nullptr;
+  Step* step_ = nullptr;
+  std::vector<int32_t> positions_, sequences_;  // [T]
+  std::vector<int32_t> headRows_;               // [sequence] row of its last token where logits are needed
+  std::vector<int32_t> headSequences_;
+  std::vector<AttentionUnit> attentionUnits_;
+  std::vector<std::atomic<int32_t>> nextAttentionUnits_;  // [layer]
+  std::vector<ThreadScratch> threads_;
+  int64_t scoreStride_ = 0;
+  std::atomic<bool> isBroken_{false};
+
+  Scratch<float> hiddenScratch_, cosinesScratch_, sinesScratch_, qScratch_, kScratch_, vScratch_, logitsScratch_;
+  ActivationScratch normedScratch_, attendedScratch_, gatedScratch_;
+  float *hidden_ = nullptr, *cosines_ = nullptr, *sines_ = nullptr;  // [T, hiddenSize], [T, headSize / 2]
+  float *q_ = nullptr, *k_ = nullptr, *v_ = nullptr;                 // [T, heads padded to 32]
+  float* logits_ = nullptr;                                          // [head rows, vocabulary padded to 32]
+  Activations normed_{}, attended_{}, gated_{};
+};
+
+}  // namespace variator

@@ -1,0 +1,58 @@
+// A weight matrix where it lies in a mapped file, and the mapping itself. Made by model.cc, read by the kernels.
+// Rows are read with memcpy: a tensor may begin at any byte.
+#pragma once
+#include <cstdint>
+#include <string>
+
+namespace variator {
+
+enum class Dtype { F32, F16, BF16, Q8_0, Q4_0, Q4_1 };
+
+// [rows, columns], row-major. Quantised rows are blocks of 32 weights.
+struct Tensor {
+  const uint8_t* data = nullptr;
+  Dtype dtype = Dtype::F32;
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t rowBytes = 0;
+  __attribute__((always_inline)) const uint8_t* row(int64_t index) const { return data + index * rowBytes; }
+};
+
+// Throws NativeFault for an unknown name.
+Dtype parseDtype(const std::string& name);
+// Bytes of one row; throws NativeFault where `columns` does not fill whole blocks.
+int64_t rowBytesOf(Dtype dtype, int64_t columns);
+
+// A file mapped read-only for as long as this lives.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  const uint8_t* data() const { return data_; }
+  int64_t size() const { return size_; }
+
+ private:
+  const uint8_t* data_ = nullptr;
+  int64_t size_ = 0;
+};
+
+// Anonymous memory, zero at first, in huge pages where the system grants them.
+class Arena {
+ public:
+  Arena(int64_t byteLength, const std::string& purpose);
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  uint8_t* data() const { return data_; }
+  int64_t size() const { return size_; }
+
+ private:
+  void* mapping_ = nullptr;
+  int64_t mappedLength_ = 0;
+  uint8_t* data_ = nullptr;
+  int64_t size_ = 0;
+};
+
+}  // namespace variator

@@ -1,0 +1,93 @@
+// See thread_team.h.
+#include "thread_team.h"
+
+#include <chrono>
+
+namespace variator {
+namespace {
+
+constexpr auto spinTime = std::chrono::microseconds(40);
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+void Gate::set(uint32_t value) {
+  value_.store(value, std::memory_order_seq_cst);
+  if (sleeperCount_.load(std::memory_order_seq_cst) == 0) return;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  changed_.notify_all();
+}
+
+void Gate::waitWhile(uint32_t value) {
+  for (int i = 0; i < 64; i++) {
+    if (this->value() != value) return;
+    relax();
+  }
+  const auto end = std::chrono::steady_clock::now() + spinTime;
+  while (std::chrono::steady_clock::now() < end) {
+    for (int i = 0; i < 16; i++) {
+      if (this->value() != value) return;
+      relax();
+    }
+  }
+  std::unique_lock<std::mutex> lock(mutex_);
+  sleeperCount_.fetch_add(1, std::memory_order_seq_cst);
+  changed_.wait(lock, [&] { return value_.load(std::memory_order_seq_cst) != value; });
+  sleeperCount_.fetch_sub(1, std::memory_order_seq_cst);
+}
+
+ThreadTeam::ThreadTeam(int threadCount) {
+  for (int index = 1; index < threadCount; index++) helpers_.emplace_back([this, index] { help(index); });
+}
+
+ThreadTeam::~ThreadTeam() {
+  isStopping_.store(true);
+  runs_.set(runs_.value() + 256);
+  for (auto& helper : helpers_) helper.join();
+}
+
+void ThreadTeam::run(int threadCount, const std::function<void(int)>& work) {
+  if (threadCount == 1) {
+    participantCount_.store(1, std::memory_order_relaxed);
+    work(0);
+    return;
+  }
+  participantCount_.store(threadCount, std::memory_order_relaxed);
+  work_ = &work;
+  runs_.set(((runs_.value() >> 8) + 1) << 8 | static_cast<uint32_t>(threadCount));
+  work(0);
+  barrier();
+}
+
+void ThreadTeam::barrier() {
+  const int participantCount = participantCount_.load(std::memory_order_relaxed);
+  if (participantCount == 1) return;
+  const uint32_t number = barriers_.value();
+  if (arrivedCount_.fetch_add(1, std::memory_order_acq_rel) + 1 == participantCount) {
+    arrivedCount_.store(0, std::memory_order_relaxed);
+    barriers_.set(number + 1);
+    return;
+  }
+  barriers_.waitWhile(number);
+}
+
+void ThreadTeam::help(int index) {
+  uint32_t seen = 0;
+  for (;;) {
+    runs_.waitWhile(seen);
+    seen = runs_.value();
+    if (isStopping_.load()) return;
+    if (index >= static_cast<int>(seen & 255u)) continue;
+    (*work_)(index);
+    barrier();
+  }
+}
+
+}  // namespace variator
