@@ -1,0 +1,183 @@
+/**
+ * What both endpoints do with a parsed body: admit, tokenise, submit, send, and let the permit go when the last sequence
+ * has ended. Called by the two routes of server.ts. Refuses with RequestErrors; a client who leaves cancels at once.
+ */
+import { randomUUID } from 'node:crypto';
+import type { RequestRow } from '@variator/clickhouse/request-row';
+import type { Objectives } from '@variator/scheduler/sequence';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { type Fleet, FleetError } from '../fleet/fleet.ts';
+import type { AcceptedRequest } from '../generation/accept-request.ts';
+import type { Generation } from '../generation/generation.ts';
+import { RequestError } from '../generation/request-error.ts';
+import type { Admission } from './admission.ts';
+import { AnswerRun, type Exchange, type RequestRecorder } from './answer-run.ts';
+import type { AnswerShape, ShapeOptions } from './answer-shapes.ts';
+import type { AnswerWishes } from './completion-settings.ts';
+import { unavailable } from './error-body.ts';
+import { streamAnswers, wholeAnswers } from './send-answers.ts';
+import { type SseLimits, SseStream } from './sse-stream.ts';
+
+export interface EndpointParts {
+  readonly generation: Generation;
+  readonly fleet: Fleet;
+  readonly recorder: RequestRecorder;
+  readonly admission: Admission;
+  readonly sseLimits: SseLimits;
+  readonly objectives: () => Objectives;
+  readonly tenant: string;
+  readonly now: () => number;
+  /** Why requests are refused now, for people; '' while they are taken. */
+  readonly unreadyReason: () => string;
+}
+
+export interface AskedAnswer {
+  readonly endpoint: RequestRow['endpoint'];
+  readonly idPrefix: string;
+  readonly model: string;
+  readonly wishes: AnswerWishes;
+  readonly session: string;
+  /** One for each answer. @throws RequestError when called */
+  readonly prompts: readonly (() => Promise<AcceptedRequest>)[];
+  readonly shape: (options: ShapeOptions) => AnswerShape;
+}
+
+const MAX_SESSION_CHARS = 128;
+
+/** @throws RequestError while nothing has been sent */
+export async function answer(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  asked: AskedAnswer,
+  parts: EndpointParts,
+): Promise<object | undefined> {
+  const arrivedAt = parts.now();
+  if (asked.model !== parts.generation.modelId) throw unknownModel(asked.model, parts.generation.modelId);
+  const reason = parts.unreadyReason();
+  if (reason !== '') throw unavailable(`The server cannot take requests now: ${reason}`);
+
+  const exchange: Exchange = { hasBegun: false, isClientGone: false };
+  let runs: readonly AnswerRun[] = [];
+  reply.raw.on('close', () => {
+    if (reply.raw.writableFinished) return;
+    exchange.isClientGone = true;
+    for (const run of runs) run.cancel();
+  });
+
+  const permit = parts.admission.enter(asked.prompts.length);
+  try {
+    const accepted = await Promise.all(asked.prompts.map((accept) => accept()));
+    permit.takePromptTokens(accepted.reduce((sum, each) => sum + each.promptTokenIds.length, 0));
+    if (exchange.isClientGone) {
+      reply.hijack();
+      return undefined;
+    }
+    const id = `${asked.idPrefix}-${randomUUID().replaceAll('-', '')}`;
+    runs = await submitAll(
+      accepted,
+      asked,
+      { id, arrivedAt, exchange, header: sessionHeader(request) },
+      parts,
+    );
+    const shape = asked.shape({
+      id,
+      createdAt: arrivedAt,
+      modelId: parts.generation.modelId,
+      isUsageWanted: asked.wishes.isStreamed && asked.wishes.isUsageWanted,
+      areTokenIdsWanted: asked.wishes.areTokenIdsWanted,
+      promptTokenIds: accepted.map((each) => each.promptTokenIds),
+    });
+    if (!asked.wishes.isStreamed) {
+      const whole = await wholeAnswers(runs, shape);
+      reply.header('openai-processing-ms', Math.round(parts.now() - arrivedAt));
+      return whole;
+    }
+    const failure = await streamAnswers(runs, shape, exchange, asked.wishes, () => {
+      reply.hijack();
+      return new SseStream(reply.raw, parts.sseLimits, { 'x-request-id': request.id });
+    });
+    if (failure !== null) throw failure;
+    if (!reply.sent) reply.hijack();
+    return undefined;
+  } catch (error) {
+    // A head has gone out, so that no status can say it: the broken connection does.
+    if (exchange.hasBegun) reply.raw.destroy();
+    throw error;
+  } finally {
+    permit.release();
+  }
+}
+
+/** All or none: where one cannot be submitted, those before it are ended with their rows. @throws RequestError */
+async function submitAll(
+  accepted: readonly AcceptedRequest[],
+  asked: AskedAnswer,
+  own: { id: string; arrivedAt: number; exchange: Exchange; header: string },
+  parts: EndpointParts,
+): Promise<readonly AnswerRun[]> {
+  const { fleet, generation, recorder, tenant, now } = parts;
+  const objectives = parts.objectives();
+  const session = (own.header === '' ? asked.session : own.header).slice(0, MAX_SESSION_CHARS);
+  const runs: AnswerRun[] = [];
+  try {
+    accepted.forEach((each, index) => {
+      const requestId = accepted.length === 1 ? own.id : `${own.id}-${index}`;
+      const stream = fleet.submit(
+        {
+          sequenceId: requestId,
+          promptTokenIds: each.promptTokenIds,
+          generatedTokenIds: [],
+          sampling: each.sampling,
+          maxTokens: each.maxTokens,
+          stopTokenIds: each.stopTokenIds,
+          tenant,
+          program: session,
+          serviceTier: 'default',
+          objectives,
+          cacheSalt: tenant,
+        },
+        now(),
+      );
+      runs.push(
+        new AnswerRun({
+          stream,
+          answer: generation.answerText(each),
+          exchange: own.exchange,
+          recorder,
+          now,
+          facts: {
+            arrivedAt: own.arrivedAt,
+            requestId,
+            endpoint: asked.endpoint,
+            modelId: generation.modelId,
+            tenant,
+            session,
+            isStreamed: asked.wishes.isStreamed,
+            promptTokenCount: each.promptTokenIds.length,
+            objectives,
+          },
+        }),
+      );
+    });
+  } catch (error) {
+    await Promise.all(runs.map((run) => run.abandon()));
+    if (error instanceof FleetError)
+      throw unavailable('No worker can take the request now; please try again.');
+    throw error;
+  }
+  return runs;
+}
+
+function sessionHeader(request: FastifyRequest): string {
+  const header = request.headers['x-session-id'];
+  return typeof header === 'string' ? header : '';
+}
+
+const unknownModel = (asked: string, served: string): RequestError =>
+  new RequestError({
+    status: 404,
+    type: 'invalid_request_error',
+    code: 'model_not_found',
+    param: 'model',
+    message: `The model "${asked.slice(0, 128)}" does not exist here; this server serves "${served}".`,
+  });

@@ -1,0 +1,88 @@
+/** The body of POST /v1/chat/completions: parsed once, here, into what generation takes and what the answer needs. */
+import { z } from 'zod';
+import type { AskedChat } from '../generation/accept-request.ts';
+import type { ChatMessage } from '../generation/chat-template.ts';
+import { invalidRequest } from '../generation/request-error.ts';
+import { type AnswerWishes, askedSettings, sessionOf, wishesOf } from './completion-settings.ts';
+import { parseParameters, partial, settings, text, unsupported } from './parameters.ts';
+
+const { model, ...optionalSettings } = settings;
+
+const contentPart = z.looseObject({ type: z.string(), text: text.optional() });
+
+/** OpenAI's own answers may come back as messages, so what they hold at rest is accepted: null, or an empty list. */
+const message = z.strictObject({
+  role: z.enum(['system', 'developer', 'user', 'assistant', 'tool', 'function']),
+  content: z.union([text, z.array(contentPart).min(1)], {
+    error: 'expected a string (without NUL) or a list of {"type":"text","text":"..."} parts',
+  }),
+  name: text.max(64).nullish(),
+  refusal: z.null().optional(),
+  audio: z.null().optional(),
+  function_call: z.null().optional(),
+  tool_calls: z.union([z.null(), z.tuple([])]).optional(),
+  annotations: z.union([z.null(), z.tuple([])]).optional(),
+});
+
+const shape = {
+  model,
+  messages: z.array(message).min(1),
+  ...partial(optionalSettings),
+  max_completion_tokens: settings.max_tokens.optional(),
+};
+
+export interface ChatCompletionBody {
+  readonly model: string;
+  readonly asked: AskedChat;
+  readonly wishes: AnswerWishes;
+  readonly session: string;
+}
+
+/** @throws RequestError */
+export function readChatCompletionBody(body: unknown): ChatCompletionBody {
+  const parsed = parseParameters(shape, body);
+  if (parsed.max_tokens !== undefined && parsed.max_completion_tokens !== undefined) {
+    if (parsed.max_tokens !== parsed.max_completion_tokens) {
+      throw invalidRequest(
+        'invalid_value',
+        'max_tokens',
+        'Send max_completion_tokens or max_tokens, not two that differ.',
+      );
+    }
+  }
+  return {
+    model: parsed.model,
+    asked: {
+      ...askedSettings(parsed, parsed.max_completion_tokens ?? parsed.max_tokens ?? null),
+      messages: parsed.messages.map(chatMessage),
+    },
+    wishes: wishesOf(parsed),
+    session: sessionOf(parsed),
+  };
+}
+
+function chatMessage(parsed: z.infer<typeof message>, index: number): ChatMessage {
+  const { role, content, name } = parsed;
+  if (role === 'tool' || role === 'function') {
+    throw unsupported(`messages[${index}].role`, `Messages of role "${role}" are not supported yet.`);
+  }
+  return {
+    role: role === 'developer' ? 'system' : role,
+    content:
+      typeof content === 'string' ? content : content.map((part, at) => partText(part, index, at)).join('\n'),
+    ...(name === null || name === undefined ? {} : { name }),
+  };
+}
+
+function partText(part: z.infer<typeof contentPart>, messageIndex: number, index: number): string {
+  const param = `messages[${messageIndex}].content[${index}]`;
+  if (part.type !== 'text') {
+    throw unsupported(
+      `${param}.type`,
+      `Content of type "${part.type.slice(0, 32)}" is not supported; send text.`,
+    );
+  }
+  if (part.text === undefined)
+    throw invalidRequest('invalid_type', `${param}.text`, `"${param}.text" is required.`);
+  return part.text;
+}

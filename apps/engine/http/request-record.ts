@@ -1,0 +1,121 @@
+/** The row of one request, made when its sequence has ended. Pure; called by answer-run.ts alone. */
+import type { RequestRow } from '@variator/clickhouse/request-row';
+import type { Account, EndReason, Objectives } from '@variator/scheduler/sequence';
+import type { SequenceEvent } from '../fleet/fleet.ts';
+
+/** What is known when the sequence is submitted. */
+export interface RequestFacts {
+  readonly arrivedAt: number;
+  readonly requestId: string;
+  readonly endpoint: RequestRow['endpoint'];
+  readonly modelId: string;
+  readonly tenant: string;
+  readonly session: string;
+  readonly isStreamed: boolean;
+  readonly promptTokenCount: number;
+  readonly objectives: Objectives;
+}
+
+export interface RowEnd {
+  readonly at: number;
+  readonly reason: EndReason;
+  readonly status: number;
+  readonly errorCode: string;
+  readonly workerId: string;
+  readonly pathId: string;
+  readonly isAccountFinal: boolean;
+  readonly account: Account;
+  readonly cachedTokenCount: number;
+  readonly completionTokenCount: number;
+  readonly preemptionCount: number;
+  readonly queueMs: number;
+  readonly isMixedNumerics: boolean;
+}
+
+const emptyAccount: Account = {
+  prefillDeviceMs: 0,
+  decodeDeviceMs: 0,
+  speculationWasteDeviceMs: 0,
+  recomputeDeviceMs: 0,
+  fitId: '',
+  fitCount: 0,
+};
+
+/** What the fleet said at the end; where it said nothing, an error with an account that is not final. */
+export function endOfRow(
+  event: Extract<SequenceEvent, { kind: 'ended' }> | null,
+  now: number,
+  facts: RequestFacts,
+  seenTokenCount: number,
+): Omit<RowEnd, 'status' | 'errorCode'> {
+  if (event === null) {
+    return {
+      at: now,
+      reason: 'error',
+      workerId: '',
+      pathId: '',
+      isAccountFinal: false,
+      account: emptyAccount,
+      cachedTokenCount: 0,
+      completionTokenCount: seenTokenCount,
+      preemptionCount: 0,
+      queueMs: Math.max(0, now - facts.arrivedAt),
+      isMixedNumerics: false,
+    };
+  }
+  const { ended, at, workerId, pathId, isAccountFinal } = event;
+  return {
+    at,
+    reason: ended.reason,
+    workerId,
+    pathId,
+    isAccountFinal,
+    account: ended.account,
+    cachedTokenCount: ended.cachedTokenCount,
+    completionTokenCount: ended.completionTokenCount,
+    preemptionCount: ended.preemptionCount,
+    queueMs: ended.queueMs,
+    isMixedNumerics: ended.isMixedNumerics,
+  };
+}
+
+export function requestRow(
+  facts: RequestFacts,
+  timing: { ttftMs: number; tpotMs: number; itlP95Ms: number; itlMaxMs: number },
+  end: RowEnd,
+): RequestRow {
+  const { objectives } = facts;
+  return {
+    arrivedAt: facts.arrivedAt,
+    requestId: facts.requestId,
+    endpoint: facts.endpoint,
+    modelId: facts.modelId,
+    tenant: facts.tenant,
+    session: facts.session,
+    program: facts.session,
+    serviceTier: 'default',
+    isStreamed: facts.isStreamed,
+    status: end.status,
+    finishReason: end.reason,
+    errorCode: end.errorCode,
+    workerId: end.workerId,
+    pathId: end.pathId,
+    isMixedNumerics: end.isMixedNumerics,
+    promptTokenCount: facts.promptTokenCount,
+    cachedTokenCount: end.cachedTokenCount,
+    completionTokenCount: end.completionTokenCount,
+    queueMs: end.queueMs,
+    ...timing,
+    e2eMs: Math.max(0, end.at - facts.arrivedAt),
+    preemptionCount: end.preemptionCount,
+    ...end.account,
+    isAccountFinal: end.isAccountFinal,
+    ttftObjectiveMs: objectives.ttftMs,
+    itlObjectiveMs: objectives.itlMs,
+    isWithinObjectives:
+      end.reason !== 'error' &&
+      end.completionTokenCount > 0 &&
+      timing.ttftMs <= objectives.ttftMs &&
+      timing.itlP95Ms <= objectives.itlMs,
+  };
+}
