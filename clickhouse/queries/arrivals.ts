@@ -11,7 +11,7 @@ SELECT
   requestId, ${epochMs('arrivedAt')} AS arrivedAtMs, session, program, tenant, serviceTier, finishReason, pathId,
   promptTokenCount, cachedTokenCount, completionTokenCount, queueMs, ttftMs, tpotMs, itlP95Ms, e2eMs,
   prefillDeviceMs + decodeDeviceMs + speculationWasteDeviceMs + recomputeDeviceMs AS deviceMs,
-  ttftObjectiveMs, itlObjectiveMs, isWithinObjectives
+  ttftObjectiveMs, itlObjectiveMs, isWithinObjectives, isStreamed
 FROM requests
 WHERE ${inSpan('arrivedAt')}
 ORDER BY arrivedAt DESC
@@ -39,6 +39,7 @@ const row = z.object({
   ttftObjectiveMs: z.number(),
   itlObjectiveMs: z.number(),
   isWithinObjectives: z.boolean(),
+  isStreamed: z.boolean(),
 });
 
 export interface Arrival
