@@ -23,6 +23,8 @@ function traffic(count: number, gapMs: number, prompt: number, answer: number, s
     completionTokenCount: Math.max(1, Math.round(answer * (0.7 + 0.6 * random.uniform()))),
     session: `session-${i}`,
     objectives: relaxed,
+    isStreamed: true,
+    e2eMs: 1500,
   })).sort((a, b) => a.at - b.at);
 }
 
@@ -89,6 +91,17 @@ test('a budget that saves device time but breaks the ITL objective is not propos
   const { draft } = ask({ tokenBudget: 16, maxRunningCount: 8 }, strict);
   const itl = draft?.metrics.find(({ metric }) => metric === 'itlP95Ms');
   expect(itl?.predicted.value ?? 0).toBeLessThanOrEqual(30);
+});
+
+test("gaps of answers that are not streamed are nobody's: they bind no objective", () => {
+  const offline = traffic(60, 300, 600, 8).map((arrival) => ({
+    ...arrival,
+    isStreamed: false,
+    objectives: { ttftMs: 2000, itlMs: 1 },
+  }));
+  expect(ask({ tokenBudget: 16, maxRunningCount: 8 }, offline).draft?.to.tokenBudget).toBeGreaterThanOrEqual(
+    128,
+  );
 });
 
 test('where the live path misses the ITL objective, a path that meets it is proposed for that, though it costs more', () => {

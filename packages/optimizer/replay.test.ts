@@ -1,6 +1,7 @@
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { expect, test } from 'vitest';
+import { closedLoopLinks } from './closed-loop.ts';
 import { type Arrival, type Replay, replay } from './replay.ts';
 import { seededRandom } from './seeded-random.ts';
 import { testEnvelope, testFit, testPath } from './test-world.ts';
@@ -15,6 +16,8 @@ function arrival(at: number, change: Partial<Arrival> = {}): Arrival {
     completionTokenCount: 20,
     session: `session-${at}`,
     objectives,
+    isStreamed: true,
+    e2eMs: 90_000,
     ...change,
   };
 }
@@ -82,7 +85,7 @@ test('a larger running batch costs less device time per request under load, one 
 
 test('a smaller budget shortens the gaps that long prompts tear into chats', () => {
   const arrivals = Array.from({ length: 60 }, (_, i) =>
-    arrival(1000 + 150 * i, i % 4 === 1 ? { promptTokenCount: 700, completionTokenCount: 4 } : {}),
+    arrival(1000 + 60 * i, i % 4 === 1 ? { promptTokenCount: 700, completionTokenCount: 4 } : {}),
   );
   const wide = run(arrivals, { tokenBudget: 512 });
   const narrow = run(arrivals, { tokenBudget: 32 });
@@ -106,6 +109,33 @@ test('what does not finish in time is counted, not lost', () => {
   const { unfinishedCount, requests } = run(arrivals, { maxRunningCount: 1 }, { drainMs: 1000 });
   expect(requests).toHaveLength(50);
   expect(unfinishedCount).toBeGreaterThan(40);
+});
+
+test('clients that keep four requests under way keep doing so: a faster path meets the next one sooner', () => {
+  // Recorded under a slow path: four at once, each answered after 2 s, the next 5 ms later.
+  const flood = Array.from({ length: 40 }, (_, i) =>
+    arrival(1000 + 2005 * Math.floor(i / 4) + (i % 4), {
+      e2eMs: 2000,
+      completionTokenCount: 8,
+      isStreamed: false,
+    }),
+  );
+  const { outcome, steps, unfinishedCount, itlP95OfObjective } = run(flood);
+  expect(unfinishedCount).toBe(0);
+  // As fast as the device goes, not in 20 s as recorded, and four at a time.
+  expect(outcome.tokensPerSecond).toBeGreaterThan(150);
+  expect(Math.max(...steps.map((step) => step.decodeSequenceCount))).toBeGreaterThanOrEqual(3);
+  expect(itlP95OfObjective).toBe(0);
+});
+
+test('independent arrivals are not taken for waiting clients', () => {
+  const random = seededRandom(8);
+  let at = 0;
+  const chats = Array.from({ length: 100 }, () => {
+    at += -300 * Math.log(1 - random.uniform());
+    return arrival(at, { e2eMs: 400 + 400 * random.uniform() });
+  });
+  expect(closedLoopLinks(chats).every((link) => link === null)).toBe(true);
 });
 
 test('a seed repeats a noisy replay, another seed differs, and no noise follows the fit exactly', () => {

@@ -1,12 +1,13 @@
 /**
  * Steps the real scheduler over recorded arrivals on a virtual clock, with a fitted step-time model in the device's place:
- * what a window would have looked like under another execution path. The seed of the twin. Called by propose.ts. Arrivals
- * are open loop: a client that waits for its answer before it asks again is replayed at the times that were recorded.
+ * what a window would have looked like under another execution path. The seed of the twin. Called by propose.ts. A client
+ * that waited for an answer before it asked again does so here, too (closed-loop.ts); all others come when they came.
  */
 import { type Envelope, type ExecutionPath, numericsId } from '@variator/kernels/execution-path';
 import { Scheduler } from '@variator/scheduler/scheduler';
 import type { Objectives } from '@variator/scheduler/sequence';
 import { predictMs, type StepFeatures, type StepTimeFit } from '@variator/scheduler/step-time';
+import { ArrivalQueue } from './arrival-queue.ts';
 import type { Outcome } from './proposal.ts';
 import { quantile, weightedQuantile } from './quantile.ts';
 import { seededRandom } from './seeded-random.ts';
@@ -22,6 +23,10 @@ export interface Arrival {
   /** Requests of one session share prompt starts. */
   readonly session: string;
   readonly objectives: Objectives;
+  /** Gaps are nobody's where the answer came whole. */
+  readonly isStreamed: boolean;
+  /** From arrival to its end, as recorded. */
+  readonly e2eMs: number;
 }
 
 export interface ReplayQuestion {
@@ -58,7 +63,7 @@ export interface Replay {
   /** Features of every step, for prices and for people. */
   readonly steps: readonly StepFeatures[];
   readonly unfinishedCount: number;
-  /** p95 of each gap over its own request's objective; the objective is met at 1 or below. */
+  /** p95 of each streamed gap over its own request's objective; the objective is met at 1 or below. */
   readonly itlP95OfObjective: number;
 }
 
@@ -70,6 +75,8 @@ const MOST_STEPS = 200_000;
 interface OpenRequest {
   readonly arrival: Arrival;
   readonly gapsMs: number[];
+  /** On the virtual clock; null before. */
+  arrivedAt: number | null;
   firstTokenAt: number | null;
   lastTokenAt: number;
   cachedTokenCount: number;
@@ -98,6 +105,7 @@ export function replay(question: ReplayQuestion): Replay {
     (arrival): OpenRequest => ({
       arrival,
       gapsMs: [],
+      arrivedAt: null,
       firstTokenAt: null,
       lastTokenAt: 0,
       cachedTokenCount: 0,
@@ -114,23 +122,26 @@ export function replay(question: ReplayQuestion): Replay {
   const steps: StepFeatures[] = [];
   let deviceMs = 0;
   let finishedAt = startedAt;
-  let next = 0;
   let now = startedAt;
+  const queue = new ArrivalQueue(arrivals);
 
   while (now <= deadline && steps.length < MOST_STEPS) {
-    for (; next < arrivals.length && (arrivals[next]?.at ?? 0) <= now; next += 1) {
-      const arrival = arrivals[next];
-      if (arrival === undefined) break;
-      const refused = scheduler.submit(specOf(arrival, next, prompts[next] ?? []), arrival.at);
-      const request = requests[next];
+    for (let due = queue.take(now); due !== null; due = queue.take(now)) {
+      const request = requests[due.index];
+      if (request === undefined) continue;
+      request.arrivedAt = due.at;
+      const spec = specOf(request.arrival, due.index, prompts[due.index] ?? []);
       // A prompt that this envelope refuses was refused when it was recorded, too: it is done.
-      if (refused !== null && request !== undefined) request.isFinished = true;
+      if (scheduler.submit(spec, due.at) !== null) {
+        request.isFinished = true;
+        queue.ended(due.index, due.at);
+      }
     }
     const batch = scheduler.schedule(now);
     if (batch === null) {
-      const nextArrival = arrivals[next];
-      if (nextArrival === undefined) break;
-      now = nextArrival.at;
+      const nextAt = queue.nextAt();
+      if (nextAt === null) break;
+      now = Math.max(now, nextAt);
       continue;
     }
     const stepMs = predictMs(fit, batch.features) * (noise > 0 ? Math.exp(noise * random.normal()) : 1);
@@ -146,6 +157,7 @@ export function replay(question: ReplayQuestion): Replay {
       request.isFinished = true;
       request.cachedTokenCount = ended.cachedTokenCount;
       request.preemptionCount = ended.preemptionCount;
+      queue.ended(Number(ended.sequenceId), now);
       finishedAt = now;
     }
     now += betweenMs;
@@ -153,8 +165,9 @@ export function replay(question: ReplayQuestion): Replay {
 
   const replayed = requests.map((request): ReplayedRequest => {
     // What never got a token has waited until now, at least.
-    const firstTokenAt = request.firstTokenAt ?? Math.max(now, request.arrival.at);
-    return { ...request, ttftMs: firstTokenAt - request.arrival.at };
+    const arrivedAt = request.arrivedAt ?? request.arrival.at;
+    const firstTokenAt = request.firstTokenAt ?? Math.max(now, arrivedAt);
+    return { ...request, ttftMs: firstTokenAt - arrivedAt };
   });
   return {
     outcome: outcomeOf(replayed, deviceMs, finishedAt - startedAt, question.deviceUsdPerHour),
@@ -194,7 +207,8 @@ function warmCache(
   now: number,
 ): void {
   warmingPrompts(arrivals, envelope.kvBlockCount * envelope.kvBlockSize).forEach((prompt, index) => {
-    const arrival = { at: now, objectives: { ttftMs: 0, itlMs: 0 }, session: '' };
+    const objectives = { ttftMs: 0, itlMs: 0 };
+    const arrival = { at: now, objectives, session: '', isStreamed: false, e2eMs: 0 };
     const counts = { promptTokenCount: prompt.length, cachedTokenCount: 0, completionTokenCount: 1 };
     scheduler.submit(
       { ...specOf({ ...arrival, ...counts }, index, prompt), sequenceId: `warm-${index}` },
@@ -238,8 +252,10 @@ function outcomeOf(
 }
 
 function itlOfObjective(requests: readonly ReplayedRequest[]): number {
-  const points = requests.flatMap(({ arrival, gapsMs }) =>
-    gapsMs.map((gapMs) => ({ value: gapMs / Math.max(0.001, arrival.objectives.itlMs), weight: 1 })),
-  );
+  const points = requests
+    .filter(({ arrival }) => arrival.isStreamed)
+    .flatMap(({ arrival, gapsMs }) =>
+      gapsMs.map((gapMs) => ({ value: gapMs / Math.max(0.001, arrival.objectives.itlMs), weight: 1 })),
+    );
   return weightedQuantile(points, 0.95) || 0;
 }
