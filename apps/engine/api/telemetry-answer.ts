@@ -3,6 +3,8 @@
  * telemetry. Retries nothing: the page asks again.
  */
 
+import { QueryError } from '@variator/clickhouse/client';
+
 export const TELEMETRY_LIMIT_MS = 3000;
 
 /** The world's: ClickHouse is absent, silent or failed. */
@@ -31,7 +33,12 @@ export async function answerOf<Client, Answer>(
     return await Promise.race([answer, silence]);
   } catch (error) {
     if (error instanceof TelemetryFault) throw error;
-    throw new TelemetryFault('ClickHouse does not answer; what it stored is not lost.', { cause: error });
+    // A code means that it answered, but not with rows, e.g. before its tables were made.
+    const isRefusal = error instanceof QueryError && error.code !== '';
+    const sentence = isRefusal
+      ? `ClickHouse could not answer this query (code ${error.code}).`
+      : 'ClickHouse does not answer; what it stored is not lost.';
+    throw new TelemetryFault(sentence, { cause: error });
   } finally {
     clearTimeout(timer);
   }

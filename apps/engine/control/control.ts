@@ -67,6 +67,8 @@ export interface ControlOptions {
   readonly now: () => number;
   /** The policy's price until a person sets another. */
   readonly deviceUsdPerHour?: number;
+  /** Draws the order of a canary's blocks; tests fix it. */
+  readonly drawSeed?: () => number;
 }
 
 /** Alternatives a person can weigh; the optimizer's older ones make room. */
@@ -76,7 +78,7 @@ const OPTIMIZER_CLIENT = 'optimizer';
 
 /** Opens the database, migrates it and finishes what a restart interrupted. @throws ControlError naming the file */
 export async function openControl(options: ControlOptions): Promise<Control> {
-  const { fleet, encode, log, now } = options;
+  const { fleet, encode, log, now, drawSeed = () => randomInt(2 ** 31) } = options;
   const store = await openControlStore(options.file, now());
   const defaults = defaultPolicy(options.deviceUsdPerHour);
   let changes = await store.policyChanges();
@@ -218,7 +220,7 @@ export async function openControl(options: ControlOptions): Promise<Control> {
       judgingPlan: judgingPlanOf(proposal, policy),
       blockDurationMs: policy.canary.blockDurationMs,
       leastStepsPerBlock: policy.canary.leastStepsPerBlock,
-      seed: randomInt(2 ** 31),
+      seed: drawSeed(),
       predicted: proposal.metrics,
       incumbentRolloutId: runs.livePath(workerId)?.rolloutId ?? '',
     };

@@ -106,8 +106,8 @@ export function rolloutRuns(options: RolloutRunsOptions): RolloutRuns {
   }
 
   async function promote(livePath: LivePath, audit: AuditEntry): Promise<void> {
-    livePaths.set(livePath.workerId, livePath);
     await store.saveLivePath(livePath, audit);
+    livePaths.set(livePath.workerId, livePath);
     await options.onPromoted(livePath.workerId, livePath.path);
   }
 

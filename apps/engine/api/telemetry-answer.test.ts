@@ -1,0 +1,123 @@
+import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { createTRPCClient, httpBatchLink } from '@trpc/client';
+import { createTelemetryClient, type TelemetryClient } from '@variator/clickhouse/client';
+import { insertRows } from '@variator/clickhouse/insert';
+import { migrate } from '@variator/clickhouse/migrate';
+import { requestRow, startTestServer, stepRow, type TestServer } from '@variator/clickhouse/rows.fixture';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { openControl } from '../control/control.ts';
+import { scriptedFleet } from '../control/fixtures/scripted-fleet.ts';
+import { createAdminServer } from './admin-server.ts';
+import type { AppRouter } from './router.ts';
+import { answerOf } from './telemetry-answer.ts';
+
+let clickhouse: TestServer;
+let telemetry: TelemetryClient;
+beforeAll(async () => {
+  clickhouse = await startTestServer();
+  telemetry = createTelemetryClient(clickhouse.server.url);
+});
+afterAll(async () => {
+  await telemetry.close();
+  await clickhouse.remove();
+});
+
+async function withApi(
+  client: TelemetryClient,
+  ask: (api: ReturnType<typeof createTRPCClient<AppRouter>>) => Promise<void>,
+): Promise<void> {
+  const fleet = scriptedFleet();
+  const options = { fleet, encode: async () => [1], log: () => undefined, now: () => 1_800_000_060_000 };
+  const control = await openControl({ ...options, file: ':memory:' });
+  const server = createAdminServer({
+    ...options,
+    control,
+    telemetry: client,
+    recorder: { droppedRowCount: () => 0, fault: () => '' },
+    modelId: 'stories-5m',
+    host: '127.0.0.1',
+    port: 0,
+    adminKey: null,
+  });
+  const { url } = await server.listen();
+  try {
+    await ask(createTRPCClient<AppRouter>({ links: [httpBatchLink({ url: `${url}/trpc` })] }));
+  } finally {
+    await server.close();
+    await control.close();
+  }
+}
+
+test('what ClickHouse holds comes through every procedure that reads it', async () => {
+  await withApi(telemetry, async (api) => {
+    const early = await api.overview.summary.query({ windowMs: 60_000 });
+    expect(early.telemetryFault).toMatch(/^ClickHouse could not answer this query/);
+    expect(early).toMatchObject({ isReady: true, ttftP95Ms: null });
+  });
+  await migrate(telemetry);
+  const at = 1_800_000_000_000;
+  await insertRows(
+    telemetry,
+    'steps',
+    [stepRow({ startedAt: at + 1000, deviceMs: 40, decodeDeviceMs: 40, emittedTokenCount: 120 })],
+    'steps-1',
+  );
+  await insertRows(
+    telemetry,
+    'requests',
+    [requestRow({ arrivedAt: at + 900, ttftMs: 250, e2eMs: 900, isWithinObjectives: true })],
+    'requests-1',
+  );
+  await withApi(telemetry, async (api) => {
+    const summary = await api.overview.summary.query({ windowMs: 60_000 });
+    expect(summary).toMatchObject({
+      telemetryFault: '',
+      requestCount: 1,
+      outputTokensPerSecond: 2,
+      ttftP95Ms: 250,
+      sloAttainment: 1,
+      lastStepAt: at + 1000,
+    });
+    const span = { fromMs: at, toMs: at + 60_000 };
+    const series = await api.overview.series.query({ ...span, bucketMs: 10_000 });
+    expect(series).toMatchObject({
+      bucketMs: 10_000,
+      regimes: [],
+      rollouts: [],
+      paths: [{ pathId: 'pathA' }],
+      objectives: { ttftMs: 2000, itlMs: 100 },
+    });
+    expect(series.points).toHaveLength(6);
+    expect(series.points[0]).toMatchObject({ requestCount: 1, ttftP50Ms: 250 });
+    expect(await api.costs.summary.query(span)).toMatchObject({
+      deviceUsdPerHour: 0.08,
+      deviceMs: 40,
+      requestCount: 1,
+      deviceMsPerRequest: 40,
+    });
+    expect(await api.regimes.list.query(span)).toEqual([]);
+  });
+});
+
+test('a ClickHouse that takes the connection and says nothing does not hold the page', async () => {
+  const sockets: Socket[] = [];
+  const silent = createServer((socket) => sockets.push(socket));
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  const client = createTelemetryClient(`http://u:p@127.0.0.1:${(silent.address() as AddressInfo).port}`);
+  await withApi(client, async (api) => {
+    expect(await api.overview.summary.query({ windowMs: 60_000 })).toMatchObject({
+      isReady: true,
+      runningCount: 5,
+      outputTokensPerSecond: null,
+      telemetryFault: 'ClickHouse did not answer within 3 seconds.',
+    });
+    await expect(api.regimes.list.query({ fromMs: 0, toMs: 5 })).rejects.toThrow('did not answer within 3 s');
+  });
+  await client.close();
+  for (const socket of sockets) socket.destroy();
+  await new Promise((resolve) => silent.close(resolve));
+});
+
+test('no store at all is said in a sentence', async () => {
+  await expect(answerOf(null, async () => 1)).rejects.toThrow('There is no ClickHouse');
+});
