@@ -1,6 +1,6 @@
 /**
- * A device on paper, for this package's tests alone: its KV cells chain (token, everything before it) through the block
- * table, and a token is a pure function of (seed, position, chain). A wrong block table, an overwritten block or a block
+ * A device on paper, for this package's tests alone: its KV cells chain (token, numerics, everything before) through the
+ * block table, and a token is a pure function of (seed, position, chain). A wrong block table, an overwritten block or a block
  * reused across numerics changes the tokens that come out, exactly as on a real device.
  */
 import type { Batch } from './batch.ts';
@@ -8,6 +8,7 @@ import type { SequenceSpec } from './sequence.ts';
 
 interface Cell {
   readonly tokenId: number;
+  readonly numerics: number;
   readonly chain: number;
 }
 
@@ -19,6 +20,9 @@ const mix = (a: number, b: number): number => {
   return (hash ^ (hash >>> 13)) >>> 0;
 };
 
+const extend = (chain: number, tokenId: number, numerics: number): number =>
+  mix(mix(chain, numerics), tokenId);
+
 const textHash = (text: string): number =>
   [...text].reduce((hash, character) => mix(hash, character.codePointAt(0) ?? 0), 1);
 
@@ -28,13 +32,13 @@ const sample = (seed: number, position: number, chain: number): number =>
 /** What the device answers to a sequence that has it to itself, for ever: the judge of every batch. */
 export function tokensAlone(spec: SequenceSpec, numericsId: string, count: number): number[] {
   const numerics = textHash(numericsId);
-  let chain = numerics;
-  for (const tokenId of spec.promptTokenIds) chain = mix(chain, tokenId);
+  let chain = 0;
+  for (const tokenId of spec.promptTokenIds) chain = extend(chain, tokenId, numerics);
   const tokenIds: number[] = [];
   for (let index = 0; index < count; index += 1) {
     const tokenId = sample(spec.sampling.seed, spec.promptTokenIds.length + index, chain);
     tokenIds.push(tokenId);
-    chain = mix(chain, tokenId);
+    chain = extend(chain, tokenId, numerics);
   }
   return tokenIds;
 }
@@ -61,20 +65,19 @@ export class PaperDevice {
       const slotOf = (position: number): number =>
         (blockTable[Math.floor(position / this.#blockSize)] ?? -1) * this.#blockSize +
         (position % this.#blockSize);
-      let chain = numerics;
+      let chain = 0;
       for (let position = 0; position < contextLength; position += 1) {
         const cell = this.#cells.get(slotOf(position));
         if (cell === undefined) throw new Error('A context token was never computed.');
-        const isStart = position === 0;
-        if (!isStart && cell.chain !== mix(chain, cell.tokenId)) throw new Error('A context is torn.');
-        chain = cell.chain;
+        chain = extend(chain, cell.tokenId, cell.numerics);
+        if (cell.chain !== chain) throw new Error('A context is torn.');
       }
       for (const [offset, tokenId] of tokenIds.entries()) {
         const slot = slotOf(contextLength + offset);
         if (written.has(slot)) throw new Error('Two entries write one KV slot.');
         written.add(slot);
-        chain = mix(chain, tokenId);
-        this.#cells.set(slot, { tokenId, chain });
+        chain = extend(chain, tokenId, numerics);
+        this.#cells.set(slot, { tokenId, numerics, chain });
       }
       return entry.isSampled ? sample(entry.sampling.seed, length, chain) : -1;
     });

@@ -47,8 +47,9 @@ function walk(seed: number, operationCount: number): string {
   const pick = <T>(choices: readonly [T, ...T[]]): T => choices[below(choices.length)] ?? choices[0];
 
   const blockSize = 1 + below(5);
-  const blockCount = 8 + below(24);
   const maxModelLenTokens = 20 + below(60);
+  // Sometimes too small for the longest sequence, never large enough for many.
+  const blockCount = Math.ceil(((0.8 + 1.2 * random()) * maxModelLenTokens) / blockSize);
   const randomLimits = (): SchedulerLimits => {
     const maxRunningCount = 1 + below(8);
     return { maxRunningCount, tokenBudget: maxRunningCount + below(20) };
@@ -101,7 +102,7 @@ function walk(seed: number, operationCount: number): string {
       promptTokenIds,
       generatedTokenIds: [],
       sampling: { temperature: 1, topP: 1, topK: 0, seed: below(4) },
-      maxTokens: 1 + below(20),
+      maxTokens: 1 + below(40),
       stopTokenIds: below(3) === 0 ? [below(50), below(50)] : [],
       tenant: 't',
       program: '',
@@ -170,6 +171,10 @@ function walk(seed: number, operationCount: number): string {
     expect(Math.abs(charged - deviceMs)).toBeLessThanOrEqual(1e-9 * deviceMs);
     expect(settlement.emittedTokenCount).toBe(settlement.events.length);
     expect(settlement.itlTokenCount).toBeLessThanOrEqual(settlement.events.length);
+    if (settlement.preemptionCount > 0) {
+      // A step that pushes sequences out lets nobody in.
+      expect(during.waitingCount).toBe(before.waitingCount + settlement.preemptionCount);
+    }
     preemptionCount += settlement.preemptionCount;
     cachedTokenCount += settlement.cachedTokenCount;
   };

@@ -300,6 +300,26 @@ describe('preemption', () => {
     expect(ended?.account.recomputeDeviceMs).toBeGreaterThan(0);
     expect(ended?.account.decodeDeviceMs).toBeGreaterThan(0);
   });
+
+  test('never takes the blocks of a sequence that the same step already computes', () => {
+    const run = setUp({ blockCount: 8, limits: { tokenBudget: 64, maxRunningCount: 3 } });
+    const prompts = [7, 8, 8].map((length, index) =>
+      spec(`s${index}`, { promptTokenIds: countingUp(length, 10 * index) }),
+    );
+    for (const prompt of prompts) run.submit(prompt);
+    run.step();
+    // They take turns now; in the second turn s2 comes first, and s0 needs a block that only s1 or s2 could give.
+    run.scheduler.setLimits({ tokenBudget: 2, maxRunningCount: 2 });
+    run.step();
+    const { batch, settlement } = run.step();
+    expect(batch.entries.map(({ sequenceId }) => sequenceId)).toEqual(['s2', 's0']);
+    expect(settlement.preemptionCount).toBe(1);
+    run.drain();
+    expect(run.ended.get('s1')?.preemptionCount).toBe(1);
+    for (const prompt of prompts) {
+      expect(run.tokens.get(prompt.sequenceId)).toEqual(tokensAlone(prompt, 'A', 6));
+    }
+  });
 });
 
 describe('limits', () => {
@@ -370,7 +390,8 @@ describe('numerics', () => {
     expect(marks).toEqual([false, true, false]);
     // Blocks of the first path are found again once it is back; what the mixed sequence filled under both is not.
     run.scheduler.setNumerics('A');
-    run.submit({ ...prompt, sequenceId: 'again', promptTokenIds: [...prompt.promptTokenIds, 1, 2, 3, 4, 5] });
+    const conversation = [...prompt.promptTokenIds, ...(run.tokens.get('mixed') ?? [])];
+    run.submit({ ...prompt, sequenceId: 'again', promptTokenIds: conversation });
     expect(run.step('A').settlement.cachedTokenCount).toBe(12);
   });
 
