@@ -98,7 +98,7 @@ test('a model without a template refuses chats, not completions', async () => {
 test('a template that never ends is ended, and the next prompt is served by a new thread', async () => {
   const slow =
     "{% if messages[0]['content'] == 'slow' %}{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}{% endif %}{{ messages[0]['content'] }}";
-  const limited = open({ tokenizer: storyTokenizer({ chatTemplate: slow }), templateTimeLimitMs: 300 });
+  const limited = open({ tokenizer: storyTokenizer({ chatTemplate: slow }), templateTimeLimitMs: 1000 });
   await limited.ready();
   const [first, second] = await Promise.all([
     refusal(limited.acceptChat(chat('slow'))),

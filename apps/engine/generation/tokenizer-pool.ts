@@ -62,12 +62,14 @@ export class TokenizerPool {
   readonly #queue: PendingJob[] = [];
   readonly #ready: Promise<void>;
   #settleReady: (fault: Error | null) => void = () => {};
+  /** Threads that have been told to end. */
+  #ending: Promise<unknown> = Promise.resolve();
   #failedStartCount = 0;
   #startFault: Error | null = null;
   #isClosed = false;
 
   constructor(options: TokenizerPoolOptions) {
-    this.#options = { templateTimeLimitMs: 2000, encodeTimeLimitMs: 20_000, maxQueuedCount: 512, ...options };
+    this.#options = { templateTimeLimitMs: 2000, encodeTimeLimitMs: 10_000, maxQueuedCount: 512, ...options };
     this.#ready = new Promise((resolve, reject) => {
       this.#settleReady = (fault) => (fault === null ? resolve() : reject(fault));
     });
@@ -105,7 +107,7 @@ export class TokenizerPool {
       if (thread.timer !== null) clearTimeout(thread.timer);
       thread.pending?.reject(closedError());
     }
-    await Promise.all(threads.map((thread) => thread.worker.terminate()));
+    await Promise.all([this.#ending, ...threads.map((thread) => thread.worker.terminate())]);
   }
 
   #run(job: ThreadJob): Promise<ThreadAnswer> {
@@ -180,9 +182,7 @@ export class TokenizerPool {
     if (!this.#threads.delete(thread)) return;
     if (thread.timer !== null) clearTimeout(thread.timer);
     thread.pending?.reject(fault);
-    thread.worker.terminate().catch(() => {
-      // It has already ended, which is what was asked.
-    });
+    this.#ending = Promise.all([this.#ending, thread.worker.terminate()]);
     if (this.#isClosed) return;
     if (!thread.isReady) this.#failedStartCount += 1;
     if (this.#failedStartCount < MAX_FAILED_STARTS) {

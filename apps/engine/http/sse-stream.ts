@@ -12,6 +12,8 @@ export interface SseLimits {
 export class SseStream {
   readonly #response: ServerResponse;
   readonly #limits: SseLimits;
+  /** One wait for all who write, while the reader is behind. */
+  #draining: Promise<void> | null = null;
 
   constructor(response: ServerResponse, limits: SseLimits, headers: Readonly<Record<string, string>>) {
     this.#response = response;
@@ -37,7 +39,10 @@ export class SseStream {
   async #write(chunk: string): Promise<void> {
     if (this.#response.destroyed) return;
     this.#response.write(chunk);
-    if (this.#response.writableLength > this.#limits.maxUnsentBytes) await this.#drained();
+    if (this.#response.writableLength > this.#limits.maxUnsentBytes) {
+      this.#draining ??= this.#drained();
+      await this.#draining;
+    }
   }
 
   /** A reader who takes nothing for too long loses the connection, which cancels its sequences. */
@@ -46,6 +51,7 @@ export class SseStream {
     return new Promise((resolve) => {
       const timer = setTimeout(() => response.destroy(), this.#limits.slowReaderLimitMs);
       const settle = (): void => {
+        this.#draining = null;
         clearTimeout(timer);
         response.off('drain', settle);
         response.off('close', settle);
