@@ -2,8 +2,6 @@
  * Which colour a thing has, on every page: a metric its series colour, a regime and a path one that follows from its
  * name. The only file that hands out colours; the values behind the names are in app/globals.css, for both themes.
  */
-export type SeriesColour = 1 | 2 | 3 | 4 | 5 | 6;
-
 export const colourOf = {
   outputTokens: 'var(--series-1)',
   inputTokens: 'var(--series-2)',
@@ -13,9 +11,27 @@ export const colourOf = {
   sloAttainment: 'var(--series-5)',
 } as const;
 
-/** The same name always has the same colour; two names may share one, so that the name is always written too. */
+const COLOUR_COUNT = 6;
+const taken = new Map<string, number>();
+
+/**
+ * The colour that a name starts from follows from the name, so that it is the same on every page and day; only a name
+ * that would share it with another in sight moves on to the next free one. Beyond six names they are shared, so that
+ * the name is always written too.
+ */
 export function colourOfName(name: string): string {
+  let colour = taken.get(name);
+  if (colour === undefined) {
+    colour = hashOf(name) % COLOUR_COUNT;
+    const used = new Set(taken.values());
+    while (used.size < COLOUR_COUNT && used.has(colour)) colour = (colour + 1) % COLOUR_COUNT;
+    if (used.size < COLOUR_COUNT) taken.set(name, colour);
+  }
+  return `var(--series-${colour + 1})`;
+}
+
+function hashOf(name: string): number {
   let hash = 2166136261;
   for (const character of name) hash = Math.imul(hash ^ (character.codePointAt(0) ?? 0), 16777619) >>> 0;
-  return `var(--series-${((hash >>> 8) % 6) + 1})`;
+  return hash >>> 8;
 }

@@ -8,7 +8,10 @@ export function Teach(props: { readonly title: string; readonly text: string; re
   const [state, setState] = useState<'ready' | 'copied' | 'select'>('ready');
   const copy = (): void => {
     // Outside a secure context there is no clipboard; the command can still be selected.
-    if (navigator.clipboard === undefined) return setState('select');
+    if (navigator.clipboard === undefined) {
+      setState('select');
+      return;
+    }
     navigator.clipboard.writeText(props.command).then(
       () => setState('copied'),
       () => setState('select'),

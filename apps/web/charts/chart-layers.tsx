@@ -35,7 +35,7 @@ export function RegimeBands({ regimes, fromMs, toMs }: Span & { readonly regimes
         return (
           <g key={regime.regimeId}>
             {regime.isConfirmed ? (
-              <rect {...ground} fill={colour} fillOpacity={0.07} />
+              <rect {...ground} fill={colour} fillOpacity={0.05} />
             ) : (
               <>
                 <pattern

@@ -122,7 +122,10 @@ export function TimeChart(props: TimeChartProps) {
           <YAxis
             width={PLOT_LEFT_PX}
             scale={isLog ? 'log' : 'linear'}
-            domain={[ticks[0] ?? 0, ticks.at(-1) ?? 1]}
+            domain={[
+              ticks[0] ?? 0,
+              Math.max(ticks.at(-1) ?? 1, props.most === undefined ? 0 : props.most * 1.03),
+            ]}
             ticks={ticks}
             allowDataOverflow
             tickFormatter={(value: number) => axisNumber(value * (props.axisFactor ?? 1))}
@@ -140,6 +143,7 @@ export function TimeChart(props: TimeChartProps) {
               label={{
                 value: objective.label,
                 position: 'insideBottomRight',
+                className: styles.objective ?? '',
                 fill: 'var(--muted)',
                 fontSize: 11,
               }}

@@ -101,7 +101,7 @@ function Figure(props: {
   return (
     <div className={styles.figure}>
       <dt>{props.name}</dt>
-      <dd>
+      <dd className={styles.figureLine}>
         <span className={styles.figureValue} data-testid={props.testId} data-empty={props.value === DASH}>
           {figureParts(props.value)}
         </span>

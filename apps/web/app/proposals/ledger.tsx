@@ -14,12 +14,15 @@ import { RollBack } from './roll-back.tsx';
 interface LedgerProps {
   readonly entries: readonly LedgerEntry[] | undefined;
   readonly rollouts: readonly RolloutView[];
-  readonly shownRolloutId: string;
+  /** The entry that is open. */
+  readonly openRolloutId: string;
+  /** The rollout whose card stands above, with its own way back. */
+  readonly cardRolloutId: string;
   readonly onShow: (rolloutId: string) => void;
   readonly now: number | null;
 }
 
-export function Ledger({ entries, rollouts, shownRolloutId, onShow, now }: LedgerProps) {
+export function Ledger({ entries, rollouts, openRolloutId, cardRolloutId, onShow, now }: LedgerProps) {
   if (entries === undefined) return null;
   if (entries.length === 0) {
     return (
@@ -33,8 +36,9 @@ export function Ledger({ entries, rollouts, shownRolloutId, onShow, now }: Ledge
     <ul className={styles.list}>
       {entries.map((entry) => {
         const rollout = rollouts.find(({ rolloutId }) => rolloutId === entry.rolloutId);
-        const isShown = entry.rolloutId === shownRolloutId;
+        const isOpen = entry.rolloutId === openRolloutId;
         const row = leadingRow(entry.rows);
+        const metricWords = row === undefined ? '' : metricName(row.metric).toLowerCase();
         return (
           <li
             key={entry.rolloutId}
@@ -46,8 +50,8 @@ export function Ledger({ entries, rollouts, shownRolloutId, onShow, now }: Ledge
               <button
                 type="button"
                 className={styles.open}
-                aria-expanded={isShown}
-                onClick={() => onShow(isShown ? '' : entry.rolloutId)}
+                aria-expanded={isOpen}
+                onClick={() => onShow(isOpen ? '' : entry.rolloutId)}
               >
                 <ChevronRight size={14} aria-hidden="true" />
                 <span>{entry.title}</span>
@@ -64,7 +68,7 @@ export function Ledger({ entries, rollouts, shownRolloutId, onShow, now }: Ledge
               </span>
               <dl className={styles.numbers}>
                 <div>
-                  <dt>predicted</dt>
+                  <dt>{metricWords} predicted</dt>
                   <dd data-testid="ledger-predicted">
                     {row === undefined ? '–' : formatChange(row.predictedChange)}
                     <small>
@@ -82,15 +86,12 @@ export function Ledger({ entries, rollouts, shownRolloutId, onShow, now }: Ledge
                   </dd>
                 </div>
               </dl>
-              <span className={styles.metric}>
-                {row === undefined ? '' : metricName(row.metric).toLowerCase()}
-              </span>
               <VerdictMark entry={entry} />
               <span className={styles.action}>
-                {rollout !== undefined && !isShown && <RollBack rollout={rollout} />}
+                {rollout !== undefined && entry.rolloutId !== cardRolloutId && <RollBack rollout={rollout} />}
               </span>
             </div>
-            {isShown && (
+            {isOpen && (
               <div className={styles.details}>
                 <MetricTable
                   caption="Predicted beside realised"

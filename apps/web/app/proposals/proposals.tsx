@@ -98,7 +98,8 @@ export function Proposals() {
         <Ledger
           entries={ledger.data}
           rollouts={rollouts.data ?? []}
-          shownRolloutId={shown?.rolloutId ?? ''}
+          openRolloutId={selectedRollout}
+          cardRolloutId={shown?.rolloutId ?? ''}
           onShow={selectRollout}
           now={now}
         />

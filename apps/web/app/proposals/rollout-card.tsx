@@ -161,15 +161,7 @@ function Guard({
   }
   return (
     <Fact name="ITL guard" value={formatFactor(ratio)}>
-      <span
-        className={styles.meter}
-        role="meter"
-        aria-label="Distance to the ITL guard"
-        aria-valuemin={0}
-        aria-valuemax={guardRatio}
-        aria-valuenow={Math.min(guardRatio, ratio)}
-        data-tone={ratio > guardRatio ? 'bad' : 'good'}
-      >
+      <span className={styles.meter} aria-hidden="true" data-tone={ratio > guardRatio ? 'bad' : 'good'}>
         <span style={{ width: `${Math.min(1, ratio / guardRatio) * 100}%` }} />
       </span>
       stops at {formatFactor(guardRatio)} twice running
