@@ -3,7 +3,7 @@
  * generation.ts with bodies that http has parsed. Refuses with a RequestError; knows nothing of batches or workers.
  */
 import { randomBytes } from 'node:crypto';
-import type { GenerationDefaults, LoadedTokenizer } from '@variator/kernels/model/loaded-model';
+import type { GenerationDefaults, LoadedTokenizer } from '@variator/kernels/model';
 import type { Sampling } from '@variator/scheduler/sequence';
 import type { ChatMessage } from './chat-template.ts';
 import { invalidRequest, RequestError } from './request-error.ts';

@@ -3,7 +3,7 @@
  * decoding a window again. `Vocabulary` is built once for a model; a `Detokenizer` belongs to one answer.
  * Byte-level BPE only; any other decoder is refused when the model is loaded.
  */
-import type { LoadedTokenizer } from '@variator/kernels/model/loaded-model';
+import type { LoadedTokenizer } from '@variator/kernels/model';
 
 const EMPTY = new Uint8Array(0);
 

@@ -89,6 +89,11 @@ test('token ids are taken as they are, if the model has them', async () => {
   });
 });
 
+test('a raw text is encoded as a completion prompt is', async () => {
+  const accepted = await generation.acceptCompletion({ ...asked, param: 'prompt', prompt: 'Once upon' });
+  expect(await generation.encode('Once upon')).toEqual(accepted.promptTokenIds);
+});
+
 test('a model without a template refuses chats, not completions', async () => {
   const bare = open({ tokenizer: storyTokenizer({ chatTemplate: null }) });
   expect(await refusal(bare.acceptChat(chat('x')))).toMatchObject({ code: 'chat_template_missing' });

@@ -2,7 +2,7 @@
  * The room's door: what main.ts builds once for a model and http calls for every request. It joins the tokenizer threads,
  * the vocabulary and the defaults; the rules themselves are in accept-request.ts and answer-text.ts.
  */
-import type { GenerationDefaults, LoadedTokenizer } from '@variator/kernels/model/loaded-model';
+import type { GenerationDefaults, LoadedTokenizer } from '@variator/kernels/model';
 import {
   type AcceptContext,
   type AcceptedRequest,
@@ -37,6 +37,8 @@ export interface Generation {
   /** @throws RequestError */
   acceptCompletion(asked: AskedCompletion): Promise<AcceptedRequest>;
   answerText(accepted: AcceptedRequest): AnswerText;
+  /** A raw prompt as /v1/completions takes it, for the equality checks of control/. @throws TokenizerError */
+  encode(text: string): Promise<number[]>;
   close(): Promise<void>;
 }
 
@@ -72,6 +74,7 @@ export function createGeneration(options: GenerationOptions): Generation {
     acceptChat: (asked) => acceptChat(asked, context),
     acceptCompletion: (asked) => acceptCompletion(asked, context),
     answerText: (accepted) => new AnswerText(vocabulary, accepted.stop, accepted.stopTokenIds),
+    encode: (text) => pool.encode(text, null),
     close: () => pool.close(),
   };
 }

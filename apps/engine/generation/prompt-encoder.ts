@@ -4,7 +4,7 @@
  * Knows nothing of limits on tokens: accept-request.ts does.
  */
 import { Tokenizer } from '@huggingface/tokenizers';
-import type { LoadedTokenizer } from '@variator/kernels/model/loaded-model';
+import type { LoadedTokenizer } from '@variator/kernels/model';
 import {
   anyOf,
   type ChatMessage,

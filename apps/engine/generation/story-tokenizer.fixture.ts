@@ -1,6 +1,6 @@
 /** The tokenizer of the story model that ships with the project, read plainly; for the tests of generation/ and http/. */
 import { readFileSync } from 'node:fs';
-import type { GenerationDefaults, LoadedTokenizer } from '@variator/kernels/model/loaded-model';
+import type { GenerationDefaults, LoadedTokenizer } from '@variator/kernels/model';
 
 export const STORY_VOCABULARY_SIZE = 2048;
 export const storyDefaults: GenerationDefaults = { temperature: 0.7, topP: null, topK: 40 };

@@ -4,7 +4,7 @@
  * exceeds it, or dies, is replaced and only its own job fails. It decides nothing about requests.
  */
 import { Worker } from 'node:worker_threads';
-import type { LoadedTokenizer } from '@variator/kernels/model/loaded-model';
+import type { LoadedTokenizer } from '@variator/kernels/model';
 import type { ChatMessage, RenderedPrompt } from './chat-template.ts';
 import type { Guard, PromptEncoderData } from './prompt-encoder.ts';
 
