@@ -63,7 +63,7 @@ export async function serve(
     log: (line) => logged.push(line),
     ...changes,
   });
-  const { url, port } = await server.listen('127.0.0.1', 0);
+  const { url, port } = await server.listen({ host: '127.0.0.1', port: 0 });
   return {
     url,
     port,

@@ -56,7 +56,10 @@ export interface InferenceServerOptions {
 
 export interface InferenceServer {
   /** @throws Error of Node's, e.g. with code EADDRINUSE */
-  listen(host: string, port: number): Promise<{ readonly port: number; readonly url: string }>;
+  listen(at: {
+    readonly host: string;
+    readonly port: number;
+  }): Promise<{ readonly port: number; readonly url: string }>;
   /** Refuses new requests; resolves when those inside have ended or the deadline has passed. */
   drain(deadlineMs: number): Promise<{ readonly leftCount: number }>;
   /** Ends all connections, which cancels what still runs, and waits for its rows. */
@@ -134,7 +137,7 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
   addRoutes(app, parts);
 
   return {
-    async listen(host, port) {
+    async listen({ host, port }) {
       const url = await app.listen({ host, port });
       const address = app.server.address();
       return { url, port: typeof address === 'object' && address !== null ? address.port : port };
