@@ -44,6 +44,7 @@ export interface RequestRow {
   /** False where a worker was lost before the last charge. */
   readonly isAccountFinal: boolean;
   readonly ttftObjectiveMs: number;
+  /** 0 where the answer was not streamed: ITL is no objective then. */
   readonly itlObjectiveMs: number;
   readonly isWithinObjectives: boolean;
 }

@@ -36,7 +36,7 @@ export interface StepRow {
   /** Tokens that came from the prefix cache for sequences first scheduled in this step. */
   readonly cachedTokenCount: number;
   readonly emittedTokenCount: number;
-  /** Gaps between a sequence's tokens, over tokens this step emitted that were not a first token; 0 when none. */
+  /** Gaps between a sequence's tokens, over emitted tokens of streamed sequences that were not a first token; 0 when none. */
   readonly itlMeanMs: number;
   readonly itlMaxMs: number;
   readonly itlTokenCount: number;

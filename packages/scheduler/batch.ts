@@ -53,7 +53,7 @@ export interface StepSettlement {
   readonly kvUsedBlockCount: number;
   readonly emittedTokenCount: number;
   readonly firstTokenCount: number;
-  /** Gaps to the sequence's token before, over emitted tokens that have one here; 0 when none. */
+  /** Gaps to the sequence's token before, over emitted tokens of sequences with an ITL objective; 0 when none. */
   readonly itlMeanMs: number;
   readonly itlMaxMs: number;
   readonly itlTokenCount: number;

@@ -162,7 +162,9 @@ export class Scheduler {
       };
       events.push(event);
       if (event.index === 0) firstTokenCount += 1;
-      if (sequence.lastTokenAt !== null) gapsMs.push(now - sequence.lastTokenAt);
+      if (sequence.lastTokenAt !== null && sequence.spec.objectives.itlMs > 0) {
+        gapsMs.push(now - sequence.lastTokenAt);
+      }
       sequence.lastTokenAt = now;
       sequence.tokenIds.push(tokenId);
       if (this.#isFullLength(sequence)) {
@@ -244,7 +246,7 @@ export class Scheduler {
   tightestItlMs(): number | null {
     let tightest: number | null = null;
     for (const sequence of this.#state.running) {
-      if (remainingTokenCount(sequence) > 1) continue;
+      if (remainingTokenCount(sequence) > 1 || sequence.spec.objectives.itlMs === 0) continue;
       tightest = Math.min(tightest ?? Number.POSITIVE_INFINITY, sequence.spec.objectives.itlMs);
     }
     return tightest;

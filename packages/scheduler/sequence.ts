@@ -20,6 +20,7 @@ export interface Sampling {
 
 export interface Objectives {
   readonly ttftMs: number;
+  /** 0 where nobody watches the tokens come: an answer that is not streamed has no gaps to feel. */
   readonly itlMs: number;
 }
 

@@ -51,6 +51,9 @@ export class StepLoop {
   readonly #sideWork: SideWork;
   readonly #fits = new Map<string, StepTimeFit>();
   #plan: PathPlan;
+  /** What frames ask of the path, kept for the next step border. */
+  #changes: ((now: number) => void)[] = [];
+  #lastLiveDeviceMs = 0;
   #settlingSteps = 0;
   #lastStepId = 0;
   #rows: StepRow[] = [];
@@ -87,6 +90,7 @@ export class StepLoop {
   async run(): Promise<void> {
     while (!this.#isStopped) {
       const now = this.#options.now();
+      for (const change of this.#changes.splice(0)) change(now);
       this.#enter(advance(this.#plan, now));
       const batch = this.#scheduler.schedule(now);
       if (batch) await this.#serve(batch, now);
@@ -113,7 +117,8 @@ export class StepLoop {
       this.#scheduler.cancel(sequenceId, 'cancelled', this.#options.now());
     }
     this.#sideWork.clear();
-    this.#enter(switchTo(this.#plan, this.#plan.promoted));
+    this.#changes = [() => this.#enter(switchTo(this.#plan, this.#plan.promoted))];
+    this.#wakeUp();
   }
 
   receive(frame: GatewayFrame): void {
@@ -149,7 +154,7 @@ export class StepLoop {
         void this.#prepare(path).then(
           ({ faults }) => {
             if (faults.length > 0) return;
-            this.#enter(switchTo(this.#plan, path), rolloutId);
+            this.#changes.push(() => this.#enter(switchTo(this.#plan, path), rolloutId));
             this.#wakeUp();
           },
           () => {},
@@ -157,7 +162,7 @@ export class StepLoop {
         break;
       }
       case 'alternate':
-        this.#enter(alternate(this.#plan, frame, now()));
+        this.#changes.push((at) => this.#enter(alternate(this.#plan, frame, at)));
         break;
       case 'calibrate':
         for (const answer of this.#sideWork.addCalibration(frame.callId, frame.path, frame.cases))
@@ -209,6 +214,7 @@ export class StepLoop {
     if (settled.enteredBlockHashes.length + settled.leftBlockHashes.length > 0) {
       send({ type: 'blocks', entered: settled.enteredBlockHashes, left: settled.leftBlockHashes });
     }
+    this.#lastLiveDeviceMs = result.deviceMs;
     this.#sideWork.countLiveStep();
     if (this.#scheduler.isSettled()) this.#settlingSteps = Math.max(0, this.#settlingSteps - 1);
     this.#record(
@@ -276,8 +282,7 @@ export class StepLoop {
   #itlSlackMs(): number | null {
     const tightest = this.#scheduler.tightestItlMs();
     if (tightest === null) return null;
-    const lastStepMs = this.#rows.at(-1)?.deviceMs ?? 0;
-    return Math.max(0, tightest - lastStepMs);
+    return Math.max(0, tightest - this.#lastLiveDeviceMs);
   }
 
   /** Acts on a change of the path plan: limits, salt, fit; tells the gateway. */
