@@ -6,7 +6,7 @@ import { createTRPCClient, httpBatchLink } from '@trpc/client';
 import { kernelsId, pathId } from '@variator/kernels/execution-path';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { type Control, openControl } from '../control/control.ts';
+import type { Control } from '../control/control.ts';
 import {
   candidate,
   draft,
@@ -15,6 +15,7 @@ import {
   type ScriptedFleet,
   scriptedFleet,
 } from '../control/fixtures/scripted-fleet.ts';
+import { openControl } from '../control/open-control.ts';
 import { type AdminServer, type AdminServerOptions, createAdminServer } from './admin-server.ts';
 import type { AppRouter } from './router.ts';
 import { assertSafeToListen } from './safe-to-listen.ts';

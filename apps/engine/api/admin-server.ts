@@ -1,6 +1,6 @@
 /**
  * The admin port: the tRPC API under /trpc and GET /health, behind the guard. Built by main.ts beside the inference
- * server, never on its port. Holds no state but the published fits.
+ * server, never on its port. Holds no state of its own.
  */
 
 import { TRPCError } from '@trpc/server';
@@ -9,7 +9,6 @@ import { getHTTPStatusCodeFromError } from '@trpc/server/http';
 import { type TRPC_ERROR_CODE_KEY, TRPC_ERROR_CODES_BY_KEY } from '@trpc/server/rpc';
 import Fastify, { type FastifyInstance } from 'fastify';
 import { clientOf, refusalOf } from './admin-guard.ts';
-import { restoreFits } from './fits.ts';
 import { type AppRouter, appRouter } from './router.ts';
 import { assertSafeToListen } from './safe-to-listen.ts';
 import type { ApiContext, EngineParts } from './trpc.ts';
@@ -18,7 +17,7 @@ const MOST_BODY_BYTES = 1024 * 1024;
 /** More calls in one HTTP request than any page has. */
 const MOST_BATCHED_CALLS = 24;
 
-export interface AdminServerOptions extends Omit<EngineParts, 'publishedFits'> {
+export interface AdminServerOptions extends EngineParts {
   readonly host: string;
   /** 0 takes a free one. */
   readonly port: number;
@@ -35,10 +34,9 @@ export interface AdminServer {
 
 /** @throws UnsafeListenError where the host is not loopback and no admin key is set */
 export function createAdminServer(options: AdminServerOptions): AdminServer {
-  const { host, adminKey, log, port: wantedPort, ...engine } = options;
+  const { host, adminKey, log, port: wantedPort, ...parts } = options;
   // The inference port's key is that port's question; here only the admin key opens anything.
   assertSafeToListen({ host, apiKey: adminKey, adminKey });
-  const parts: EngineParts = { ...engine, publishedFits: new Map() };
   let port = wantedPort;
 
   const server: FastifyInstance = Fastify({
@@ -86,8 +84,6 @@ export function createAdminServer(options: AdminServerOptions): AdminServer {
       await server.listen({ host, port: wantedPort });
       const address = server.server.address();
       if (address !== null && typeof address === 'object') port = address.port;
-      if (parts.telemetry)
-        restoreFits(parts).catch((error: Error) => log(`no stored fits: ${error.message}`));
       return { url: `http://${host.includes(':') ? `[${host}]` : host}:${port}`, port };
     },
     close: () => server.close(),

@@ -1,4 +1,4 @@
-/** proposals.*: what the optimizer suggests, and a person's decision on it. The rules are control/control.ts's. */
+/** proposals.*: what the optimizer suggests, and a person's decision on it. The rules are control/open-control.ts's. */
 import { z } from 'zod';
 import type { Proposal } from '../control/control-types.ts';
 import { identifier, listLimit, proposalDraft } from './inputs.ts';

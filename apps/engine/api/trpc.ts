@@ -5,7 +5,6 @@
 import { initTRPC, TRPCError } from '@trpc/server';
 import type { TelemetryClient } from '@variator/clickhouse/client';
 import { PathError } from '@variator/kernels/execution-path';
-import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { ZodError } from 'zod';
 import type { Control } from '../control/control.ts';
 import { ControlError, type ControlFault } from '../control/control-error.ts';
@@ -21,8 +20,6 @@ export interface EngineParts {
   readonly recorder: { droppedRowCount(): number; fault(): string };
   readonly modelId: string;
   readonly now: () => number;
-  /** The newest published fit of each (device kind, model, kernels). */
-  readonly publishedFits: Map<string, StepTimeFit>;
 }
 
 export interface ApiContext extends EngineParts {

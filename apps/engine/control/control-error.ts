@@ -1,5 +1,5 @@
 /**
- * What the control plane refuses, as one typed error with a sentence that says what to change. Thrown by control.ts,
+ * What the control plane refuses, as one typed error with a sentence that says what to change. Thrown by open-control.ts,
  * policy.ts and control-store.ts; turned into tRPC errors in api/trpc.ts. Never used for a broken invariant of ours.
  */
 

@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Database from 'libsql';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { openControl } from './control.ts';
 import { type AuditEntry, type ControlStore, openControlStore } from './control-store.ts';
 import { scriptedFleet } from './fixtures/scripted-fleet.ts';
+import { openControl } from './open-control.ts';
 
 let folder: string;
 let file: string;

@@ -1,5 +1,5 @@
 /**
- * The control plane's database: Kysely over a SQLite file (libsql). Called by control.ts alone, which owns it; each
+ * The control plane's database: Kysely over a SQLite file (libsql). Called by open-control.ts alone, which owns it; each
  * method is one question or one change, in one transaction. Decides nothing; JSON goes in and out as typed nouns.
  */
 import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { type Control, openControl } from './control.ts';
+import type { Control } from './control.ts';
 import type { RolloutView } from './control-types.ts';
 import {
   candidate,
@@ -15,6 +15,7 @@ import {
   type ScriptedFleet,
   scriptedFleet,
 } from './fixtures/scripted-fleet.ts';
+import { openControl } from './open-control.ts';
 
 let folder: string;
 let fleet: ScriptedFleet;

@@ -1,5 +1,5 @@
 /**
- * The policy: its defaults, its ranges and how a change is merged into it. Called by control.ts and by the API's input
+ * The policy: its defaults, its ranges and how a change is merged into it. Called by open-control.ts and by the API's input
  * checks. Keeps only what people changed, so that a default (or the price given at start) still applies elsewhere.
  */
 import { z } from 'zod';

@@ -1,5 +1,5 @@
 /**
- * Acts out one rollout on one worker: prepare, equality check, canary, and what its end demands. Started by control.ts,
+ * Acts out one rollout on one worker: prepare, equality check, canary, and what its end demands. Started by open-control.ts,
  * which stores the events. Thin: packages/optimizer's reducer and judge decide, this asks the fleet and waits.
  */
 import { setTimeout as pause } from 'node:timers/promises';

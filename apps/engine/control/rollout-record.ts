@@ -1,10 +1,11 @@
 /**
  * A rollout as the control database keeps it: an opening, then the events of the optimizer's reducer. Folds the rows and
- * turns the result into what people read (view, ledger entry). Pure; called by control.ts and rollout-driver.ts.
+ * turns the result into what people read (view, ledger entry). Pure; called by open-control.ts and rollout-driver.ts.
  */
 import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import type { JudgingPlan } from '@variator/optimizer/canary-judge';
 import type { MetricName, PredictedMetric, ProposalDraft } from '@variator/optimizer/proposal';
+import { aimOf } from '@variator/optimizer/propose';
 import {
   beginRollout,
   foldRollout,
@@ -73,11 +74,8 @@ export function foldRecord(rows: readonly RolloutEventRow[]): RolloutRecord {
  * misses it, and the way out costs device time); then up to the predicted cost is accepted.
  */
 export function judgingPlanOf(draft: ProposalDraft, policy: Policy): JudgingPlan {
-  const metric = (name: MetricName) => draft.metrics.find((candidate) => candidate.metric === name);
-  const cost = metric('deviceMsPerRequest');
-  const itl = metric('itlP95Ms');
-  const isCostlier = cost !== undefined && cost.change.value >= 0;
-  const isForItl = isCostlier && itl !== undefined && itl.change.value < 0;
+  const cost = draft.metrics.find(({ metric }) => metric === 'deviceMsPerRequest');
+  const isForItl = cost !== undefined && aimOf(draft.metrics) === 'itl';
   return {
     aim: isForItl ? 'itl' : 'deviceMs',
     leastPairCount: policy.canary.leastPairCount,

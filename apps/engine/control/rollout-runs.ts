@@ -1,6 +1,6 @@
 /**
  * The rollouts: those under way (one per worker), those over, and the live path each worker was last promoted to. Owned
- * by control.ts, which has checked whether a rollout may begin. Stores every event before the next act depends on it.
+ * by open-control.ts, which has checked whether a rollout may begin. Stores every event before the next act depends on it.
  */
 import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import { advance, hasEnded, type RolloutEvent } from '@variator/optimizer/rollout';
