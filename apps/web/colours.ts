@@ -20,6 +20,7 @@ const taken = new Map<string, number>();
  * the name is always written too.
  */
 export function colourOfName(name: string): string {
+  if (name === '') return 'var(--muted)';
   let colour = taken.get(name);
   if (colour === undefined) {
     colour = hashOf(name) % COLOUR_COUNT;

@@ -16,7 +16,7 @@ export function Faults() {
   const lines: { readonly tone: 'bad' | 'warn'; readonly text: string }[] = [];
   if (isError && now !== null && now - dataUpdatedAt > STALE_AFTER_MS) {
     const kept = dataUpdatedAt > 0 ? ' What you see is the last that arrived.' : '';
-    lines.push({ tone: 'bad', text: `${sentence(error.message)}${kept} \`npm start\` starts the gateway.` });
+    lines.push({ tone: 'bad', text: `${sentence(error.message)}${kept} Start it with "npm start".` });
   } else if (data !== undefined) {
     if (!data.isReady)
       lines.push({ tone: 'bad', text: `Requests are not served: ${sentence(data.unreadyReason)}` });

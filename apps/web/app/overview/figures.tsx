@@ -22,24 +22,28 @@ interface FiguresProps {
   readonly objectives: Policy['objectives'] | null;
   readonly rangeName: string;
   readonly now: number | null;
+  /** True where the figures are the last that arrived, not those of now. */
+  readonly isStale: boolean;
 }
 
-export function Figures({ summary, objectives, rangeName, now }: FiguresProps) {
+export function Figures({ summary, objectives, rangeName, now, isStale }: FiguresProps) {
   const isQuiet =
     summary !== undefined && summary.requestCount === 0 && summary.outputTokensPerSecond === null;
   const lastStepAt = summary?.lastStepAt ?? null;
   const quietNote =
     isQuiet && lastStepAt !== null && now !== null ? `last step ${formatAgo(lastStepAt, now)}` : 'no traffic';
   return (
-    <dl className={styles.figures} aria-label={`Figures of the ${rangeName}`}>
+    <dl className={styles.figures} data-stale={isStale} aria-label={`Figures of the ${rangeName}`}>
       <Figure
         name="Tokens/s out"
         testId="overview-tokens-per-second"
         value={formatTokensPerSecond(summary?.outputTokensPerSecond ?? null)}
         note={
-          isQuiet
-            ? quietNote
-            : `${formatTokensPerSecond(summary?.inputTokensPerSecond ?? null)} in, ${rangeName}`
+          summary === undefined
+            ? ''
+            : isQuiet
+              ? quietNote
+              : `${formatTokensPerSecond(summary?.inputTokensPerSecond ?? null)} in, ${rangeName}`
         }
       />
       <Figure
@@ -71,7 +75,7 @@ export function Figures({ summary, objectives, rangeName, now }: FiguresProps) {
               <CircleAlert size={13} aria-hidden="true" /> {formatCount(summary.errorCount)} failed
             </span>
           ) : (
-            'of requests within objectives'
+            summary !== undefined && 'of requests within objectives'
           )
         }
       />
@@ -84,7 +88,11 @@ export function Figures({ summary, objectives, rangeName, now }: FiguresProps) {
             : `${formatCount(summary.runningCount)} / ${formatCount(summary.waitingCount)}`
         }
         note={
-          summary?.livePath ? `of ${formatCount(summary.livePath.maxRunningCount)} that may run` : 'no worker'
+          summary === undefined
+            ? ''
+            : summary.livePath
+              ? `of ${formatCount(summary.livePath.maxRunningCount)} that may run`
+              : 'no worker'
         }
       />
     </dl>

@@ -44,6 +44,7 @@ export function Overview() {
   const proposed = open[0];
   const isStale =
     series.isError && now !== null && now - series.dataUpdatedAt > Math.max(STALE_AFTER_MS, 2 * range.pollMs);
+  const isStaleSummary = summary.isError && now !== null && now - summary.dataUpdatedAt > STALE_AFTER_MS;
   const hasSteps =
     (summary.data?.lastStepAt ?? null) !== null ||
     (series.data?.series.points ?? []).some((point) => point.requestCount > 0);
@@ -54,7 +55,13 @@ export function Overview() {
         <h1>Overview</h1>
         <p className={styles.sentence}>{stateSentence(summary.data, objectives, range.figuresName)}</p>
       </div>
-      <Figures summary={summary.data} objectives={objectives} rangeName={range.figuresName} now={now} />
+      <Figures
+        summary={summary.data}
+        objectives={objectives}
+        rangeName={range.figuresName}
+        now={now}
+        isStale={isStaleSummary}
+      />
       {proposed !== undefined && (
         <Link
           className={styles.callout}

@@ -68,7 +68,7 @@ export function Ledger({ entries, rollouts, openRolloutId, cardRolloutId, onShow
               </span>
               <dl className={styles.numbers}>
                 <div>
-                  <dt>{metricWords} predicted</dt>
+                  <dt>predicted {metricWords}</dt>
                   <dd data-testid="ledger-predicted">
                     {row === undefined ? '–' : formatChange(row.predictedChange)}
                     <small>
