@@ -1,0 +1,160 @@
+/**
+ * The round that replays the last window's arrivals and proposes a better path. Called by main.ts. Searches when something
+ * has changed, else ever more rarely; proposes nothing while a canary runs, and not again what was refused in this regime.
+ */
+import type { TelemetryClient } from '@variator/clickhouse/client';
+import { arrivals as arrivalsOf } from '@variator/clickhouse/queries/arrivals';
+import { stepSamples } from '@variator/clickhouse/queries/step-samples';
+import { pathId } from '@variator/kernels/execution-path';
+import { candidatePaths } from '@variator/optimizer/candidate-paths';
+import { LEAST_SAMPLE_COUNT } from '@variator/optimizer/fit-step-time';
+import { propose } from '@variator/optimizer/propose';
+import { quantile } from '@variator/optimizer/quantile';
+import type { Arrival } from '@variator/optimizer/replay';
+import { isUnderWay } from './calibrate.ts';
+import type { Gateway } from './gateway.ts';
+import type { FitLearner } from './learn-fits.ts';
+import type { RegimeMarker } from './mark-regimes.ts';
+
+export interface PathSuggester {
+  round(now: number): Promise<void>;
+}
+
+const MOST_ARRIVALS = 1000;
+const MOST_COUNTED_STEPS = 10_000;
+/** What a person refused, or a canary ended, stays so for this long in the same kind of regime. */
+const LATELY_MS = 30 * 60_000;
+/** A search that found nothing new waits for this multiple of what it took. */
+const REST_FACTOR = 50;
+/** While nothing is known of the regime's start, a window reaches back in full. */
+const SEED = 20_260_101;
+
+type Worker = Awaited<ReturnType<Gateway['workers']['list']['query']>>[number];
+type Policy = Awaited<ReturnType<Gateway['objectives']['get']['query']>>;
+type Proposal = Awaited<ReturnType<Gateway['proposals']['list']['query']>>[number];
+
+export function createPathSuggester(options: {
+  readonly gateway: Gateway;
+  readonly telemetry: TelemetryClient;
+  readonly learner: FitLearner;
+  readonly marker: RegimeMarker;
+  readonly windowMs: number;
+  readonly leastRequestCount: number;
+  readonly log: (line: string) => void;
+}): PathSuggester {
+  const { gateway, telemetry, learner, marker, log } = options;
+  /** By worker: what the last search looked at, and when the same is worth looking at again. */
+  const searched = new Map<string, { circumstances: string; restUntil: number; note: string }>();
+
+  async function windowOf(now: number): Promise<{ fromMs: number; toMs: number; arrivals: Arrival[] }> {
+    const fromMs = Math.max(now - options.windowMs, marker.current()?.startedAt ?? 0);
+    const rows = await arrivalsOf(telemetry, { fromMs, toMs: now, limit: MOST_ARRIVALS });
+    const served = rows.filter((row) => row.completionTokenCount > 0 && row.finishReason !== 'error');
+    // Requests that still run have no row: the end of the window would look emptier than it was.
+    const runningMs = quantile(
+      served.map((row) => row.e2eMs),
+      0.9,
+    );
+    const toMs = now - Math.min(Number.isNaN(runningMs) ? 0 : runningMs, 0.25 * (now - fromMs));
+    const arrivals = served
+      .filter((row) => row.arrivedAt < toMs)
+      .map((row) => ({
+        at: row.arrivedAt,
+        promptTokenCount: row.promptTokenCount,
+        cachedTokenCount: row.cachedTokenCount,
+        completionTokenCount: row.completionTokenCount,
+        session: row.session,
+        objectives: row.objectives,
+        isStreamed: row.isStreamed,
+        e2eMs: row.e2eMs,
+      }));
+    return { fromMs: Math.max(fromMs, arrivals[0]?.at ?? fromMs), toMs, arrivals };
+  }
+
+  async function search(worker: Worker, policy: Policy, proposals: readonly Proposal[], now: number) {
+    const { workerId, envelope, path } = worker;
+    const regime = marker.current();
+    const fits = learner.fitsFor(envelope).filter((fit) => fit.sampleCount >= LEAST_SAMPLE_COUNT);
+    const circumstances = JSON.stringify([
+      worker.pathId,
+      regime?.regimeId,
+      fits.map((fit) => fit.kernelsId),
+      policy.objectives,
+    ]);
+    const last = searched.get(workerId);
+    const isSame = last?.circumstances === circumstances;
+    if (isSame && now < last.restUntil) return;
+    const { fromMs, toMs, arrivals } = await windowOf(now);
+    if (arrivals.length < options.leastRequestCount) return;
+    const stepCount = await stepCountOf(worker, fromMs, toMs);
+
+    const startedAt = performance.now();
+    const { draft, note } = propose({
+      workerId,
+      incumbent: path,
+      candidates: candidatePaths(path, envelope),
+      fits,
+      arrivals,
+      envelope,
+      objectives: policy.objectives,
+      deviceUsdPerHour: policy.deviceUsdPerHour,
+      evidence: {
+        windowStartedAt: fromMs,
+        windowEndedAt: toMs,
+        stepCount,
+        regimeId: regime?.regimeId ?? '',
+        regimeName: regime?.name ?? '',
+      },
+      seed: SEED,
+    });
+    const tookMs = performance.now() - startedAt;
+    searched.set(workerId, { circumstances, restUntil: now + REST_FACTOR * tookMs, note });
+    if (draft === null || isSettled(draft, proposals, now)) {
+      if (last?.note !== note) log(note);
+      return;
+    }
+    const { proposalId } = await gateway.proposals.create.mutate(draft);
+    log(`proposed ${proposalId}: ${note}`);
+  }
+
+  async function stepCountOf({ envelope, kernelsId }: Worker, fromMs: number, toMs: number): Promise<number> {
+    const { deviceKind, modelHash } = envelope;
+    const limit = MOST_COUNTED_STEPS;
+    return (await stepSamples(telemetry, { deviceKind, modelHash, kernelsId, fromMs, toMs, limit })).length;
+  }
+
+  return {
+    async round(now) {
+      const [workers, policy, proposals, rollouts] = await Promise.all([
+        gateway.workers.list.query(),
+        gateway.objectives.get.query(),
+        gateway.proposals.list.query({ limit: 100 }),
+        gateway.rollouts.list.query({ limit: 20 }),
+      ]);
+      for (const worker of workers) {
+        const isInCanary = rollouts.some(
+          (rollout) => rollout.workerId === worker.workerId && isUnderWay(rollout.state),
+        );
+        if (!isInCanary) await search(worker, policy, proposals, now);
+      }
+    },
+  };
+}
+
+/** The same change is open, or was decided in this kind of regime not long ago. */
+function isSettled(
+  draft: Pick<Proposal, 'workerId' | 'from' | 'to' | 'evidence'>,
+  proposals: readonly Proposal[],
+  now: number,
+): boolean {
+  return proposals.some(
+    (before) =>
+      before.workerId === draft.workerId &&
+      before.fromPathId === pathId(draft.from) &&
+      before.toPathId === pathId(draft.to) &&
+      (before.state === 'open' ||
+        (before.state !== 'superseded' &&
+          before.evidence.regimeName === draft.evidence.regimeName &&
+          now - (before.decidedAt ?? before.createdAt) < LATELY_MS)),
+  );
+}
