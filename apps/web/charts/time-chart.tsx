@@ -161,7 +161,7 @@ export function TimeChart(props: TimeChartProps) {
               stroke={colour}
               {...strokes[stroke]}
               strokeOpacity={0.4}
-              dot={false}
+              dot={<AloneDot line="tail" seriesKey={key} colour={colour} />}
               activeDot={false}
               isAnimationActive={false}
             />,
@@ -170,7 +170,7 @@ export function TimeChart(props: TimeChartProps) {
               dataKey={(row: ChartRow) => row.full[key] ?? null}
               stroke={colour}
               {...strokes[stroke]}
-              dot={<AloneDot seriesKey={key} colour={colour} />}
+              dot={<AloneDot line="full" seriesKey={key} colour={colour} />}
               activeDot={{ r: 3, strokeWidth: 0, fill: colour }}
               isAnimationActive={false}
             />,
@@ -196,14 +196,15 @@ const axisNumber = (value: number): string =>
 
 /** Recharts draws this for every point; only a point between two gaps shows, since no line would. */
 function AloneDot(props: {
+  readonly line: 'full' | 'tail';
   readonly seriesKey: string;
   readonly colour: string;
   readonly cx?: number;
   readonly cy?: number;
   readonly payload?: ChartRow;
 }) {
-  const { seriesKey, colour, cx, cy, payload } = props;
+  const { line, seriesKey, colour, cx, cy, payload } = props;
   if (cx === undefined || cy === undefined || !payload?.alone.includes(seriesKey)) return null;
-  if ((payload.full[seriesKey] ?? null) === null) return null;
-  return <circle cx={cx} cy={cy} r={1.75} fill={colour} />;
+  if ((payload[line][seriesKey] ?? null) === null) return null;
+  return <circle cx={cx} cy={cy} r={1.75} fill={colour} fillOpacity={line === 'full' ? 1 : 0.5} />;
 }
