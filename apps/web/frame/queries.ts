@@ -32,7 +32,8 @@ export function useSeries(range: TimeRange) {
       const fetchedAt = Date.now();
       const toMs = Math.ceil(fetchedAt / range.bucketMs) * range.bucketMs;
       const fromMs = toMs - range.durationMs;
-      const input = { fromMs, toMs, bucketMs: range.bucketMs };
+      // Asked up to now, not to the bucket's end, so that the filling bucket's rates are over the time that has passed.
+      const input = { fromMs, toMs: fetchedAt, bucketMs: range.bucketMs };
       return { fromMs, toMs, fetchedAt, series: await client.overview.series.query(input, { signal }) };
     },
     refetchInterval: range.pollMs,
