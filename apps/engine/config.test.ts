@@ -10,7 +10,7 @@ describe('configuration', () => {
       adminPort: 8001,
       webPort: 3000,
       model: null,
-      path: 'balanced',
+      path: null,
     });
     expect(config.kvMemoryBytes).toBe(1024 ** 3);
   });

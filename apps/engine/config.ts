@@ -13,8 +13,8 @@ export interface Config {
   readonly adminPort: number;
   readonly webPort: number;
   readonly dataDir: string;
-  /** A named execution path with optional settings: `balanced,maxRunningCount=1`. */
-  readonly path: string;
+  /** A named execution path with optional settings: `balanced,maxRunningCount=1`; null where none was asked for. */
+  readonly path: string | null;
   readonly threadCount: number;
   readonly kvMemoryBytes: number;
   /** Null: what the model and the KV memory allow. */
@@ -179,7 +179,7 @@ export function readConfig(
     adminPort: whole('adminPort', text('adminPort') ?? '8001', 0, 65_535),
     webPort: whole('webPort', text('webPort') ?? '3000', 0, 65_535),
     dataDir,
-    path: text('path') ?? 'balanced',
+    path: text('path'),
     threadCount: whole('threads', text('threads') ?? String(Math.min(2, availableParallelism())), 1, 256),
     kvMemoryBytes: size('kvMemory', text('kvMemory') ?? '1GiB'),
     maxModelLenTokens:

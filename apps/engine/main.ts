@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { createTelemetryClient } from '@variator/clickhouse/client';
 import { migrate } from '@variator/clickhouse/migrate';
 import { latestFits } from '@variator/clickhouse/queries/fits';
+import { type Envelope, type ExecutionPath, pathFaults } from '@variator/kernels/execution-path';
 import { KvPlanError, kvPlan } from '@variator/kernels/kv-plan';
 import { loadModel } from '@variator/kernels/model';
 import { ModelError } from '@variator/kernels/model/model-error';
@@ -17,6 +18,7 @@ import { assertSafeToListen, UnsafeListenError } from './api/safe-to-listen.ts';
 import { watchParent } from './cli/parent-watch.ts';
 import { FATAL_EXIT_CODE } from './cli/part.ts';
 import { type Config, ConfigError, readConfig } from './config.ts';
+import { ControlError } from './control/control-error.ts';
 import { openControl } from './control/open-control.ts';
 import { workerFleet } from './fleet/worker-fleet.ts';
 import { createGeneration } from './generation/generation.ts';
@@ -41,7 +43,7 @@ async function main(config: Config): Promise<void> {
   const recorder = createRecorder({
     client: telemetry,
     bootId: randomUUID(),
-    migrate: () => migrate(telemetry),
+    migrate: prepareStore,
     log,
   });
   /** Fits of earlier days are good until the optimizer has better ones. */
@@ -59,6 +61,21 @@ async function main(config: Config): Promise<void> {
     vocabularySize: model.shape.vocabularySize,
     threadCount: 1,
   });
+  /** The path asked for at the start counts as promoted; after that, what was promoted last counts. */
+  let isPathAsked = config.path !== null;
+  function pathFor(
+    workerId: string,
+    hello: { path: ExecutionPath; envelope: Envelope },
+  ): ExecutionPath | null {
+    if (isPathAsked) {
+      isPathAsked = false;
+      control.switchWorkerTo(workerId, hello.path, 'start').catch((error: Error) => log(error.message));
+      return null;
+    }
+    const promoted = control.livePathFor(workerId);
+    // Another machine or model may not be able to run what was promoted on the last one.
+    return promoted !== null && pathFaults(promoted, hello.envelope).length === 0 ? promoted : null;
+  }
   const fleet = workerFleet({
     linkPath: config.linkPath,
     now,
@@ -66,7 +83,7 @@ async function main(config: Config): Promise<void> {
     onRows: (rows) => {
       for (const row of rows) recorder.record('steps', row);
     },
-    pathFor: (workerId) => control.livePathFor(workerId),
+    pathFor,
   });
   const control = await openControl({
     file: join(config.dataDir, 'control.db'),
@@ -131,8 +148,9 @@ try {
   await main(readConfig(process.argv.slice(2)));
 } catch (error) {
   const isFinal =
-    [ConfigError, ModelError, KvPlanError, UnsafeListenError].some((kind) => error instanceof kind) ||
-    (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
+    [ConfigError, ModelError, KvPlanError, UnsafeListenError, ControlError].some(
+      (kind) => error instanceof kind,
+    ) || (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
   console.error(isFinal ? (error as Error).message : (error as Error).stack);
   process.exit(isFinal ? FATAL_EXIT_CODE : 1);
 }

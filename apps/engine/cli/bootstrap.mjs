@@ -7,7 +7,6 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
@@ -31,8 +30,7 @@ try {
 } catch (error) {
   fail(error instanceof Error ? error.message : String(error));
 }
-const require = createRequire(import.meta.url);
-const { register } = await import(pathToFileURL(require.resolve('tsx/esm/api', { paths: [root] })).href);
+const { register } = await import('tsx/esm/api');
 register();
 const { runCommand } = await import('./main.ts');
 await runCommand(command, rest, root);

@@ -12,7 +12,8 @@ export const FATAL_EXIT_CODE = 78;
 export interface PartSpec {
   readonly name: string;
   readonly command: string;
-  readonly args: readonly string[];
+  /** Given again on every start; the count of restarts so far decides what only the first one gets. */
+  readonly args: (restartCount: number) => readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly cwd: string;
 }
@@ -49,7 +50,7 @@ export function startPart(
   function launch(): void {
     const startedAt = performance.now();
     let lastLine = '';
-    const started = spawn(spec.command, spec.args, {
+    const started = spawn(spec.command, spec.args(restarts), {
       cwd: spec.cwd,
       env: spec.env as NodeJS.ProcessEnv,
       stdio: ['pipe', 'pipe', 'pipe'],

@@ -12,6 +12,15 @@ import { resolveDefaultModel } from './default-model.ts';
 import { type EmbeddedClickHouse, embeddedClickHouse } from './embedded-clickhouse.ts';
 import { type Part, startPart } from './part.ts';
 
+interface Launch {
+  readonly name: string;
+  readonly script: string;
+  readonly flags: readonly string[];
+  /** For the first start alone. */
+  readonly firstFlags?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
 /** Long enough for a stream under way to end; after it, streams get an error event. */
 const DRAIN_LIMIT_MS = 30_000;
 
@@ -41,15 +50,22 @@ export async function start(argv: readonly string[], root: string): Promise<numb
     if (config.clickhouseUrl === null)
       clickhouse = await embeddedClickHouse(join(config.dataDir, 'clickhouse'), say('clickhouse'));
     const clickhouseUrl = config.clickhouseUrl ?? clickhouse?.url ?? '';
-    const launch = (name: string, script: readonly string[], env: Record<string, string>) => {
-      const args = script[0]?.endsWith('.mjs') ? script : ['--import', 'tsx', ...script];
-      parts.push(
-        startPart(
-          { name, command: process.execPath, args, cwd: root, env: { ...environmentForParts(), ...env } },
-          say(name),
-          fatal.resolve,
-        ),
-      );
+    const launch = ({ name, script, flags, firstFlags = [], env = {} }: Launch) => {
+      const loader = script.endsWith('.mjs') ? [] : ['--import', 'tsx'];
+      const args = (restartCount: number) => [
+        ...loader,
+        script,
+        ...flags,
+        ...(restartCount === 0 ? firstFlags : []),
+      ];
+      const spec = {
+        name,
+        command: process.execPath,
+        args,
+        cwd: root,
+        env: { ...environmentForParts(), ...env },
+      };
+      parts.push(startPart(spec, say(name), fatal.resolve));
     };
     const secrets: Record<string, string> = {};
     if (config.apiKey !== null) secrets.VARIATOR_API_KEY = config.apiKey;
@@ -61,27 +77,30 @@ export async function start(argv: readonly string[], root: string): Promise<numb
     const urlFile = join(config.dataDir, 'clickhouse-url');
     writeFileSync(urlFile, clickhouseUrl, { mode: 0o600 });
 
-    launch('gateway', ['apps/engine/main.ts', ...engineFlags], {
-      ...secrets,
-      VARIATOR_CLICKHOUSE_URL: clickhouseUrl,
+    const pathFlags = config.path === null ? [] : ['--path', config.path];
+    launch({
+      name: 'gateway',
+      script: 'apps/engine/main.ts',
+      flags: engineFlags,
+      // Asked for once: a gateway that comes back follows what was promoted since.
+      firstFlags: pathFlags,
+      env: { ...secrets, VARIATOR_CLICKHOUSE_URL: clickhouseUrl },
     });
-    launch('worker', ['apps/engine/worker/main.ts', ...engineFlags], {});
+    launch({ name: 'worker', script: 'apps/engine/worker/main.ts', flags: [...engineFlags, ...pathFlags] });
     const keyFlags = config.adminKey === null ? [] : ['--admin-key-file', keyFile];
-    launch(
-      'optimizer',
-      [
-        'packages/optimizer/service/main.ts',
-        '--admin-url',
-        adminUrl,
-        '--clickhouse-url-file',
-        urlFile,
-        ...keyFlags,
-      ],
-      {},
-    );
-    launch('dashboard', ['apps/web/serve.mjs', '--port', String(config.webPort), '--host', config.host], {
-      VARIATOR_WEB_ADMIN_URL: adminUrl,
-      ...(config.adminKey === null ? {} : { VARIATOR_WEB_ADMIN_KEY_FILE: keyFile }),
+    launch({
+      name: 'optimizer',
+      script: 'packages/optimizer/service/main.ts',
+      flags: ['--admin-url', adminUrl, '--clickhouse-url-file', urlFile, ...keyFlags],
+    });
+    launch({
+      name: 'dashboard',
+      script: 'apps/web/serve.mjs',
+      flags: ['--port', String(config.webPort), '--host', config.host],
+      env: {
+        VARIATOR_WEB_ADMIN_URL: adminUrl,
+        ...(config.adminKey === null ? {} : { VARIATOR_WEB_ADMIN_KEY_FILE: keyFile }),
+      },
     });
     await untilReady(config);
     console.log(welcome(config, await servedModel(config), performance.now() - startedAt));
@@ -109,7 +128,6 @@ function flagsFor(config: Config, modelPath: string): string[] {
     ['--admin-port', config.adminPort],
     ['--web-port', config.webPort],
     ['--data', config.dataDir],
-    ['--path', config.path],
     ['--threads', config.threadCount],
     ['--kv-memory', `${config.kvMemoryBytes}B`],
     ['--device-usd-per-hour', config.deviceUsdPerHour],

@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { StepRow } from '@variator/clickhouse/step-row';
-import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
+import { type Envelope, type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import type { Account, EndedSequence, SequenceSpec } from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { type EventQueue, eventQueue } from './event-queue.ts';
@@ -48,7 +48,10 @@ export interface FleetOptions {
   readonly log: (line: string) => void;
   readonly onRows: (rows: readonly StepRow[]) => void;
   /** The path a joining worker should run, where it differs from the one it started on; null: leave it. */
-  readonly pathFor: (workerId: string) => ExecutionPath | null;
+  readonly pathFor: (
+    workerId: string,
+    hello: { path: ExecutionPath; envelope: Envelope },
+  ) => ExecutionPath | null;
 }
 
 const MOST_QUEUED_EVENTS = 100_000;
@@ -132,7 +135,7 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
     for (const fit of fits.values()) {
       if (fit.modelHash === hello.envelope.modelHash) link.send({ type: 'useFit', fit });
     }
-    const path = options.pathFor(hello.workerId);
+    const path = options.pathFor(hello.workerId, hello);
     if (path && pathId(path) !== pathId(hello.path)) link.send({ type: 'switchTo', path, rolloutId: '' });
     log(`${hello.workerId} joined: ${hello.envelope.deviceName}, path ${pathId(hello.path)}`);
     return worker;

@@ -18,6 +18,7 @@ import { type GatewayFrame, LINK_VERSION, type WorkerFrame } from '../fleet/link
 import { cpuDevice } from './cpu-device.ts';
 import { StepLoop } from './step-loop.ts';
 
+const DEFAULT_PATH = 'balanced';
 const HEARTBEAT_MS = 500;
 const REDIAL_MS = 100;
 /** Most of the device's time that calibration may take. */
@@ -32,7 +33,7 @@ async function main(): Promise<void> {
   if (config.model === null) throw new ConfigError('The worker needs --model.');
   const bootId = randomUUID();
   const device = cpuDevice(await loadModel(config.model), config);
-  const path = parsePath(config.path, device.envelope);
+  const path = parsePath(config.path ?? DEFAULT_PATH, device.envelope);
   await device.prepare(path);
 
   let link: FrameSocket<WorkerFrame> | null = null;
