@@ -1,0 +1,137 @@
+import { expect, test } from 'vitest';
+import { type LinearVariantId, linearVariantsFor } from './catalogue.ts';
+import { readGolden, tinyModels } from './golden-files.ts';
+import { loadModel } from './model/load-model.ts';
+import { loadNative } from './native.ts';
+import { StepDriver } from './step-driver.ts';
+
+const native = loadNative();
+const { features } = native.probeMachine(1);
+const int8Variants = linearVariantsFor(features).filter((id) => id.startsWith('linear.int8'));
+
+async function openGolden(name: string, sequenceCount: number, linear: LinearVariantId) {
+  const golden = readGolden(name);
+  if (golden === null) return null;
+  const loaded = await loadModel(golden.modelPath);
+  const options = { sequenceCount, tokensPerSequence: 768, threadCount: 2, blockSize: 16 };
+  const driver = new StepDriver(native, loaded, options);
+  await driver.prepare(linear);
+  return { golden, driver };
+}
+
+for (const linear of int8Variants) {
+  for (const name of ['qwen2-bias', 'stories-5m']) {
+    test.skipIf(readGolden(name) === null)(
+      `${linear} gives ${name} the same bits alone, batched, chunked and on one or two threads`,
+      async () => {
+        const opened = await openGolden(name, 9, linear);
+        if (opened === null) return;
+        const { golden, driver } = opened;
+        const prompts = golden.cases.map(({ prompt }) => prompt);
+        const logitsOf = async (own: readonly number[][], chunkSize: number, threadCount: number) => {
+          for (const sequence of own.keys()) driver.rewind(sequence, 0);
+          for (let sequence = own.length; sequence < 9; sequence++) driver.rewind(sequence, 0);
+          const settings = { linear, chunkSize, threadCount, isLogitsWanted: true };
+          return driver.generate(own, 12, settings);
+        };
+        const alone = [];
+        for (const prompt of prompts) alone.push(await logitsOf([prompt], 512, 2));
+        for (const [chunkSize, threadCount] of [
+          [512, 2],
+          [64, 1],
+          [7, 2],
+          [1, 1],
+        ] as const) {
+          const together = await logitsOf(prompts, chunkSize, threadCount);
+          expect(together.tokens).toEqual(alone.map(({ tokens }) => tokens[0]));
+          expect(together.logits).toEqual(alone.map(({ logits }) => logits[0]));
+        }
+        driver.close();
+      },
+    );
+  }
+
+  test(`${linear} gives a row the same bits beside one to nine others`, async () => {
+    const opened = await openGolden('llama-gqa', 9, linear);
+    if (opened === null) return;
+    const { driver } = opened;
+    let first: Float32Array | null = null;
+    for (let count = 1; count <= 9; count++) {
+      for (let sequence = 0; sequence < 9; sequence++) driver.rewind(sequence, 0);
+      const chunks = Array.from({ length: count }, (_, sequence) => ({
+        sequence,
+        tokenIds: [7 + sequence],
+        isSampled: true,
+      }));
+      const { logits } = await driver.step(chunks, { linear, isLogitsWanted: true });
+      const own = (logits ?? new Float32Array()).slice(0, 512);
+      first ??= own;
+      expect(own).toEqual(first);
+    }
+    driver.close();
+  });
+}
+
+test.skipIf(readGolden('llama-gqa') === null)(
+  'int8 stays near the golden logits of the tiny models',
+  async () => {
+    const lines: string[] = [];
+    for (const name of [...tinyModels]) {
+      for (const linear of int8Variants) {
+        const opened = await openGolden(name, 4, linear);
+        if (opened === null) continue;
+        const { golden, driver } = opened;
+        const prompts = golden.cases.map(({ prompt }) => prompt);
+        const settings = { linear, chunkSize: 64, isLogitsWanted: true } as const;
+        const { logits } = await driver.generate(prompts, 1, settings);
+        const differences = golden.cases.map(({ last_logits = [] }, i) => {
+          const most = Math.max(...last_logits.map(Math.abs));
+          return Math.max(...last_logits.map((value, j) => Math.abs(value - (logits[i]?.[j] ?? 0)))) / most;
+        });
+        lines.push(`${name} ${linear}: ${(100 * Math.max(...differences)).toFixed(1)} %`);
+        expect(Math.max(...differences)).toBeLessThan(0.05);
+        driver.close();
+      }
+    }
+    console.log(`Largest int8 logit difference over the largest logit:\n${lines.join('\n')}`);
+  },
+);
+
+for (const linear of int8Variants) {
+  test.skipIf(readGolden('smollm2') === null)(
+    `${linear} agrees with smollm2's golden tokens at 94 % or more, and wherever the margin is above 1`,
+    async () => {
+      const opened = await openGolden('smollm2', 10, linear);
+      if (opened === null) return;
+      const { golden, driver } = opened;
+      // The portable variant is slow: the short prompts show it well enough.
+      const cases = golden.cases.filter(
+        ({ prompt }) => linear !== 'linear.int8-generic' || prompt.length < 100,
+      );
+      const forced = cases.map(({ greedy }) => greedy);
+      const settings = { linear, chunkSize: 64, forced } as const;
+      const { tokens } = await driver.generate(
+        cases.map(({ prompt }) => prompt),
+        48,
+        settings,
+      );
+      let agreedCount = 0;
+      let count = 0;
+      let widestMissed = 0;
+      for (const [i, { greedy, margins }] of cases.entries()) {
+        for (const [j, token] of greedy.entries()) {
+          count++;
+          if (tokens[i]?.[j] === token) agreedCount++;
+          else widestMissed = Math.max(widestMissed, margins?.[j] ?? 0);
+        }
+      }
+      const share = ((100 * agreedCount) / count).toFixed(1);
+      console.log(
+        `${linear}: ${agreedCount} of ${count} golden tokens (${share} %), widest margin missed ${widestMissed}`,
+      );
+      expect(widestMissed).toBeLessThanOrEqual(1);
+      expect(agreedCount / count).toBeGreaterThanOrEqual(0.94);
+      driver.close();
+    },
+  );
+}

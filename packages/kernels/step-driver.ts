@@ -1,0 +1,157 @@
+/**
+ * Runs sequences through the native kernels without a scheduler: every sequence owns consecutive KV blocks, and the
+ * caller says which tokens a step computes. Used by tests and benches of the kernels alone; the engine's steps are
+ * composed by packages/scheduler. Refuses sequences longer than it was made for.
+ */
+import type { LinearVariantId } from './catalogue.ts';
+import type { LoadedModel } from './model/loaded-model.ts';
+import {
+  type KvCacheHandle,
+  type ModelHandle,
+  NativeError,
+  type NativeKernels,
+  type StepOutput,
+} from './native.ts';
+
+export interface StepDriverOptions {
+  readonly sequenceCount: number;
+  readonly tokensPerSequence: number;
+  readonly threadCount: number;
+  readonly blockSize: number;
+}
+
+/** What a step computes of one sequence: these tokens, onto what it has in the cache already. */
+export interface Chunk {
+  readonly sequence: number;
+  readonly tokenIds: readonly number[];
+  readonly isSampled: boolean;
+  readonly temperature?: number;
+  readonly topP?: number;
+  readonly topK?: number;
+  readonly seed?: number;
+}
+
+export interface StepSettings {
+  readonly linear: LinearVariantId;
+  readonly threadCount?: number;
+  readonly isLogitsWanted?: boolean;
+}
+
+export class StepDriver {
+  readonly model: ModelHandle;
+  readonly contextLengths: number[];
+  private readonly native: NativeKernels;
+  private readonly kvCache: KvCacheHandle;
+  private readonly options: StepDriverOptions;
+  private readonly blocksPerSequence: number;
+
+  constructor(native: NativeKernels, loaded: LoadedModel, options: StepDriverOptions) {
+    this.native = native;
+    this.options = options;
+    this.blocksPerSequence = Math.ceil(options.tokensPerSequence / options.blockSize);
+    this.contextLengths = Array.from({ length: options.sequenceCount }, () => 0);
+    this.model = native.openModel(loaded.shape, loaded.tensors, options.threadCount);
+    this.kvCache = native.createKvCache(
+      this.model,
+      this.blocksPerSequence * options.sequenceCount,
+      options.blockSize,
+    );
+  }
+
+  async prepare(linear: LinearVariantId): Promise<void> {
+    await this.native.prepareLinear(this.model, linear);
+  }
+
+  /** Takes a sequence back to its first `length` tokens; their KV stays. */
+  rewind(sequence: number, length: number): void {
+    this.contextLengths[sequence] = length;
+  }
+
+  async step(chunks: readonly Chunk[], settings: StepSettings): Promise<StepOutput> {
+    const count = chunks.length;
+    const stride = this.blocksPerSequence;
+    const tokenStarts = new Int32Array(count + 1);
+    const contextLengths = new Int32Array(count);
+    const blockTables = new Int32Array(count * stride);
+    const seeds = new Uint32Array(count * 2);
+    for (const [i, chunk] of chunks.entries()) {
+      tokenStarts[i + 1] = (tokenStarts[i] ?? 0) + chunk.tokenIds.length;
+      contextLengths[i] = this.contextLength(chunk.sequence);
+      for (let b = 0; b < stride; b++) blockTables[i * stride + b] = chunk.sequence * stride + b;
+      const seed = chunk.seed ?? 0;
+      seeds[2 * i] = seed % 2 ** 32;
+      seeds[2 * i + 1] = Math.floor(seed / 2 ** 32);
+    }
+    const output = await this.native.runStep(this.model, this.kvCache, {
+      linear: settings.linear,
+      threadCount: settings.threadCount ?? this.options.threadCount,
+      tokenIds: Int32Array.from(chunks.flatMap((chunk) => [...chunk.tokenIds])),
+      tokenStarts,
+      contextLengths,
+      blockTables,
+      blockTableStride: stride,
+      isSampled: Uint8Array.from(chunks, (chunk) => (chunk.isSampled ? 1 : 0)),
+      temperatures: Float32Array.from(chunks, (chunk) => chunk.temperature ?? 0),
+      topPs: Float32Array.from(chunks, (chunk) => chunk.topP ?? 1),
+      topKs: Int32Array.from(chunks, (chunk) => chunk.topK ?? 0),
+      seeds,
+      isLogitsWanted: settings.isLogitsWanted ?? false,
+    });
+    for (const chunk of chunks) {
+      this.contextLengths[chunk.sequence] = this.contextLength(chunk.sequence) + chunk.tokenIds.length;
+    }
+    return output;
+  }
+
+  /**
+   * Computes one prompt per sequence, `chunkSize` tokens of each a step, then `tokenCount` greedy tokens, all sequences
+   * in one batch. `forced` tokens are fed in place of the sampled ones. Returns sampled tokens and prompt-end logits.
+   */
+  async generate(
+    prompts: readonly (readonly number[])[],
+    tokenCount: number,
+    settings: StepSettings & { readonly chunkSize: number; readonly forced?: readonly (readonly number[])[] },
+  ): Promise<{ tokens: number[][]; logits: Float32Array[] }> {
+    const tokens: number[][] = prompts.map(() => []);
+    const logits: Float32Array[] = prompts.map(() => new Float32Array());
+    const known = prompts.map((prompt) => [...prompt]);
+    for (;;) {
+      const chunks = known.flatMap((all, sequence): Chunk[] => {
+        const from = this.contextLength(sequence);
+        if ((tokens[sequence]?.length ?? 0) >= tokenCount) return [];
+        const to = Math.min(all.length, from + settings.chunkSize);
+        return [{ sequence, tokenIds: all.slice(from, to), isSampled: to === all.length }];
+      });
+      if (chunks.length === 0) return { tokens, logits };
+      const isPromptEnd = chunks.some(
+        ({ sequence, isSampled }) => isSampled && tokens[sequence]?.length === 0,
+      );
+      const output = await this.step(chunks, {
+        ...settings,
+        isLogitsWanted: (settings.isLogitsWanted ?? false) && isPromptEnd,
+      });
+      const width = (output.logits?.length ?? 0) / chunks.length;
+      for (const [i, { sequence, isSampled }] of chunks.entries()) {
+        const token = output.sampledTokenIds[i];
+        const own = tokens[sequence];
+        if (!isSampled || token === undefined || own === undefined) continue;
+        if (own.length === 0 && output.logits !== null) {
+          logits[sequence] = output.logits.slice(i * width, (i + 1) * width);
+        }
+        known[sequence]?.push(settings.forced?.[sequence]?.[own.length] ?? token);
+        own.push(token);
+      }
+    }
+  }
+
+  close(): void {
+    this.native.closeKvCache(this.kvCache);
+    this.native.closeModel(this.model);
+  }
+
+  private contextLength(sequence: number): number {
+    const length = this.contextLengths[sequence];
+    if (length === undefined) throw new NativeError(`There is no sequence ${sequence}.`);
+    return length;
+  }
+}
