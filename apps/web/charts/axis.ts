@@ -45,7 +45,7 @@ const timeStepsMs: readonly number[] = [
 
 /** The step between ticks of time. */
 export function timeStepMs(fromMs: number, toMs: number): number {
-  return timeStepsMs.find((step) => (toMs - fromMs) / step <= MOST_TICKS - 1) ?? 86_400_000;
+  return timeStepsMs.find((step) => (toMs - fromMs) / step <= MOST_TICKS) ?? 86_400_000;
 }
 
 /** Ticks on round local times. */
@@ -54,7 +54,7 @@ export function timeTicks(fromMs: number, toMs: number): number[] {
   const zoneMs = new Date(fromMs).getTimezoneOffset() * 60_000;
   const ticks: number[] = [];
   for (let at = Math.ceil((fromMs - zoneMs) / step) * step + zoneMs; at <= toMs; at += step) ticks.push(at);
-  return ticks;
+  return ticks.slice(-MOST_TICKS);
 }
 
 /** Takes off what binary fractions add: 0.30000000000000004 becomes 0.3. */

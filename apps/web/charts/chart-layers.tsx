@@ -50,7 +50,8 @@ export function RegimeBands({ regimes, fromMs, toMs }: Span & { readonly regimes
                 <rect {...ground} fill={`url(#${hatchId})`} />
               </>
             )}
-            {regime.startedAt > fromMs && (
+            {/* Where regimes are only pixels wide, their borders would hide the lines. */}
+            {regime.startedAt > fromMs && right - left >= 6 && (
               <line
                 x1={left}
                 x2={left}
@@ -90,6 +91,25 @@ export function RolloutMarks({
         );
       })}
     </g>
+  );
+}
+
+/** An objective above the axis' upper end, named where it would come into sight. */
+export function FarObjective({ label }: { readonly label: string }) {
+  const plot = usePlotArea();
+  if (plot === undefined) return null;
+  return (
+    <text
+      x={plot.x + plot.width - 5}
+      y={plot.y + 4}
+      dy="0.71em"
+      textAnchor="end"
+      fill="var(--muted)"
+      fontSize={11}
+      className={styles.objective}
+    >
+      ↑ {label}
+    </text>
   );
 }
 
@@ -139,7 +159,6 @@ export function Readout(props: {
   readonly rows: readonly ChartRow[];
   readonly series: readonly ChartSeries[];
   readonly format: (value: number) => string;
-  readonly aside: string;
 }) {
   const label = useActiveTooltipLabel();
   if (props.target === null) return null;
@@ -147,7 +166,6 @@ export function Readout(props: {
   const row = pointed ?? latestRow(props.rows);
   return createPortal(
     <>
-      {props.aside !== '' && <span className={styles.aside}>{props.aside}</span>}
       {row === undefined ? (
         <span className={styles.aside}>no data in this range</span>
       ) : (

@@ -11,7 +11,7 @@ import type { RegimeMark, RolloutMark } from '../api.ts';
 import { formatAxisTime, formatCount } from '../format.ts';
 import { logTicks, rateTicks, timeStepMs, timeTicks } from './axis.ts';
 import styles from './chart.module.css';
-import { LineEnds, Readout, RegimeBands, RolloutMarks } from './chart-layers.tsx';
+import { FarObjective, LineEnds, Readout, RegimeBands, RolloutMarks } from './chart-layers.tsx';
 import { ChartTable } from './chart-table.tsx';
 import { type ChartRow, spanOf, summariseRows } from './rows.ts';
 
@@ -58,7 +58,7 @@ export function TimeChart(props: TimeChartProps) {
   const span = useMemo(() => spanOf(rows), [rows]);
   const summary = useMemo(() => summariseRows(title, rows, series, format), [title, rows, series, format]);
   const isLog = scale === 'log' && span !== null && span.least > 0;
-  // An objective far above the values would press them flat, so it is named in the head instead.
+  // An objective far above the values would press them flat, so it is named at the top instead.
   const isObjectiveNear = objective !== undefined && span !== null && objective.value <= span.most * 3;
   const most = props.most ?? Math.max(span?.most ?? 0, isObjectiveNear ? objective.value * 1.05 : 0);
   const ticks = isLog ? logTicks(span.least, Math.max(most, span.most)) : rateTicks(most);
@@ -106,7 +106,7 @@ export function TimeChart(props: TimeChartProps) {
           aria-label={`${title}; arrow keys move the crosshair`}
         >
           <RegimeBands regimes={regimes} fromMs={fromMs} toMs={toMs} />
-          <CartesianGrid vertical={false} stroke="var(--line)" strokeOpacity={0.7} />
+          <CartesianGrid vertical={false} syncWithTicks stroke="var(--line)" strokeOpacity={0.7} />
           <XAxis
             dataKey="at"
             type="number"
@@ -175,14 +175,9 @@ export function TimeChart(props: TimeChartProps) {
               isAnimationActive={false}
             />,
           ])}
+          {objective !== undefined && !isObjectiveNear && <FarObjective label={objective.label} />}
           <LineEnds rows={rows} series={series} />
-          <Readout
-            target={readoutAt}
-            rows={rows}
-            series={series}
-            format={format}
-            aside={objective !== undefined && !isObjectiveNear ? objective.label : ''}
-          />
+          <Readout target={readoutAt} rows={rows} series={series} format={format} />
         </LineChart>
       )}
     </figure>
