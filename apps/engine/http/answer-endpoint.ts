@@ -116,7 +116,9 @@ async function submitAll(
   parts: EndpointParts,
 ): Promise<readonly AnswerRun[]> {
   const { fleet, generation, recorder, tenant, now } = parts;
-  const objectives = parts.objectives();
+  const { ttftMs, itlMs } = parts.objectives();
+  // Gaps between tokens are felt only where the answer is streamed.
+  const objectives = { ttftMs, itlMs: asked.wishes.isStreamed ? itlMs : 0 };
   const session = (own.header === '' ? asked.session : own.header).slice(0, MAX_SESSION_CHARS);
   const runs: AnswerRun[] = [];
   try {

@@ -116,6 +116,6 @@ export function requestRow(
       end.reason !== 'error' &&
       end.completionTokenCount > 0 &&
       timing.ttftMs <= objectives.ttftMs &&
-      timing.itlP95Ms <= objectives.itlMs,
+      (objectives.itlMs === 0 || timing.itlP95Ms <= objectives.itlMs),
   };
 }
