@@ -22,6 +22,8 @@ export interface Part {
   readonly name: string;
   pid(): number | null;
   restartCount(): number;
+  /** From now on its end is expected: it is not started again. */
+  retire(): void;
   /** SIGTERM, then SIGKILL after the limit. Resolves when the process is gone. */
   stop(limitMs: number): Promise<void>;
 }
@@ -93,6 +95,9 @@ export function startPart(
     name: spec.name,
     pid: () => child?.pid ?? null,
     restartCount: () => restarts,
+    retire() {
+      isStopping = true;
+    },
     async stop(limitMs) {
       isStopping = true;
       if (timer) clearTimeout(timer);

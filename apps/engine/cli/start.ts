@@ -38,6 +38,8 @@ export async function start(argv: readonly string[], root: string): Promise<numb
 
   /** Dashboard and optimizer first: nothing depends on them. The gateway drains before the worker goes. */
   async function endAll(): Promise<void> {
+    // A draining gateway sends the worker home.
+    for (const part of parts) part.retire();
     const stop = (name: string, limitMs: number) => parts.find((part) => part.name === name)?.stop(limitMs);
     await Promise.all([stop('dashboard', 3000), stop('optimizer', 3000)]);
     await stop('gateway', DRAIN_LIMIT_MS + 10_000);
