@@ -3,7 +3,7 @@ import type { RegimeFeatures } from './regime.ts';
 
 const SHORT_PROMPT = 150;
 const LONG_PROMPT = 400;
-const SHORT_ANSWER = 24;
+const SHORT_ANSWER = 16;
 const LONG_ANSWER = 200;
 /** p90 above the mean by this factor: most are short, some are not. */
 const MIXED_RATIO = 3;

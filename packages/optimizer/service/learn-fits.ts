@@ -8,7 +8,7 @@ import { fitRow } from '@variator/clickhouse/queries/fits';
 import { stepSamples } from '@variator/clickhouse/queries/step-samples';
 import { type Envelope, type ExecutionPath, kernelsId } from '@variator/kernels/execution-path';
 import { calibrationCases, featuresOfShape } from '@variator/optimizer/calibration-cases';
-import { fitStepTime } from '@variator/optimizer/fit-step-time';
+import { fitStepTime, LEAST_SAMPLE_COUNT } from '@variator/optimizer/fit-step-time';
 import { priorFor, type Relative } from '@variator/optimizer/prior-for';
 import { keepSamples, type StepSample } from '@variator/optimizer/step-sample';
 import { predictMs, type StepFeatures, type StepTimeFit } from '@variator/scheduler/step-time';
@@ -25,6 +25,8 @@ export interface LearnedKernels {
   readUntil: number;
   newStepCount: number;
   nextFitAt: number;
+  /** Samples when its error was last told. */
+  toldAtCount: number;
 }
 
 export interface FitLearner {
@@ -43,7 +45,7 @@ const LEAST_NEW_STEPS = 10;
 /** Fitting takes at most this share of one core. */
 const FIT_SHARE = 0.01;
 /** Predictions that moved by less are not news. */
-const LEAST_NEWS = 0.01;
+const LEAST_NEWS = 0.03;
 
 export function createFitLearner(options: {
   readonly gateway: Gateway;
@@ -115,6 +117,7 @@ export function createFitLearner(options: {
             readUntil: 0,
             newStepCount: 0,
             nextFitAt: 0,
+            toldAtCount: 0,
           });
         }
       }
@@ -131,7 +134,10 @@ export function createFitLearner(options: {
           // Without a measured step it is the roofline: good enough to plan by, not worth a row.
           if (fit.sampleCount > 0) await insertRows(telemetry, 'model_fits', [fitRow(fit)], fit.fitId);
           one.fit = fit;
-          if (fit.sampleCount > 0) log(fitInWords(one, fit));
+          if (fit.sampleCount >= 2 * Math.max(LEAST_SAMPLE_COUNT, one.toldAtCount)) {
+            log(fitInWords(one, fit));
+            one.toldAtCount = fit.sampleCount;
+          }
         }
         const isMirrored = mirrored !== undefined && mirrored.fitId === one.fit.fitId;
         const isOlder = mirrored !== undefined && mirrored.sampleCount > 0 && one.fit.sampleCount === 0;

@@ -21,6 +21,8 @@ const ROWS_DELAY_MS = 1500;
 const LOOK_BACK_WINDOWS = 6;
 const MOST_WINDOWS_A_ROUND = 500;
 const DETECTOR = 'cusum';
+/** A gateway that was started again learns the regime's name within this. */
+const REPUBLISH_EVERY_MS = 30_000;
 
 export function createRegimeMarker(options: {
   readonly gateway: Gateway;
@@ -31,6 +33,7 @@ export function createRegimeMarker(options: {
   const { gateway, telemetry, windowMs, log } = options;
   let state: RegimeState = NO_REGIME;
   let nextWindowAt: number | null = null;
+  let publishedAt = 0;
 
   async function publish(mark: RegimeDetection): Promise<void> {
     const { regimeId, name, startedAt, detectedAt, isConfirmed, features } = mark;
@@ -41,8 +44,22 @@ export function createRegimeMarker(options: {
       [{ ...row, features: JSON.stringify(features), detector: DETECTOR }],
       `${regimeId} ${detectedAt}`,
     );
-    await gateway.regimes.publish.mutate({ ...row, endedAt: null });
+    await mirror(mark);
     log(`regime: ${name}`);
+  }
+
+  /** Into the gateway's memory, for the overview. */
+  async function mirror(mark: RegimeDetection): Promise<void> {
+    const { regimeId, name, startedAt, detectedAt, isConfirmed } = mark;
+    await gateway.regimes.publish.mutate({
+      regimeId,
+      name,
+      startedAt,
+      detectedAt,
+      isConfirmed,
+      endedAt: null,
+    });
+    publishedAt = Date.now();
   }
 
   /** After a restart the regime that is on goes on, if it began while we could still have seen it. */
@@ -51,7 +68,6 @@ export function createRegimeMarker(options: {
     const [last] = (await regimeMarks(telemetry, { fromMs: from, toMs: now })).slice(-1);
     if (last !== undefined && now - last.detectedAt < 3_600_000) {
       state = { ...NO_REGIME, current: { ...last, features: NO_FEATURES, risenFeature: '' } };
-      await gateway.regimes.publish.mutate({ ...last, endedAt: null });
     }
     return from;
   }
@@ -60,6 +76,7 @@ export function createRegimeMarker(options: {
     current: () => state.current,
     async round(now) {
       nextWindowAt ??= await start(now);
+      if (state.current !== null && now - publishedAt > REPUBLISH_EVERY_MS) await mirror(state.current);
       const wholeUntil = Math.floor((now - ROWS_DELAY_MS) / windowMs) * windowMs;
       const fromMs = Math.max(nextWindowAt, wholeUntil - MOST_WINDOWS_A_ROUND * windowMs);
       if (wholeUntil <= fromMs) return;
