@@ -131,9 +131,9 @@ function summaryRow(phase: Phase, records: readonly ClientRecord[]): string[] {
   const three = (values: readonly number[]) => {
     const found = percentiles(values);
     return found
-      ? [found.p50, found.p95, found.p99]
+      ? `${[found.p50, found.p95, found.p99]
           .map((ms) => (ms < 1000 ? `${Math.round(ms)}` : `${(ms / 1000).toFixed(1)}k`))
-          .join(' / ') + ' ms'
+          .join(' / ')} ms`
       : '-';
   };
   return [

@@ -1,0 +1,171 @@
+/**
+ * Does the best path of the two demo phases differ, and by how much? Every path runs every phase, in turn and several
+ * times over (A B C ... A B C ...), on one engine; device ms per request and ITL come from the step rows. Then: how far
+ * the step model's predictions are from held-out steps of this very engine.
+ */
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { createTelemetryClient, type TelemetryClient } from '@variator/clickhouse/client';
+import { z } from 'zod';
+import { type ClientRecord, drivePhase, percentiles } from '../../apps/engine/cli/drive.ts';
+import { demoOptions } from '../../apps/engine/cli/replay.ts';
+import { table } from '../../apps/engine/cli/table.ts';
+import { chats, flood, generator } from '../../apps/engine/cli/workload.ts';
+import { startProduct } from '../running-product.ts';
+import { benchModel } from './bench-model.ts';
+import { type Figure, figure, spread } from './figure.ts';
+
+const PATHS = [
+  'tokenBudget=32,maxRunningCount=8',
+  'tokenBudget=128,maxRunningCount=16',
+  'tokenBudget=512,maxRunningCount=32',
+];
+const ROUNDS = 4;
+const PHASE_MS = 10_000;
+const ITL_OBJECTIVE_MS = 100;
+
+interface Run {
+  readonly path: string;
+  readonly deviceMsPerRequest: number;
+  readonly itlP95Ms: number;
+}
+
+export async function benchPaths(): Promise<readonly Figure[]> {
+  const { path: model, label } = await benchModel();
+  const product = await startProduct({ flags: ['--model', model] });
+  const telemetry = createTelemetryClient(readFileSync(join(product.dataDir, 'clickhouse-url'), 'utf8'));
+  try {
+    const endpoint = { url: product.inferenceUrl, modelId: product.modelId, apiKey: null };
+    const options = { ...(await demoOptions(endpoint, 1, PHASE_MS)), phaseMs: PHASE_MS };
+    const runs = { chats: [] as Run[], flood: [] as Run[] };
+    for (let round = 0; round < ROUNDS; round += 1) {
+      for (const name of ['chats', 'flood'] as const) {
+        for (const path of PATHS) {
+          await product.admin.workers.switchTo.mutate({ workerId: 'worker-0', path: `balanced,${path}` });
+          // The same requests for every path of a round: what differs is the path.
+          const random = generator(100 + round);
+          const phase = name === 'chats' ? chats(options, random) : flood(options, random);
+          const fromMs = Date.now();
+          const records: ClientRecord[] = [];
+          await drivePhase(endpoint, phase, (record) => records.push(record), new AbortController().signal);
+          const deviceMs = await servedDeviceMs(telemetry, fromMs, Date.now());
+          const gaps = percentiles(records.flatMap(({ gapsMs }) => gapsMs));
+          runs[name].push({ path, deviceMsPerRequest: deviceMs / records.length, itlP95Ms: gaps?.p95 ?? 0 });
+        }
+      }
+    }
+    const figures = [
+      ...phaseFigures(label, 'chats', runs.chats),
+      ...phaseFigures(label, 'flood', runs.flood),
+    ];
+    const best = {
+      chats: bestPath(runs.chats, ITL_OBJECTIVE_MS),
+      flood: bestPath(runs.flood, Number.POSITIVE_INFINITY),
+    };
+    console.log(
+      table(
+        ['phase', 'best path'],
+        [
+          ['chats (ITL p95 objective 100 ms)', best.chats],
+          ['flood', best.flood],
+        ],
+      ),
+    );
+    const gain = gainOf(runs.flood, best.chats, best.flood);
+    figures.push({
+      figure: `${label}: flood on its best path against the chats' best path, device ms per request`,
+      goal: '>= 10 % fewer',
+      measured: `${(100 * gain.median).toFixed(1)} %`,
+      interval: `${(100 * gain.low).toFixed(1)} to ${(100 * gain.high).toFixed(1)} %, ${gain.count} rounds`,
+      isMet: best.chats !== best.flood && gain.median >= 0.1,
+    });
+    const [fit] = await fitAfterQuiet(product.admin);
+    if (fit?.heldOutMape != null) {
+      figures.push(
+        figure(
+          `${label}: step model, mean error on ${fit.heldOutCount} held-out steps`,
+          spread([100 * fit.heldOutMape]),
+          '%',
+          '<= 15 %',
+          (error) => error <= 15,
+          1,
+        ),
+      );
+    }
+    return figures;
+  } finally {
+    await telemetry.close();
+    await product.stop();
+    product.removeData();
+  }
+}
+
+async function servedDeviceMs(telemetry: TelemetryClient, fromMs: number, toMs: number): Promise<number> {
+  // Rows land half a second after their step.
+  await pause(1500);
+  const sql = `SELECT sum(deviceMs) AS deviceMs FROM steps
+    WHERE kind = 'serve' AND startedAt >= fromUnixTimestamp64Milli({fromMs:Int64}) AND startedAt < fromUnixTimestamp64Milli({toMs:Int64})`;
+  const [row] = await telemetry.query(
+    sql,
+    { fromMs: Math.floor(fromMs), toMs: Math.ceil(toMs) },
+    z.object({ deviceMs: z.number() }),
+  );
+  return row?.deviceMs ?? Number.NaN;
+}
+
+function phaseFigures(label: string, phase: string, runs: readonly Run[]): Figure[] {
+  return PATHS.flatMap((path) => {
+    const own = runs.filter((run) => run.path === path);
+    const cost = figure(
+      `${label}, ${phase}, ${path}: device ms per request`,
+      spread(own.map((run) => run.deviceMsPerRequest)),
+      'ms',
+      '',
+      null,
+      1,
+    );
+    if (phase === 'flood') return [cost];
+    return [
+      cost,
+      figure(
+        `${label}, ${phase}, ${path}: ITL p95`,
+        spread(own.map((run) => run.itlP95Ms)),
+        'ms',
+        '',
+        null,
+        0,
+      ),
+    ];
+  });
+}
+
+/** The least device ms per request (median over rounds) among the paths that keep the objective. */
+function bestPath(runs: readonly Run[], itlObjectiveMs: number): string {
+  const judged = PATHS.map((path) => {
+    const own = runs.filter((run) => run.path === path);
+    return {
+      path,
+      cost: spread(own.map((run) => run.deviceMsPerRequest)).median,
+      itl: spread(own.map((run) => run.itlP95Ms)).median,
+    };
+  });
+  const keeping = judged.filter(({ itl }) => itl <= itlObjectiveMs);
+  const pool = keeping.length > 0 ? keeping : judged.sort((a, b) => a.itl - b.itl).slice(0, 1);
+  return pool.sort((a, b) => a.cost - b.cost)[0]?.path ?? '';
+}
+
+/** Share of device ms that `to` saves against `from`, round by round. */
+function gainOf(runs: readonly Run[], from: string, to: string) {
+  const costs = (path: string) =>
+    runs.filter((run) => run.path === path).map((run) => run.deviceMsPerRequest);
+  const before = costs(from);
+  return spread(costs(to).map((cost, round) => 1 - cost / (before[round] ?? Number.NaN)));
+}
+
+async function fitAfterQuiet(admin: Awaited<ReturnType<typeof startProduct>>['admin']) {
+  await pause(8000);
+  const fits = await admin.fits.list.query();
+  return [...fits].sort((a, b) => b.sampleCount - a.sampleCount);
+}
