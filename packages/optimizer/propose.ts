@@ -8,7 +8,7 @@ import { diffPaths, type Envelope, type ExecutionPath, kernelsId } from '@variat
 import type { Objectives } from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import type { Aim } from './canary-judge.ts';
-import type { PredictedMetric, ProposalDraft } from './proposal.ts';
+import type { Estimate, PredictedMetric, ProposalDraft } from './proposal.ts';
 import { type ProposalFacts, proposalReason, proposalTitle } from './proposal-words.ts';
 import { type Arrival, type Replay, replay } from './replay.ts';
 import { comparedMetrics, DRAW_COUNT, resampled, shaken, stepNoise } from './replay-draws.ts';
@@ -37,7 +37,7 @@ export interface ProposeAnswer {
 /** A gain below this is not worth a canary. */
 const LEAST_GAIN = 0.02;
 const FIRST_RUNG_ARRIVALS = 80;
-const SECOND_RUNG_ARRIVALS = 400;
+const SECOND_RUNG_ARRIVALS = 250;
 const SECOND_RUNG_PATHS = 6;
 const DRAWN_PATHS = 2;
 /** Costs nearer than this are equal, and TTFT decides; TTFTs nearer than theirs are, too. */
@@ -154,12 +154,11 @@ function legalOf(replayed: readonly Replayed[], incumbent: Replay): Replayed[] {
   );
 }
 
-/** Cheapest first; among equals the shortest TTFT, then the fewest settings changed. */
+/** Cheapest first, a second change counted as a tie's worth of cost; among equals the shortest TTFT. */
 function ranked(replayed: readonly Replayed[], incumbent: ExecutionPath): Replayed[] {
   const keys = ({ path, replay: { outcome } }: Replayed): number[] => [
-    grade(outcome.deviceMsPerRequest, COST_TIE),
+    grade(outcome.deviceMsPerRequest, COST_TIE) + diffPaths(incumbent, path).length,
     grade(outcome.ttftP95Ms, TTFT_TIE),
-    diffPaths(incumbent, path).length,
   ];
   return replayed
     .map((entry) => ({ entry, keys: keys(entry) }))
@@ -193,7 +192,7 @@ function replayOf(
 const meanItlOfObjective = (replays: readonly Replay[]): number =>
   replays.reduce((sum, { itlP95OfObjective }) => sum + itlP95OfObjective, 0) / Math.max(1, replays.length);
 
-const costOf = (metrics: readonly PredictedMetric[]) =>
+const costOf = (metrics: readonly PredictedMetric[]): Estimate =>
   metrics.find(({ metric }) => metric === 'deviceMsPerRequest')?.change ?? { value: 0, low: 0, high: 0 };
 
 const tokensPerStep = ({ steps }: Replay): number =>
@@ -210,5 +209,7 @@ function worstError(fits: readonly StepTimeFit[]): number | null {
   );
 }
 
-const gainInWords = ({ value, low, high }: { value: number; low: number; high: number }): string =>
-  `${(-value * 100).toFixed(1)} % fewer device ms (${(-high * 100).toFixed(1)} to ${(-low * 100).toFixed(1)} %)`;
+const gainInWords = ({ value, low, high }: Estimate): string => {
+  const percent = (share: number): string => `${share > 0 ? '+' : ''}${(share * 100).toFixed(1)}`;
+  return `${percent(value)} % device ms per request (${percent(low)} to ${percent(high)} %)`;
+};

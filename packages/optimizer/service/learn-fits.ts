@@ -38,9 +38,9 @@ export interface FitLearner {
 
 const HISTORY_MS = 24 * 3_600_000;
 const MOST_FIRST_STEPS = 20_000;
-const MOST_STEPS = 5000;
+const MOST_STEPS = 2000;
 /** Rows may arrive late by the recorder's retries. */
-const OVERLAP_MS = 60_000;
+const OVERLAP_MS = 5000;
 const LEAST_NEW_STEPS = 10;
 /** Fitting takes at most this share of one core. */
 const FIT_SHARE = 0.01;

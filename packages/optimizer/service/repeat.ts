@@ -6,23 +6,30 @@ import { setTimeout as pause } from 'node:timers/promises';
 
 const MOST_PAUSE_MS = 30_000;
 
-/** Says each fault of the outside world once, until it has gone. One for all rounds: they share what they depend on. */
+/** Says each fault of the outside world once, when it lasts. One for all rounds: they share what they depend on. */
 export interface Faults {
-  failed(round: string, error: unknown): void;
+  failed(round: string, error: unknown, now: number): void;
   succeeded(round: string): void;
 }
 
+/** At a start the parts come up one after the other; that is no fault. */
+const SAID_AFTER_MS = 3000;
+
 export function createFaults(log: (line: string) => void): Faults {
-  const current = new Map<string, string>();
+  const since = new Map<string, number>();
+  const said = new Set<string>();
   return {
-    failed(round, error) {
+    failed(round, error, now) {
+      const failedAt = since.get(round) ?? now;
+      since.set(round, failedAt);
       const message = sentenceOf(error);
-      const isKnown = [...current.values()].includes(message);
-      current.set(round, message);
-      if (!isKnown) log(`waiting: ${message}`);
+      if (now - failedAt < SAID_AFTER_MS || said.has(message)) return;
+      said.add(message);
+      log(`waiting: ${message}`);
     },
     succeeded(round) {
-      if (!current.delete(round) || current.size > 0) return;
+      if (!since.delete(round) || since.size > 0 || said.size === 0) return;
+      said.clear();
       log('all is reachable again');
     },
   };
@@ -37,13 +44,14 @@ export async function repeat(
 ): Promise<void> {
   let pauseMs = everyMs;
   while (!signal.aborted) {
+    const now = Date.now();
     try {
-      await work(Date.now());
+      await work(now);
       faults.succeeded(round);
       pauseMs = everyMs;
     } catch (error) {
       if (signal.aborted) return;
-      faults.failed(round, error);
+      faults.failed(round, error, now);
       pauseMs = Math.min(Math.max(MOST_PAUSE_MS, everyMs), pauseMs * 2);
     }
     await pause(pauseMs, undefined, { signal }).catch(() => {

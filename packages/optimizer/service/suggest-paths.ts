@@ -4,7 +4,7 @@
  */
 import type { TelemetryClient } from '@variator/clickhouse/client';
 import { arrivals as arrivalsOf } from '@variator/clickhouse/queries/arrivals';
-import { stepSamples } from '@variator/clickhouse/queries/step-samples';
+import { stepCount as stepCountOf } from '@variator/clickhouse/queries/step-count';
 import { pathId } from '@variator/kernels/execution-path';
 import { candidatePaths } from '@variator/optimizer/candidate-paths';
 import { LEAST_SAMPLE_COUNT } from '@variator/optimizer/fit-step-time';
@@ -21,13 +21,24 @@ export interface PathSuggester {
 }
 
 const MOST_ARRIVALS = 1000;
-const MOST_COUNTED_STEPS = 10_000;
 /** What a person refused, or a canary ended, stays so for this long in the same kind of regime. */
 const LATELY_MS = 30 * 60_000;
-/** A search that found nothing new waits for this multiple of what it took. */
+/** A search under the same circumstances waits for this multiple of what the last one took, within bounds. */
 const REST_FACTOR = 50;
-/** While nothing is known of the regime's start, a window reaches back in full. */
+const MOST_REST_MS = 60_000;
+const LEAST_REST_FACTOR = 5;
+/** Replays of different searches are comparable. */
 const SEED = 20_260_101;
+
+interface Search {
+  readonly circumstances: string;
+  readonly restUntil: number;
+  /** Whatever changed. */
+  readonly leastRestUntil: number;
+  readonly note: string;
+}
+
+const magnitude = (count: number): number => Math.floor(Math.log2(Math.max(1, count)));
 
 type Worker = Awaited<ReturnType<Gateway['workers']['list']['query']>>[number];
 type Policy = Awaited<ReturnType<Gateway['objectives']['get']['query']>>;
@@ -44,7 +55,7 @@ export function createPathSuggester(options: {
 }): PathSuggester {
   const { gateway, telemetry, learner, marker, log } = options;
   /** By worker: what the last search looked at, and when the same is worth looking at again. */
-  const searched = new Map<string, { circumstances: string; restUntil: number; note: string }>();
+  const searched = new Map<string, Search>();
 
   async function windowOf(now: number): Promise<{ fromMs: number; toMs: number; arrivals: Arrival[] }> {
     const fromMs = Math.max(now - options.windowMs, marker.current()?.startedAt ?? 0);
@@ -75,18 +86,20 @@ export function createPathSuggester(options: {
     const { workerId, envelope, path } = worker;
     const regime = marker.current();
     const fits = learner.fitsFor(envelope).filter((fit) => fit.sampleCount >= LEAST_SAMPLE_COUNT);
+    const last = searched.get(workerId);
+    if (last !== undefined && now < last.leastRestUntil) return;
+    const { fromMs, toMs, arrivals } = await windowOf(now);
+    if (arrivals.length < options.leastRequestCount) return;
+    // Twice the evidence is a new question, too.
     const circumstances = JSON.stringify([
       worker.pathId,
       regime?.regimeId,
-      fits.map((fit) => fit.kernelsId),
       policy.objectives,
+      fits.map((fit) => [fit.kernelsId, magnitude(fit.sampleCount)]),
+      magnitude(arrivals.length),
     ]);
-    const last = searched.get(workerId);
-    const isSame = last?.circumstances === circumstances;
-    if (isSame && now < last.restUntil) return;
-    const { fromMs, toMs, arrivals } = await windowOf(now);
-    if (arrivals.length < options.leastRequestCount) return;
-    const stepCount = await stepCountOf(worker, fromMs, toMs);
+    if (last?.circumstances === circumstances && now < last.restUntil) return;
+    const stepCount = await stepCountOf(telemetry, { workerId, fromMs, toMs });
 
     const startedAt = performance.now();
     const { draft, note } = propose({
@@ -108,19 +121,19 @@ export function createPathSuggester(options: {
       seed: SEED,
     });
     const tookMs = performance.now() - startedAt;
-    searched.set(workerId, { circumstances, restUntil: now + REST_FACTOR * tookMs, note });
+    const restUntil = now + Math.min(MOST_REST_MS, REST_FACTOR * tookMs);
+    searched.set(workerId, {
+      circumstances,
+      restUntil,
+      leastRestUntil: now + LEAST_REST_FACTOR * tookMs,
+      note,
+    });
     if (draft === null || isSettled(draft, proposals, now)) {
       if (last?.note !== note) log(note);
       return;
     }
     const { proposalId } = await gateway.proposals.create.mutate(draft);
     log(`proposed ${proposalId}: ${note}`);
-  }
-
-  async function stepCountOf({ envelope, kernelsId }: Worker, fromMs: number, toMs: number): Promise<number> {
-    const { deviceKind, modelHash } = envelope;
-    const limit = MOST_COUNTED_STEPS;
-    return (await stepSamples(telemetry, { deviceKind, modelHash, kernelsId, fromMs, toMs, limit })).length;
   }
 
   return {
