@@ -56,17 +56,17 @@ function ask(
 }
 
 test('from a running batch of one under load it proposes a larger one, with numbers and reasons', () => {
-  const { draft } = ask({ maxRunningCount: 1, tokenBudget: 128 }, traffic(150, 200, 50, 40));
+  const { draft } = ask({ maxRunningCount: 1, tokenBudget: 128 }, traffic(90, 200, 50, 40));
   expect(draft?.to.maxRunningCount).toBeGreaterThan(1);
   expect(draft?.title).toMatch(
     /^Raise .*the largest running batch to \d+.*: \d+ % fewer device ms per request \(\d+ to \d+ %\), TTFT p95 \d+ % shorter$/,
   );
-  expect(draft?.reason).toContain('150 requests of the last 60 s (short chats)');
+  expect(draft?.reason).toContain('90 requests of the last 60 s (short chats)');
   expect(draft?.reason).toContain('A step computes');
   const cost = draft?.metrics.find(({ metric }) => metric === 'deviceMsPerRequest');
   expect(cost?.change.high).toBeLessThan(0);
   expect(cost?.change.low).toBeLessThan(cost?.change.value ?? 0);
-  expect(draft?.evidence.requestCount).toBe(150);
+  expect(draft?.evidence.requestCount).toBe(90);
   expect(draft?.evidence.fitIds).toEqual([testFit.fitId]);
   for (const { now, predicted, change } of draft?.metrics ?? []) {
     for (const { value, low, high } of [now, predicted, change]) {
@@ -77,8 +77,8 @@ test('from a running batch of one under load it proposes a larger one, with numb
 });
 
 test('from the best path it proposes nothing and says what it found', () => {
-  const { draft } = ask({ maxRunningCount: 1, tokenBudget: 128 }, traffic(150, 200, 50, 40));
-  const again = ask(draft?.to ?? {}, traffic(150, 200, 50, 40, 2));
+  const { draft } = ask({ maxRunningCount: 1, tokenBudget: 128 }, traffic(90, 200, 50, 40));
+  const again = ask(draft?.to ?? {}, traffic(90, 200, 50, 40, 2));
   expect(again.draft).toBeNull();
   expect(again.note).toMatch(/^The best of \d+ paths/);
 });
