@@ -1,0 +1,122 @@
+/**
+ * Road 3 by a script with the typed tRPC client and no browser: proposal -> approve -> canary -> verdict -> ledger -> roll
+ * back, and reject, on the story model under streams that stay open.
+ */
+import { afterAll, beforeAll, expect, onTestFailed, test } from 'vitest';
+import type { Proposal } from '../apps/engine/control/control-types.ts';
+import { acrossSwitches, canaryStepCounts, newestPathId, switchTimes, telemetryOf } from './path-steps.ts';
+import { type RunningProduct, root, startProduct } from './running-product.ts';
+import { keepStreaming, type StreamingClients } from './streaming-clients.ts';
+import { waitUntil } from './wait-until.ts';
+
+let product: RunningProduct;
+let clients: StreamingClients;
+
+beforeAll(async () => {
+  product = await startProduct({
+    flags: ['--model', `${root}models/stories-5m`, '--path', 'balanced,maxRunningCount=1'],
+  });
+  clients = keepStreaming(product, { clientCount: 12, maxTokens: 120 });
+});
+
+afterAll(async () => {
+  await clients?.stop();
+  await product?.stop();
+  product?.removeData();
+});
+
+test('a script approves a proposal, sees its verdict and takes it back, and no stream notices', async () => {
+  onTestFailed(() => console.log(product.output().slice(-6000)));
+  const { admin } = product;
+  const telemetry = telemetryOf(product.dataDir);
+  const policy = await admin.objectives.set.mutate({
+    canary: { blockDurationMs: 700, leastPairCount: 3, mostPairCount: 8, leastStepsPerBlock: 4 },
+  });
+  expect(policy).toMatchObject({ autonomy: 'oneClick', canary: { blockDurationMs: 700 } });
+  const worker = await onlyWorker();
+  const firstPathId = worker.pathId;
+  expect(worker.path.maxRunningCount).toBe(1);
+
+  const proposal = await waitUntil('a proposal to run more at once', 90_000, async () =>
+    (await admin.proposals.list.query({ limit: 20 })).find(
+      ({ state, changes }) =>
+        state === 'open' && changes.some(({ setting }) => setting === 'maxRunningCount'),
+    ),
+  );
+  expect(proposal.fromPathId).toBe(firstPathId);
+  expect(proposal.title).toMatch(/largest running batch to \d+: .*device ms/);
+  expect(proposal.reason).toMatch(/requests of the last .* were replayed through the scheduler/);
+  for (const { now, predicted, change } of proposal.metrics) {
+    for (const { value, low, high } of [now, predicted, change]) {
+      expect(low).toBeLessThanOrEqual(value);
+      expect(value).toBeLessThanOrEqual(high);
+    }
+  }
+
+  await rejectAnother(proposal);
+
+  const { rolloutId } = await admin.proposals.approve.mutate({ proposalId: proposal.proposalId });
+  expect(await admin.proposals.approve.mutate({ proposalId: proposal.proposalId })).toEqual({ rolloutId });
+  const ended = await waitUntil('the canary to end', 60_000, async () => {
+    const progress = await admin.rollouts.progress.query({ rolloutId });
+    return progress.state !== 'warming' && progress.state !== 'canary' && progress;
+  });
+  expect(ended, ended.message).toMatchObject({ state: 'live', verdict: 'better', canRollBack: true });
+  expect(ended.checkSummary).toMatch(/^Equal tokens/);
+  expect(ended.pairs.length).toBeGreaterThanOrEqual(3);
+  expect(ended.confidence?.high).toBeLessThan(0);
+  await waitUntil('step rows on the new path', 15_000, async () => {
+    return (await newestPathId(telemetry, ended.endedAt ?? Date.now())) === proposal.toPathId;
+  });
+  expect((await onlyWorker()).pathId).toBe(proposal.toPathId);
+  const steps = await canaryStepCounts(telemetry, rolloutId);
+  expect([...steps.keys()].sort()).toEqual([proposal.fromPathId, proposal.toPathId].sort());
+
+  const [entry] = await admin.ledger.list.query({ limit: 10 });
+  expect(entry).toMatchObject({ rolloutId, verdict: 'better', state: 'live', toPathId: proposal.toPathId });
+  const cost = entry?.rows.find(({ metric }) => metric === 'deviceMsPerRequest');
+  expect(cost?.predictedChange).toBeLessThan(0);
+  expect(cost?.realisedHigh).toBeLessThan(0);
+
+  const back = await admin.rollouts.rollBack.mutate({ rolloutId });
+  expect(back).toMatchObject({ state: 'rolledBack', canRollBack: false });
+  await waitUntil('step rows on the first path again', 15_000, async () => {
+    return (await newestPathId(telemetry, back.endedAt ?? Date.now())) === firstPathId;
+  });
+  expect((await onlyWorker()).pathId).toBe(firstPathId);
+  expect((await admin.ledger.list.query({ limit: 10 }))[0]).toMatchObject({ rolloutId, state: 'rolledBack' });
+
+  await clients.stop();
+  expect(clients.records.filter(({ fault }) => fault !== '')).toEqual([]);
+  expect(clients.records.every(({ finishReason }) => finishReason === 'length')).toBe(true);
+  const across = acrossSwitches(clients.records, await switchTimes(telemetry));
+  expect(across.length).toBeGreaterThan(5);
+  // The paths share their numerics, so a stream open across a change has the very same text as one before it.
+  for (const { prompt, text } of across) {
+    expect(text).toBe(clients.records.find((record) => record.prompt === prompt)?.text);
+  }
+  await telemetry.close();
+  expect(await product.stop()).toBe(0);
+  expect(product.processes()).toEqual([]);
+}, 200_000);
+
+async function onlyWorker() {
+  const [worker] = await product.admin.workers.list.query();
+  if (!worker) throw new Error('No worker has joined.');
+  return worker;
+}
+
+/** A proposal of the script's own, turned down: it stays so, and the worker's path with it. */
+async function rejectAnother(model: Proposal): Promise<void> {
+  const { admin } = product;
+  const { workerId, from, title, reason, metrics, evidence } = model;
+  const to = { ...from, maxRunningCount: 2 };
+  const { proposalId } = await admin.proposals.create.mutate({
+    ...{ workerId, from, to, title, reason, metrics, evidence },
+    changes: [{ setting: 'maxRunningCount', from: from.maxRunningCount, to: 2 }],
+  });
+  const rejected = await admin.proposals.reject.mutate({ proposalId, reason: 'Two are too few.' });
+  expect(rejected).toMatchObject({ state: 'rejected', decidedBy: 'test', rolloutId: '' });
+  await expect(admin.proposals.approve.mutate({ proposalId })).rejects.toThrow(/is rejected/);
+  expect((await onlyWorker()).pathId).toBe(model.fromPathId);
+}
