@@ -16,7 +16,7 @@ import { ModelError } from '@variator/kernels/model/model-error';
 import { createAdminServer } from './api/admin-server.ts';
 import { assertSafeToListen, UnsafeListenError } from './api/safe-to-listen.ts';
 import { watchParent } from './cli/parent-watch.ts';
-import { FATAL_EXIT_CODE } from './cli/part.ts';
+import { CANNOT_RUN, FATAL_EXIT_CODE } from './cli/part.ts';
 import { type Config, ConfigError, readConfig } from './config.ts';
 import { ControlError } from './control/control-error.ts';
 import { openControl } from './control/open-control.ts';
@@ -151,6 +151,6 @@ try {
     [ConfigError, ModelError, KvPlanError, UnsafeListenError, ControlError].some(
       (kind) => error instanceof kind,
     ) || (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
-  console.error(isFinal ? (error as Error).message : (error as Error).stack);
+  console.error(isFinal ? `${CANNOT_RUN}${(error as Error).message}` : (error as Error).stack);
   process.exit(isFinal ? FATAL_EXIT_CODE : 1);
 }

@@ -1,4 +1,5 @@
 /** Which command does what. Called by bootstrap.mjs once everything it needs is installed and built. */
+import { UnsafeListenError } from '../api/safe-to-listen.ts';
 import { ConfigError, helpText } from '../config.ts';
 
 type Command = (argv: readonly string[], root: string) => Promise<number>;
@@ -14,7 +15,7 @@ const commands: Record<string, () => Promise<Command>> = {
   bench: async () => (await import('../../../test/bench/run-benches.ts')).runBenches,
 };
 
-/** Ends the process with the command's exit code; a ConfigError becomes one sentence and exit code 1. */
+/** Ends the process with the command's exit code; what cannot be used becomes one sentence and exit code 1. */
 export async function runCommand(name: string, argv: readonly string[], root: string): Promise<void> {
   const isHelp =
     ['--help', '-h', 'help'].includes(name) ||
@@ -33,7 +34,7 @@ export async function runCommand(name: string, argv: readonly string[], root: st
   try {
     process.exit(await (await load())(argv, root));
   } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
+    if (!(error instanceof ConfigError) && !(error instanceof UnsafeListenError)) throw error;
     console.error(error.message);
     process.exit(1);
   }

@@ -8,6 +8,8 @@ import { createInterface } from 'node:readline';
 
 /** A child exits with this when starting it again cannot help: its last line on stderr says why. */
 export const FATAL_EXIT_CODE = 78;
+/** Begins that last line: the supervisor says it once, at its own end, and not among the child's lines as well. */
+export const CANNOT_RUN = 'cannot run: ';
 
 export interface PartSpec {
   readonly name: string;
@@ -65,7 +67,7 @@ export function startPart(
       if (!stream) continue;
       createInterface({ input: stream }).on('line', (line) => {
         if (line.trim() !== '') lastLine = line;
-        log(line);
+        if (!line.startsWith(CANNOT_RUN)) log(line);
       });
     }
     gone = new Promise((resolve) => {
@@ -78,7 +80,7 @@ export function startPart(
         resolve();
         if (isStopping) return;
         if (code === FATAL_EXIT_CODE) {
-          onFatal(lastLine);
+          onFatal(lastLine.startsWith(CANNOT_RUN) ? lastLine.slice(CANNOT_RUN.length) : lastLine);
           return;
         }
         pauseMs =

@@ -2,15 +2,15 @@
  * `npm start`: starts ClickHouse, gateway, worker, optimizer and dashboard in that order, watches them, and ends them in
  * the reverse order on one Ctrl-C. Called by main.ts. Serves nothing itself, so that a fault in a part never reaches it.
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { assertSafeToListen } from '../api/safe-to-listen.ts';
-import { type Config, ConfigError, environmentForParts, readConfig } from '../config.ts';
+import { type Config, environmentForParts, readConfig } from '../config.ts';
 import { resolveDefaultModel } from './default-model.ts';
 import { type EmbeddedClickHouse, embeddedClickHouse } from './embedded-clickhouse.ts';
 import { type Part, startPart } from './part.ts';
+import { linkPlace, makeDataFolder, withFreePorts } from './places.ts';
 
 interface Launch {
   readonly name: string;
@@ -25,9 +25,12 @@ interface Launch {
 const DRAIN_LIMIT_MS = 30_000;
 
 export async function start(argv: readonly string[], root: string): Promise<number> {
-  const config = await withFreePorts(readConfig(argv));
-  assertSafeToListen({ host: config.host, apiKey: config.apiKey, adminKey: config.adminKey });
-  mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
+  const asked = readConfig(argv);
+  assertSafeToListen({ host: asked.host, apiKey: asked.apiKey, adminKey: asked.adminKey });
+  makeDataFolder(asked.dataDir);
+  const onPorts = await withFreePorts(asked);
+  const link = linkPlace(asked.linkPath);
+  const config: Config = Object.freeze({ ...onPorts, linkPath: link.path });
 
   const ending = endOfSupervisor();
   const fatal = resolvers<string>();
@@ -117,6 +120,7 @@ export async function start(argv: readonly string[], root: string): Promise<numb
   const impatient = secondSignal();
   await Promise.race([endAll(), impatient]);
   for (const part of parts) await part.stop(0);
+  link.remove();
   if (reason === '') return 0;
   console.error(reason);
   return 1;
@@ -155,34 +159,6 @@ async function defaultModel(config: Config, root: string): Promise<string> {
   });
   console.log(line);
   return path;
-}
-
-/** Port 0 asks for any free port; a taken port is said before anything is started. */
-async function withFreePorts(config: Config): Promise<Config> {
-  const free = async (port: number, flag: string, variable: string): Promise<number> => {
-    const probe = createServer();
-    return new Promise((resolve, reject) => {
-      probe.once('error', (error: NodeJS.ErrnoException) => {
-        const why = error.code === 'EADDRINUSE' ? 'is taken' : `cannot be used (${error.message})`;
-        reject(
-          new ConfigError(
-            `Port ${port} on ${config.host} ${why}; choose another with ${flag} N or ${variable}=N.`,
-          ),
-        );
-      });
-      probe.listen(port, config.host, () => {
-        const address = probe.address();
-        const found = typeof address === 'object' && address ? address.port : port;
-        probe.close(() => resolve(found));
-      });
-    });
-  };
-  return Object.freeze({
-    ...config,
-    port: await free(config.port, '--port', 'VARIATOR_PORT'),
-    adminPort: await free(config.adminPort, '--admin-port', 'VARIATOR_ADMIN_PORT'),
-    webPort: await free(config.webPort, '--web-port', 'VARIATOR_WEB_PORT'),
-  });
 }
 
 const urlHost = (host: string): string => {

@@ -11,7 +11,7 @@ import { loadModel } from '@variator/kernels/model';
 import { ModelError } from '@variator/kernels/model/model-error';
 import { NativeError } from '@variator/kernels/native';
 import { watchParent } from '../cli/parent-watch.ts';
-import { FATAL_EXIT_CODE } from '../cli/part.ts';
+import { CANNOT_RUN, FATAL_EXIT_CODE } from '../cli/part.ts';
 import { ConfigError, readConfig } from '../config.ts';
 import { type FrameSocket, frameSocket } from '../fleet/frame-socket.ts';
 import { type GatewayFrame, LINK_VERSION, type WorkerFrame } from '../fleet/link-frames.ts';
@@ -105,7 +105,7 @@ main().then(
     const isFinal =
       isOpening &&
       [ConfigError, PathError, ModelError, NativeError, KvPlanError].some((kind) => error instanceof kind);
-    console.error(isFinal ? error.message : error.stack);
+    console.error(isFinal ? `${CANNOT_RUN}${error.message}` : error.stack);
     process.exit(isFinal ? FATAL_EXIT_CODE : 1);
   },
 );

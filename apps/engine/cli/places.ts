@@ -1,0 +1,78 @@
+/**
+ * Where the product will listen and keep its things: its ports, its data folder, the link's socket. Asked by start.ts
+ * before any part runs, so that a place that cannot be had is one sentence and nothing was started.
+ */
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Config, ConfigError } from '../config.ts';
+
+/** 104 bytes with the closing zero on macOS, 108 on Linux. */
+const MOST_SOCKET_PATH_BYTES = 103;
+
+const portFaults: Record<string, string> = {
+  EADDRINUSE: 'is taken',
+  EACCES: 'is not allowed to this user',
+};
+
+/** @throws ConfigError */
+export function makeDataFolder(dataDir: string): void {
+  try {
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    throw new ConfigError(
+      `The data folder ${dataDir} cannot be made (${(cause as Error).message}); choose another with --data DIR or VARIATOR_DATA=DIR.`,
+      { cause },
+    );
+  }
+}
+
+/** A socket's path is cut off, without a word, where it is longer than the system's address: then it gets a short one. */
+export function linkPlace(wanted: string): { path: string; remove(): void } {
+  if (Buffer.byteLength(wanted) <= MOST_SOCKET_PATH_BYTES) return { path: wanted, remove: () => {} };
+  const folder = mkdtempSync(join(tmpdir(), 'variator-link-'));
+  return {
+    path: join(folder, 'link.sock'),
+    remove: () => rmSync(folder, { recursive: true, force: true }),
+  };
+}
+
+/**
+ * Port 0 asks for any free port; a taken port, or one asked for twice, is said before anything is started.
+ * @throws ConfigError
+ */
+export async function withFreePorts(config: Config): Promise<Config> {
+  const probes: Server[] = [];
+  const free = async (port: number, flag: string, variable: string): Promise<number> => {
+    const probe = createServer();
+    probes.push(probe);
+    return new Promise((resolve, reject) => {
+      probe.once('error', (error: NodeJS.ErrnoException) => {
+        const why = portFaults[error.code ?? ''];
+        reject(
+          new ConfigError(
+            why === undefined
+              ? `${config.host} is no address to listen on here (${error.message}); choose another with --host ADDRESS or VARIATOR_HOST=ADDRESS.`
+              : `Port ${port} on ${config.host} ${why}; choose another with ${flag} N or ${variable}=N.`,
+          ),
+        );
+      });
+      probe.listen(port, config.host, () => {
+        const address = probe.address();
+        resolve(typeof address === 'object' && address ? address.port : port);
+      });
+    });
+  };
+  try {
+    return Object.freeze({
+      ...config,
+      port: await free(config.port, '--port', 'VARIATOR_PORT'),
+      adminPort: await free(config.adminPort, '--admin-port', 'VARIATOR_ADMIN_PORT'),
+      webPort: await free(config.webPort, '--web-port', 'VARIATOR_WEB_PORT'),
+    });
+  } finally {
+    const listening = probes.filter((probe) => probe.listening);
+    await Promise.all(listening.map((probe) => new Promise((closed) => probe.close(closed))));
+  }
+}
