@@ -1,0 +1,196 @@
+/**
+ * The whole loop in a real browser on the story model: traffic of two kinds fills the charts, a regime is marked, a
+ * proposal is approved by one click, the worker's path changes under open streams, the ledger says what came of it, and
+ * one more click takes it back.
+ */
+import { type Browser, chromium, type Locator, type Page } from 'playwright-core';
+import { afterAll, beforeAll, expect, onTestFailed, test } from 'vitest';
+import { drivePhase, type Endpoint } from '../apps/engine/cli/drive.ts';
+import { chats, type DemoOptions, flood, generator } from '../apps/engine/cli/workload.ts';
+import { browserArgs, findBrowser } from './browser.ts';
+import { acrossSwitches, canaryStepCounts, newestPathId, switchTimes, telemetryOf } from './path-steps.ts';
+import { type RunningProduct, root, startProduct } from './running-product.ts';
+import { takePictures } from './screenshots.ts';
+import { keepStreaming } from './streaming-clients.ts';
+import { waitUntil } from './wait-until.ts';
+
+const browserPath = findBrowser();
+if (browserPath === null) console.warn('SKIPPED: the end-to-end test found no Chromium or Chrome');
+
+let product: RunningProduct;
+let browser: Browser;
+let page: Page;
+const stop = new AbortController();
+const faults: string[] = [];
+
+beforeAll(async () => {
+  if (browserPath === null) return;
+  product = await startProduct({
+    flags: ['--model', `${root}models/stories-5m`, '--path', 'balanced,maxRunningCount=1'],
+  });
+  browser = await chromium.launch({ executablePath: browserPath, args: browserArgs });
+  page = await browser.newPage({ viewport: { width: 1440, height: 900 } });
+  page.on('pageerror', (error) => faults.push(error.message));
+});
+
+afterAll(async () => {
+  stop.abort();
+  await browser?.close();
+  await product?.stop();
+  product?.removeData();
+});
+
+test.skipIf(browserPath === null)(
+  'a person sees the workload change, starts a canary by one click, reads what it came to, and takes it back',
+  async () => {
+    onTestFailed(async () => {
+      console.log(product.output().slice(-6000));
+      await page.screenshot({ path: `${root}test-results/failed.png`, fullPage: true });
+    });
+    const { admin, webUrl } = product;
+    const telemetry = telemetryOf(product.dataDir);
+    await admin.objectives.set.mutate({
+      canary: { blockDurationMs: 700, leastPairCount: 3, mostPairCount: 8, leastStepsPerBlock: 4 },
+    });
+    const firstPathId = (await admin.overview.summary.query({ windowMs: 60_000 })).livePathId;
+
+    // Chats, until the charts have filled and the first regime is marked.
+    await page.goto(`${webUrl}/?range=5m`);
+    expect(await testId('live-path-id').getAttribute('data-path-id')).toBe(firstPathId);
+    const chatting = drive('chats');
+    for (const figure of ['overview-tokens-per-second', 'overview-ttft-p95', 'overview-itl-p95']) {
+      await waitUntil(`a number in ${figure}`, 30_000, async () =>
+        /^[\d.,]+ (tok\/s|ms|s)$/.test((await testId(figure).textContent()) ?? ''),
+      );
+    }
+    await waitUntil('the first regime mark', 60_000, () => hasRegimeBand(/./));
+    expect(await waitUntil('chart lines', 10_000, drawnLineCount)).toBeGreaterThanOrEqual(6);
+    await chatting.end();
+
+    // The flood is another kind of workload: its mark appears beside the first, by itself.
+    const flooding = drive('flood');
+    await waitUntil('a mark for the changed workload', 60_000, () => hasRegimeBand(/short answers/));
+    await takePictures(browser, webUrl, {
+      name: 'overview',
+      path: '/?range=5m',
+      shows: '[data-testid=regime-band]',
+    });
+    await flooding.end();
+
+    // Streams that stay open through everything that follows.
+    const clients = keepStreaming(product, { clientCount: 12, maxTokens: 120 });
+    await page.goto(`${webUrl}/proposals`);
+    const card = await proposalToRunMore();
+    expect(await card.getByTestId('proposal-title').textContent()).toMatch(/device ms per request/);
+    expect(await card.getByTestId('proposal-reason').textContent()).toMatch(
+      /were replayed through the scheduler/,
+    );
+    await takePictures(browser, webUrl, {
+      name: 'proposals-open',
+      path: '/proposals',
+      shows: '[data-testid=proposal-reason]',
+    });
+
+    await card.getByTestId('start-canary').click();
+    const rollout = page.locator('[data-testid=rollout-card]');
+    await rollout.waitFor({ timeout: 10_000 });
+    const rolloutId = (await rollout.getAttribute('data-rollout-id')) ?? '';
+    await waitUntil('the verdict', 60_000, async () =>
+      /live|rolledBack|kept|failed/.test((await testId('rollout-state').getAttribute('data-state')) ?? ''),
+    );
+    const ended = await admin.rollouts.progress.query({ rolloutId });
+    expect(ended, ended.message).toMatchObject({ state: 'live', verdict: 'better', approvedBy: 'dashboard' });
+    const steps = await canaryStepCounts(telemetry, rolloutId);
+    expect([...steps.keys()].sort()).toEqual([ended.fromPathId, ended.toPathId].sort());
+    await waitUntil('step rows on the new path', 15_000, async () => {
+      return (await newestPathId(telemetry, ended.endedAt ?? Date.now())) === ended.toPathId;
+    });
+    await waitUntil('the new path in the top bar', 10_000, async () => {
+      return (await testId('live-path-id').getAttribute('data-path-id')) === ended.toPathId;
+    });
+
+    const row = page.locator('[data-testid=ledger-row]').first();
+    expect(await row.textContent()).toContain(ended.title);
+    for (const number of ['ledger-predicted', 'ledger-realised']) {
+      expect(await row.getByTestId(number).textContent()).toMatch(/^−[\d.]+ %/);
+    }
+    await takePictures(browser, webUrl, {
+      name: 'proposals-live',
+      path: `/proposals?rollout=${rolloutId}`,
+      shows: '[data-testid=ledger-row]',
+    });
+
+    await testId('roll-back').first().click();
+    await page.locator('[data-testid=ledger-row][data-state=rolledBack]').waitFor({ timeout: 10_000 });
+    const back = await admin.rollouts.progress.query({ rolloutId });
+    await waitUntil('step rows on the first path again', 15_000, async () => {
+      return (await newestPathId(telemetry, back.endedAt ?? Date.now())) === firstPathId;
+    });
+    await waitUntil('the first path in the top bar again', 10_000, async () => {
+      return (await testId('live-path-id').getAttribute('data-path-id')) === firstPathId;
+    });
+
+    await clients.stop();
+    expect(clients.records.filter(({ fault }) => fault !== '')).toEqual([]);
+    expect(clients.records.every(({ finishReason }) => finishReason === 'length')).toBe(true);
+    expect(acrossSwitches(clients.records, await switchTimes(telemetry)).length).toBeGreaterThan(5);
+    expect(faults).toEqual([]);
+    await telemetry.close();
+  },
+  280_000,
+);
+
+const testId = (id: string) => page.getByTestId(id);
+
+async function hasRegimeBand(name: RegExp): Promise<boolean> {
+  return (await testId('regime-band').allInnerTexts()).some((text) => name.test(text));
+}
+
+/** Lines that join at least two points. */
+function drawnLineCount(): Promise<number> {
+  return page
+    .locator('path.recharts-line-curve')
+    .evaluateAll((paths) => paths.filter((path) => /[LC]/.test(path.getAttribute('d') ?? '')).length);
+}
+
+/** Opened, so that its reason and its buttons can be seen; by its id, since newer ones may come to stand above it. */
+async function proposalToRunMore(): Promise<Locator> {
+  const newest = page.locator('[data-testid=proposal-card]', { hasText: 'largest running batch' }).first();
+  await newest.waitFor({ timeout: 90_000 });
+  const card = page.locator(`[data-proposal-id="${await newest.getAttribute('data-proposal-id')}"]`);
+  const title = card.getByTestId('proposal-title').getByRole('button');
+  if ((await title.count()) > 0) await title.click();
+  await card.getByTestId('proposal-reason').waitFor({ timeout: 5000 });
+  return card;
+}
+
+/** A phase of the demo's kind, driven until it is told to end; answers with faults end the test. */
+function drive(kind: 'chats' | 'flood'): { end(): Promise<void> } {
+  const endpoint: Endpoint = { url: product.inferenceUrl, modelId: product.modelId, apiKey: null };
+  const options: DemoOptions = {
+    seed: 1,
+    phaseMs: 120_000,
+    chatRate: 3,
+    longPromptEveryMs: 2500,
+    longPromptWords: 500,
+    floodConcurrency: 12,
+    floodPromptWords: 160,
+  };
+  const phase = (kind === 'chats' ? chats : flood)(options, generator(options.seed));
+  const ending = new AbortController();
+  const isLate = AbortSignal.any([ending.signal, stop.signal]);
+  const driven = drivePhase(
+    endpoint,
+    phase,
+    ({ fault }) => {
+      if (fault !== '' && fault !== 'stopped') faults.push(fault);
+    },
+    isLate,
+  );
+  return {
+    async end() {
+      ending.abort();
+      await driven;
+    },
+  };
+}

@@ -1,0 +1,38 @@
+/**
+ * Pictures of the dashboard for people to look at: each page light and dark, wide and narrow, into the ignored folder
+ * `test-results/`. Used by the end-to-end test; compares nothing.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Browser } from 'playwright-core';
+import { root } from './running-product.ts';
+
+const widthsPx = [1440, 390] as const;
+const schemes = ['light', 'dark'] as const;
+
+/**
+ * @param path of the page, with its query
+ * @param shows a selector that the picture waits for
+ */
+export async function takePictures(
+  browser: Browser,
+  webUrl: string,
+  picture: { readonly name: string; readonly path: string; readonly shows: string },
+): Promise<void> {
+  const folder = join(root, 'test-results');
+  mkdirSync(folder, { recursive: true });
+  for (const width of widthsPx) {
+    const context = await browser.newContext({ viewport: { width, height: 900 } });
+    const page = await context.newPage();
+    await page.goto(`${webUrl}${picture.path}`);
+    await page.locator(picture.shows).first().waitFor({ timeout: 30_000 });
+    for (const colorScheme of schemes) {
+      await page.emulateMedia({ colorScheme });
+      await page.screenshot({
+        path: join(folder, `${picture.name}-${colorScheme}-${width}.png`),
+        fullPage: true,
+      });
+    }
+    await context.close();
+  }
+}
