@@ -10,7 +10,7 @@ import { predictMs, type StepFeatures, type StepTimeFit } from '@variator/schedu
 import { solveNonNegative } from './nnls.ts';
 import { median, quantile, robustSpread } from './quantile.ts';
 import { KNEES, type StepTimePrior } from './roofline-prior.ts';
-import { keepSamples, type StepSample } from './step-sample.ts';
+import { isQuiet, keepSamples, type StepSample, trustIn } from './step-sample.ts';
 
 export interface FitQuestion {
   /** In any order and number; the newest of each bucket are used. */
@@ -106,11 +106,12 @@ function fitWithKnee(
   const residualsOf = (unknowns: readonly number[]): number[] =>
     rows.map((row) => 1 - row.reduce((sum, value, k) => sum + value * (unknowns[k] ?? 0), 0));
 
+  const trusts = samples.map(trustIn);
   let unknowns = [...targets];
   let cut = Number.POSITIVE_INFINITY;
   for (let round = 0; round <= HUBER_ROUNDS; round += 1) {
     const residuals = residualsOf(unknowns);
-    const weights = residuals.map((residual) => (round === 0 ? 1 : Math.min(1, cut / Math.abs(residual))));
+    const weights = residuals.map((residual, j) => (trusts[j] ?? 0) * Math.min(1, cut / Math.abs(residual)));
     unknowns = solveNonNegative(...normalEquations(rows, weights, targets, ridgesOf(unknowns)));
     cut = HUBER_CUT * Math.max(1e-3, robustSpread(residualsOf(unknowns)));
   }
@@ -120,7 +121,8 @@ function fitWithKnee(
     0,
   );
   // Compared between knees by one robust measure; each knee's own cut would reward a wide spread.
-  const loss = residualsOf(unknowns).reduce((sum, residual) => sum + pseudoHuber(residual), 0) + ridge;
+  const losses = residualsOf(unknowns).map((residual, j) => (trusts[j] ?? 0) * pseudoHuber(residual));
+  const loss = losses.reduce((sum, one) => sum + one, 0) + ridge;
   const betaMs = Object.fromEntries(
     TERMS.map((term, k) => [term, (unknowns[k] ?? 0) * (scales.get(term) ?? 0)]),
   ) as Record<keyof Betas, number>;
@@ -180,10 +182,15 @@ function isHeldOut(sample: StepSample): boolean {
   return createHash('sha256').update(text).digest().readUInt32BE(0) % 5 === 0;
 }
 
+/** Undisturbed steps where there are enough: others measure the neighbours' work as well. */
+const LEAST_QUIET_COUNT = 10;
+
 function heldOutError(
   model: StepTimePrior,
-  heldOut: readonly StepSample[],
+  all: readonly StepSample[],
 ): Pick<StepTimeFit, 'heldOutMape' | 'heldOutCount' | 'logBand90'> {
+  const quiet = all.filter(isQuiet);
+  const heldOut = quiet.length >= LEAST_QUIET_COUNT ? quiet : all;
   if (heldOut.length === 0) return { heldOutMape: null, heldOutCount: 0, logBand90: null };
   const predicted = heldOut.map((sample) => ({ sample, ms: predictWith(model, sample) }));
   const relative = predicted.map(({ sample, ms }) => Math.abs(ms - sample.deviceMs) / sample.deviceMs);

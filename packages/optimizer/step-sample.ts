@@ -3,7 +3,6 @@
  * that a long regime cannot push out what an earlier one taught (algorithms.md a, "forgetting"). Pure.
  */
 import type { StepFeatures } from '@variator/scheduler/step-time';
-import { median } from './quantile.ts';
 
 export interface StepSample extends StepFeatures {
   readonly deviceMs: number;
@@ -24,18 +23,11 @@ export function bucketOf(features: StepFeatures): string {
   return `${tokens}.${context}.${attention}`;
 }
 
-/**
- * The samples to fit from, newest first. Steps during which others took more of the machine than they usually do are
- * left out, unless the machine is always that busy.
- */
+/** The samples to fit from, newest first. */
 export function keepSamples(samples: readonly StepSample[]): StepSample[] {
-  const usable = samples.filter(
-    (sample) => Number.isFinite(sample.deviceMs) && sample.deviceMs > 0 && sample.tokenCount > 0,
-  );
-  const mostForeign = Math.max(0.25, median(usable.map((sample) => sample.foreignCpuShare)) || 0);
   const counts = new Map<string, number>();
-  return usable
-    .filter((sample) => sample.foreignCpuShare <= mostForeign)
+  return samples
+    .filter((sample) => Number.isFinite(sample.deviceMs) && sample.deviceMs > 0 && sample.tokenCount > 0)
     .sort((a, b) => b.at - a.at)
     .filter((sample) => {
       const bucket = bucketOf(sample);
@@ -44,3 +36,14 @@ export function keepSamples(samples: readonly StepSample[]): StepSample[] {
       return count < SAMPLES_PER_BUCKET;
     });
 }
+
+/** Foreign share at which a step says half as much about the kernels as an undisturbed one. */
+const HALF_TRUST_SHARE = 0.15;
+/** At or below this a step counts as undisturbed. */
+const QUIET_SHARE = 0.1;
+
+/** How much a step says about its kernels, 0..1: less, the more other processes took of the machine meanwhile. */
+export const trustIn = (sample: StepSample): number =>
+  1 / (1 + (sample.foreignCpuShare / HALF_TRUST_SHARE) ** 2);
+
+export const isQuiet = (sample: StepSample): boolean => sample.foreignCpuShare <= QUIET_SHARE;

@@ -154,20 +154,23 @@ export function createPathSuggester(options: {
   };
 }
 
-/** The same change is open, or was decided in this kind of regime not long ago. */
+/**
+ * The same change is open with evidence from this regime, or was decided in this kind of regime not long ago. An open one
+ * from another regime is proposed again: the control plane renews its figures.
+ */
 function isSettled(
   draft: Pick<Proposal, 'workerId' | 'from' | 'to' | 'evidence'>,
   proposals: readonly Proposal[],
   now: number,
 ): boolean {
-  return proposals.some(
-    (before) =>
+  return proposals.some((before) => {
+    const isSame =
       before.workerId === draft.workerId &&
       before.fromPathId === pathId(draft.from) &&
-      before.toPathId === pathId(draft.to) &&
-      (before.state === 'open' ||
-        (before.state !== 'superseded' &&
-          before.evidence.regimeName === draft.evidence.regimeName &&
-          now - (before.decidedAt ?? before.createdAt) < LATELY_MS)),
-  );
+      before.toPathId === pathId(draft.to);
+    if (!isSame || before.state === 'superseded') return false;
+    if (before.state === 'open') return before.evidence.regimeId === draft.evidence.regimeId;
+    const isLately = now - (before.decidedAt ?? before.createdAt) < LATELY_MS;
+    return isLately && before.evidence.regimeName === draft.evidence.regimeName;
+  });
 }
