@@ -21,11 +21,11 @@ export async function takePictures(
 ): Promise<void> {
   const folder = join(root, 'test-results');
   mkdirSync(folder, { recursive: true });
+  const page = await browser.newPage({ viewport: { width: widthsPx[0], height: 900 } });
+  await page.goto(`${webUrl}${picture.path}`);
+  await page.locator(picture.shows).first().waitFor({ timeout: 30_000 });
   for (const width of widthsPx) {
-    const context = await browser.newContext({ viewport: { width, height: 900 } });
-    const page = await context.newPage();
-    await page.goto(`${webUrl}${picture.path}`);
-    await page.locator(picture.shows).first().waitFor({ timeout: 30_000 });
+    await page.setViewportSize({ width, height: 900 });
     for (const colorScheme of schemes) {
       await page.emulateMedia({ colorScheme });
       await page.screenshot({
@@ -33,6 +33,6 @@ export async function takePictures(
         fullPage: true,
       });
     }
-    await context.close();
   }
+  await page.close();
 }
