@@ -104,10 +104,7 @@ for (const linear of int8Variants) {
       const opened = await openGolden('smollm2', 10, linear);
       if (opened === null) return;
       const { golden, driver } = opened;
-      // The portable variant is slow: the short prompts show it well enough.
-      const cases = golden.cases.filter(
-        ({ prompt }) => linear !== 'linear.int8-generic' || prompt.length < 100,
-      );
+      const { cases } = golden;
       const forced = cases.map(({ greedy }) => greedy);
       const settings = { linear, chunkSize: 64, forced } as const;
       const { tokens } = await driver.generate(

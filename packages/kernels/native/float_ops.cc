@@ -18,6 +18,12 @@ uint16_t halfAt(const uint8_t* from) {
   return half;
 }
 
+Bytes bytesAt(const uint8_t* from) {
+  Bytes bytes;
+  __builtin_memcpy(&bytes, from, 16);
+  return bytes;
+}
+
 void dequantiseRow(const uint8_t* row, Dtype dtype, int64_t columns, float* out) {
   for (int64_t i = columns; i < padded(columns); i++) out[i] = 0;
   switch (dtype) {
@@ -31,27 +37,24 @@ void dequantiseRow(const uint8_t* row, Dtype dtype, int64_t columns, float* out)
       for (int64_t i = 0; i < columns; i++) out[i] = floatFromBf16(halfAt(row + 2 * i));
       return;
     case Dtype::Q8_0:  // half scale, 32 int8
-      for (int64_t i = 0; i < columns; i += 32, row += 34, out += 32) {
+      for (int64_t i = 0; i < columns; i += 32, row += 34) {
         const float scale = floatFromHalf(halfAt(row));
-        for (int j = 0; j < 32; j++) out[j] = scale * static_cast<float>(static_cast<int8_t>(row[2 + j]));
+        store(out + i, scale * (lanesOf(bytesAt(row + 2) ^ 0x80) - 128.0f));
+        store(out + i + 16, scale * (lanesOf(bytesAt(row + 18) ^ 0x80) - 128.0f));
       }
       return;
     case Dtype::Q4_0:  // half scale, 16 bytes: low nibbles are weights 0..15, high ones 16..31
-      for (int64_t i = 0; i < columns; i += 32, row += 18, out += 32) {
+      for (int64_t i = 0; i < columns; i += 32, row += 18) {
         const float scale = floatFromHalf(halfAt(row));
-        for (int j = 0; j < 16; j++) {
-          out[j] = scale * static_cast<float>((row[2 + j] & 15) - 8);
-          out[j + 16] = scale * static_cast<float>((row[2 + j] >> 4) - 8);
-        }
+        store(out + i, scale * (lanesOf(bytesAt(row + 2) & 15) - 8.0f));
+        store(out + i + 16, scale * (lanesOf(bytesAt(row + 2) >> 4) - 8.0f));
       }
       return;
     case Dtype::Q4_1:  // half scale, half minimum, 16 bytes of nibbles
-      for (int64_t i = 0; i < columns; i += 32, row += 20, out += 32) {
+      for (int64_t i = 0; i < columns; i += 32, row += 20) {
         const float scale = floatFromHalf(halfAt(row)), minimum = floatFromHalf(halfAt(row + 2));
-        for (int j = 0; j < 16; j++) {
-          out[j] = scale * static_cast<float>(row[4 + j] & 15) + minimum;
-          out[j + 16] = scale * static_cast<float>(row[4 + j] >> 4) + minimum;
-        }
+        store(out + i, scale * lanesOf(bytesAt(row + 4) & 15) + minimum);
+        store(out + i + 16, scale * lanesOf(bytesAt(row + 4) >> 4) + minimum);
       }
       return;
   }
@@ -67,34 +70,40 @@ void rmsNorm(const float* x, const float* weight, int64_t size, float epsilon, f
   for (i = 0; i < size; i++) out[i] = weight[i] * (x[i] * factor);
 }
 
-// `count` activation rows against one weight row: the K order of each is that of a single row.
+// Four weight rows against `count` activation rows: one sum of 16 lanes along K for each, in the same order however
+// many there are.
 template <int count>
-VARIATOR_INLINE void dots(const float* weight, const float* x, int64_t stride, float* out) {
-  Lanes even[count]{}, odd[count]{};
-  for (int64_t k = 0; k < stride; k += 32) {
-    const Lanes w0 = load(weight + k), w1 = load(weight + k + 16);
+VARIATOR_INLINE void dots(const float* weights, const float* x, int64_t stride, float* out) {
+  Lanes sums[count][4]{};
+  for (int64_t k = 0; k < stride; k += 16) {
+    Lanes weight[4];
+    for (int r = 0; r < 4; r++) weight[r] = load(weights + r * stride + k);
     for (int m = 0; m < count; m++) {
-      even[m] += w0 * load(x + m * stride + k);
-      odd[m] += w1 * load(x + m * stride + k + 16);
+      const Lanes value = load(x + m * stride + k);
+      for (int r = 0; r < 4; r++) sums[m][r] += weight[r] * value;
     }
   }
-  for (int m = 0; m < count; m++) out[m * 32] = sumOf(even[m] + odd[m]);
+  for (int m = 0; m < count; m++) {
+    for (int r = 0; r < 4; r++) out[m * 32 + r] = sumOf(sums[m][r]);
+  }
 }
 
 void linearPanel(const Tensor& weight, const Activations& activations, int64_t panel, int64_t rowStart,
-                 int64_t rowCount, float* weightRow, float* out) {
+                 int64_t rowCount, float* weightRows, float* out) {
   const int64_t stride = activations.stride;
-  for (int64_t r = 0; r < 32; r++) {
-    const int64_t row = panel * 32 + r;
-    if (row >= weight.rows) {
-      for (int64_t m = 0; m < rowCount; m++) out[m * 32 + r] = 0;
-      continue;
+  const float* x = activations.values + rowStart * stride;
+  for (int64_t first = 0; first < 32; first += 4) {
+    for (int64_t r = 0; r < 4; r++) {
+      const int64_t row = panel * 32 + first + r;
+      if (row < weight.rows) {
+        dequantiseRow(weight.row(row), weight.dtype, weight.columns, weightRows + r * stride);
+      } else {
+        for (int64_t i = 0; i < stride; i++) weightRows[r * stride + i] = 0;
+      }
     }
-    dequantiseRow(weight.row(row), weight.dtype, weight.columns, weightRow);
-    const float* x = activations.values + rowStart * stride;
     int64_t m = 0;
-    for (; m + 4 <= rowCount; m += 4) dots<4>(weightRow, x + m * stride, stride, out + m * 32 + r);
-    for (; m < rowCount; m++) dots<1>(weightRow, x + m * stride, stride, out + m * 32 + r);
+    for (; m + 4 <= rowCount; m += 4) dots<4>(weightRows, x + m * stride, stride, out + m * 32 + first);
+    for (; m < rowCount; m++) dots<1>(weightRows, x + m * stride, stride, out + m * 32 + first);
   }
 }
 
@@ -120,14 +129,12 @@ void add(const float* x, int64_t size, float* sum) {
 }
 
 void quantise(const float* x, int64_t groupCount, int8_t* codes, float* scales, float* scaledSums) {
-  typedef int8_t Bytes __attribute__((vector_size(16)));
   for (int64_t g = 0; g < groupCount; g++, x += 32, codes += 32) {
     const Lanes low = load(x), high = load(x + 16);
     const float most = maxOf(maxOf(maxOf(low, -low), maxOf(high, -high)));
     const float inverse = most > 0 ? 127.0f / most : 0;
     const Lanes lowCodes = nearest(low * inverse), highCodes = nearest(high * inverse);
-    const Bytes lowBytes = __builtin_convertvector(__builtin_convertvector(lowCodes, IntLanes), Bytes);
-    const Bytes highBytes = __builtin_convertvector(__builtin_convertvector(highCodes, IntLanes), Bytes);
+    const Bytes lowBytes = bytesOf(lowCodes), highBytes = bytesOf(highCodes);
     __builtin_memcpy(codes, &lowBytes, 16);
     __builtin_memcpy(codes + 16, &highBytes, 16);
     scales[g] = most / 127.0f;

@@ -24,9 +24,9 @@ struct FloatOps {
   // x * weight / sqrt(mean(x^2) + epsilon). Zhang and Sennrich, 2019.
   void (*rmsNorm)(const float* x, const float* weight, int64_t size, float epsilon, float* out);
   // The reference linear layer: weight rows 32 * panel onward for `rowCount` activation rows from `rowStart`, into
-  // out [rowCount, 32]; `weightRow` is scratch of [padded columns].
+  // out [rowCount, 32]; `weightRows` is scratch of [4, padded columns].
   void (*linearPanel)(const Tensor& weight, const Activations& activations, int64_t panel, int64_t rowStart,
-                      int64_t rowCount, float* weightRow, float* out);
+                      int64_t rowCount, float* weightRows, float* out);
   // Rotates one head in place; pairs are (i, i + half), or (2i, 2i + 1) where interleaved. cosines, sines: [half].
   void (*rotate)(float* head, const float* cosines, const float* sines, int64_t half, bool isInterleaved);
   // out = gate / (1 + e^-gate) * up, [size], size a multiple of 16.

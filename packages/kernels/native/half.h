@@ -20,14 +20,11 @@ static inline uint32_t bitsOfFloat(float value) {
 
 static inline float floatFromBf16(uint16_t half) { return floatFromBits(static_cast<uint32_t>(half) << 16); }
 
+// Without branches, so that loops over it become vector code. The multiplication by 2^112 is exact.
 static inline float floatFromHalf(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
-  const uint32_t exponent = (half >> 10) & 31u;
-  const uint32_t mantissa = half & 1023u;
-  if (exponent == 31) return floatFromBits(sign | 0x7f800000u | (mantissa << 13));
-  if (exponent != 0) return floatFromBits(sign | ((exponent + 112) << 23) | (mantissa << 13));
-  const float magnitude = static_cast<float>(mantissa) * 5.9604644775390625e-8f;  // 2^-24: exact
-  return floatFromBits(sign | bitsOfFloat(magnitude));
+  const float magnitude = floatFromBits(static_cast<uint32_t>(half & 0x7fffu) << 13) * 5.192296858534828e33f;
+  const uint32_t special = (half & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0u;
+  return floatFromBits(bitsOfFloat(magnitude) | special | static_cast<uint32_t>(half & 0x8000u) << 16);
 }
 
 // Rounds to nearest, ties to even; overflows to infinity.

@@ -1,44 +1,70 @@
-// linear.int8-generic: the int8 panels in portable C++, for machines without AVX-512 VNNI. Compiled once a tier (the
-// same bits from each); called by step.cc.
+// linear.int8-generic: the int8 panels in portable C++, for machines without AVX-512 VNNI. Dot products of codes are
+// taken in float32, where they are exact: 32 * 255 * 127 is below 2^24. Compiled once a tier (the same bits from each);
+// called by step.cc. Reads four codes of a row as one little-endian word.
 #include "half.h"
 #include "int8_panels.h"
+#include "lanes.h"
 
 namespace variator {
 namespace VARIATOR_TIER {
 namespace {
 
-void multiply(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
-              int64_t rowCount, float* out) {
-  __builtin_memset(out, 0, static_cast<size_t>(rowCount) * 32 * sizeof(float));
-  const int64_t groupStride = activations.stride / 32;
-  for (int64_t g = 0; g < groupCount; g++, panel += groupBytes) {
-    float scales[32], minimums[32];
-    int16_t codes[32][32];  // [column][row]
-    for (int r = 0; r < 32; r++) {
-      uint16_t scale, minimum;
-      __builtin_memcpy(&scale, panel + scaleOffset + r * 2, 2);
-      __builtin_memcpy(&minimum, panel + minimumOffset + r * 2, 2);
-      scales[r] = floatFromHalf(scale);
-      minimums[r] = floatFromHalf(minimum);
-    }
-    for (int k = 0; k < 8; k++) {
-      for (int r = 0; r < 32; r++) {
-        for (int j = 0; j < 4; j++) codes[k * 4 + j][r] = panel[k * 128 + r * 4 + j];
+struct GroupLanes {
+  Lanes codes[32][2];  // [column][rows 0..15, 16..31]
+  Lanes scales[2], minimums[2];
+};
+
+Lanes halvesAt(const uint8_t* from) {
+  float values[16];
+  for (int i = 0; i < 16; i++) {
+    uint16_t half;
+    __builtin_memcpy(&half, from + 2 * i, 2);
+    values[i] = floatFromHalf(half);
+  }
+  return load(values);
+}
+
+void readGroup(const uint8_t* panel, GroupLanes& group) {
+  for (int k = 0; k < 8; k++) {
+    for (int half = 0; half < 2; half++) {
+      IntLanes words;
+      __builtin_memcpy(&words, panel + k * 128 + half * 64, 64);
+      for (int j = 0; j < 4; j++) {
+        group.codes[k * 4 + j][half] = __builtin_convertvector((words >> (8 * j)) & 255, Lanes);
       }
     }
+  }
+  for (int half = 0; half < 2; half++) {
+    group.scales[half] = halvesAt(panel + scaleOffset + half * 32);
+    group.minimums[half] = halvesAt(panel + minimumOffset + half * 32);
+  }
+}
+
+void multiply(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
+              int64_t rowCount, float* out) {
+  const int64_t groupStride = activations.stride / 32;
+  for (int64_t i = 0; i < rowCount * 32; i++) out[i] = 0;
+  GroupLanes group;
+  for (int64_t g = 0; g < groupCount; g++, panel += groupBytes) {
+    readGroup(panel, group);
     for (int64_t m = 0; m < rowCount; m++) {
       const int64_t row = rowStart + m;
-      const int8_t* others = activations.codes + row * activations.stride + g * 32;
-      int32_t dots[32]{};
-      for (int k = 0; k < 32; k++) {
-        const int16_t other = others[k];
-        for (int r = 0; r < 32; r++) dots[r] += codes[k][r] * other;
+      const int8_t* codes = activations.codes + row * activations.stride + g * 32;
+      float others[32];
+      for (int k = 0; k < 32; k++) others[k] = codes[k];
+      Lanes even[2]{}, odd[2]{};
+      for (int k = 0; k < 32; k += 2) {
+        for (int half = 0; half < 2; half++) {
+          even[half] += group.codes[k][half] * others[k];
+          odd[half] += group.codes[k + 1][half] * others[k + 1];
+        }
       }
       const float scale = activations.scales[row * groupStride + g];
       const float scaledSum = activations.scaledSums[row * groupStride + g];
-      float* sums = out + m * 32;
-      for (int r = 0; r < 32; r++) {
-        sums[r] += static_cast<float>(dots[r]) * (scales[r] * scale) + minimums[r] * scaledSum;
+      for (int half = 0; half < 2; half++) {
+        float* sums = out + m * 32 + half * 16;
+        const Lanes dots = even[half] + odd[half];
+        store(sums, load(sums) + dots * (group.scales[half] * scale) + group.minimums[half] * scaledSum);
       }
     }
   }

@@ -15,6 +15,19 @@ VARIATOR_INLINE Lanes load(const float* from) { return *reinterpret_cast<const U
 VARIATOR_INLINE void store(float* to, Lanes value) { *reinterpret_cast<UnalignedLanes*>(to) = value; }
 VARIATOR_INLINE Lanes fill(float value) { return value - Lanes{}; }
 
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+typedef uint16_t WideBytes __attribute__((vector_size(32)));
+
+// In two steps: compilers make vector code of a conversion that doubles the width, not of one that quadruples it.
+VARIATOR_INLINE Lanes lanesOf(Bytes bytes) {
+  return __builtin_convertvector(__builtin_convertvector(__builtin_convertvector(bytes, WideBytes), IntLanes), Lanes);
+}
+
+// The low eight bits of whole numbers.
+VARIATOR_INLINE Bytes bytesOf(Lanes whole) {
+  return __builtin_convertvector(__builtin_convertvector(__builtin_convertvector(whole, IntLanes), WideBytes), Bytes);
+}
+
 // One fixed tree: 16 -> 8 -> 4 -> 2 -> 1.
 VARIATOR_INLINE float sumOf(Lanes value) {
   float lane[16];

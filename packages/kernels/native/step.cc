@@ -11,8 +11,10 @@
 namespace variator {
 namespace {
 
-// Rows that a panel's results are computed for at once: they stay in the first-level cache until they are used.
-constexpr int64_t slabRows = 24;
+// Rows that a panel's results are computed for at once. Few, so that they stay in the first-level cache until they are
+// used; more where weights are dequantised anew for each slab.
+constexpr int64_t int8SlabRows = 24;
+constexpr int64_t referenceSlabRows = 96;
 
 int64_t padded(int64_t columns) { return (columns + 31) / 32 * 32; }
 
@@ -42,6 +44,8 @@ void StepRunner::run(Step& step, const KvCache& kvCache, const PackedModel* pack
   team_.run(step.threadCount, [this](int thread) { runThread(thread); });
   if (isBroken_.load()) throw NativeFault("the logits are not finite numbers: the model's weights are damaged");
 }
+
+int64_t StepRunner::slabRows() const { return isInt8() ? int8SlabRows : referenceSlabRows; }
 
 void StepRunner::prepareScratch() {
   const ModelShape& shape = model_.shape;
@@ -79,8 +83,8 @@ void StepRunner::prepareScratch() {
   if (threads_.size() < static_cast<size_t>(step.threadCount)) threads_.resize(step.threadCount);
   for (int t = 0; t < step.threadCount; t++) {
     ThreadScratch& scratch = threads_[t];
-    scratch.weightRow.sized(padded(std::max({shape.hiddenSize, shape.querySize(), shape.intermediateSize})));
-    scratch.panels.sized(2 * slabRows * panelRows);
+    scratch.weightRows.sized(4 * padded(std::max({shape.hiddenSize, shape.querySize(), shape.intermediateSize})));
+    scratch.panels.sized(2 * referenceSlabRows * panelRows);
     scratch.scores.sized(AttentionCall::maxPairCount * scoreStride_);
     scratch.sampling.weights.resize(shape.vocabularySize);
     scratch.sampling.candidates.resize(shape.vocabularySize);
@@ -199,7 +203,7 @@ void StepRunner::quantiseRow(const Activations& rows, int64_t row, int64_t colum
 void StepRunner::multiplyPanel(const Linear& linear, const Activations& rows, int64_t panel, int64_t rowStart,
                                int64_t rowCount, ThreadScratch& scratch, float* out) const {
   if (!isInt8()) {
-    floatOps().linearPanel(*linear.tensor, rows, panel, rowStart, rowCount, scratch.weightRow.sized(rows.stride), out);
+    floatOps().linearPanel(*linear.tensor, rows, panel, rowStart, rowCount, scratch.weightRows.sized(4 * rows.stride), out);
     return;
   }
   const int64_t groupCount = groupCountOf(*linear.tensor);
@@ -217,7 +221,7 @@ template <typename Take>
 void StepRunner::multiply(int thread, const Linear* linears, int linearCount, const Activations& rows, int64_t rowCount,
                           const Take& take) {
   ThreadScratch& scratch = threads_[thread];
-  float* out = scratch.panels.sized(slabRows * panelRows);
+  float* out = scratch.panels.sized(slabRows() * panelRows);
   int64_t panelCount = 0;
   for (int i = 0; i < linearCount; i++) panelCount += panelCountOf(*linears[i].tensor);
   const Share share = shareOf(panelCount, thread, step_->threadCount);
@@ -225,8 +229,8 @@ void StepRunner::multiply(int thread, const Linear* linears, int linearCount, co
   int64_t before = 0;  // panels of the matrices before `matrix`
   for (int64_t index = share.begin; index < share.end; index++) {
     while (index - before >= panelCountOf(*linears[matrix].tensor)) before += panelCountOf(*linears[matrix++].tensor);
-    for (int64_t row = 0; row < rowCount; row += slabRows) {
-      const int64_t count = std::min(slabRows, rowCount - row);
+    for (int64_t row = 0; row < rowCount; row += slabRows()) {
+      const int64_t count = std::min(slabRows(), rowCount - row);
       multiplyPanel(linears[matrix], rows, index - before, row, count, scratch, out);
       take(matrix, index - before, row, count, out);
     }
@@ -301,13 +305,13 @@ void StepRunner::feedForward(int thread, int64_t layer) {
   const Linear gate{&matrices.gate, packed_ ? packed_->matrices[layer].gate : nullptr};
   const Linear up{&matrices.up, packed_ ? packed_->matrices[layer].up : nullptr};
   ThreadScratch& scratch = threads_[thread];
-  float* gateOut = scratch.panels.sized(2 * slabRows * panelRows);
-  float* upOut = gateOut + slabRows * panelRows;
+  float* gateOut = scratch.panels.sized(2 * referenceSlabRows * panelRows);
+  float* upOut = gateOut + slabRows() * panelRows;
   const int64_t groups = gated_.stride / 32, rows = step_->tokenCount();
   const Share share = shareOf(panelCountOf(matrices.gate), thread, step_->threadCount);
   for (int64_t panel = share.begin; panel < share.end; panel++) {
-    for (int64_t start = 0; start < rows; start += slabRows) {
-      const int64_t count = std::min(slabRows, rows - start);
+    for (int64_t start = 0; start < rows; start += slabRows()) {
+      const int64_t count = std::min(slabRows(), rows - start);
       multiplyPanel(gate, normed_, panel, start, count, scratch, gateOut);
       multiplyPanel(up, normed_, panel, start, count, scratch, upOut);
       for (int64_t m = 0; m < count; m++) {

@@ -67,7 +67,7 @@ class StepRunner {
 
  private:
   struct ThreadScratch {
-    Scratch<float> weightRow, panels, scores;
+    Scratch<float> weightRows, panels, scores;
     SamplingScratch sampling;
   };
   // Up to maxPairCount (row, head) pairs of one sequence and KV head.
@@ -95,7 +95,7 @@ class StepRunner {
   void attend(int thread, int64_t layer);
   void feedForward(int thread, int64_t layer);
   void finish(int thread);
-  Linear linear(const Tensor& tensor, const uint8_t* panels) const { return {&tensor, panels}; }
+  int64_t slabRows() const;
   bool isInt8() const { return step_->linear != LinearVariant::Reference; }
 
   const Model& model_;
