@@ -30,7 +30,7 @@ const metricNames: Readonly<Record<MetricName, string>> = {
   ttftP50Ms: 'TTFT p50',
   ttftP95Ms: 'TTFT p95',
   itlP50Ms: 'ITL p50',
-  itlP95Ms: 'ITL p95',
+  itlP99Ms: 'ITL p99',
   costUsdPerMillionTokens: 'Cost per M tokens',
 };
 

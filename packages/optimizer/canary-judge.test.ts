@@ -80,8 +80,8 @@ function noisyPairs(seed: number, effect: number, itlRatio = 1, shockSpread = 0.
       controlCost: control,
       candidateCost: candidate,
       logCostRatio: Math.log(candidate / control),
-      controlItlP95Ms: 20 * control,
-      candidateItlP95Ms: 20 * candidate * itlRatio,
+      controlItlP99Ms: 20 * control,
+      candidateItlP99Ms: 20 * candidate * itlRatio,
       controlStepCount: 100,
       candidateStepCount: 100,
     };

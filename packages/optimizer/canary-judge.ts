@@ -35,8 +35,8 @@ export interface PairResult {
   readonly candidateCost: number;
   /** log(candidate / control) of device ms over standard ms. */
   readonly logCostRatio: number;
-  readonly controlItlP95Ms: number;
-  readonly candidateItlP95Ms: number;
+  readonly controlItlP99Ms: number;
+  readonly candidateItlP99Ms: number;
   readonly controlStepCount: number;
   readonly candidateStepCount: number;
 }
@@ -107,7 +107,7 @@ export interface BlockMeasure {
   readonly stepCount: number;
   /** Device ms over standard ms. */
   readonly cost: number;
-  readonly itlP95Ms: number;
+  readonly itlP99Ms: number;
   readonly foreignCpuShare: number;
 }
 
@@ -122,11 +122,11 @@ export function measureBlock(
   const deviceMs = judged.reduce((sum, step) => sum + step.deviceMs, 0);
   if (worthMs <= 0 || deviceMs <= 0) return null;
   const gaps = judged.map((step) => ({ value: step.itlMeanMs, weight: step.itlTokenCount }));
-  const itlP95Ms = weightedQuantile(gaps, 0.95);
+  const itlP99Ms = weightedQuantile(gaps, 0.99);
   return {
     stepCount: judged.length,
     cost: deviceMs / worthMs,
-    itlP95Ms: Number.isNaN(itlP95Ms) ? 0 : itlP95Ms,
+    itlP99Ms: Number.isNaN(itlP99Ms) ? 0 : itlP99Ms,
     foreignCpuShare: judged.reduce((sum, step) => sum + step.foreignCpuShare * step.deviceMs, 0) / deviceMs,
   };
 }
@@ -153,8 +153,8 @@ export function judgePair(question: PairQuestion): PairResult | null {
     controlCost: control.cost,
     candidateCost: candidate.cost,
     logCostRatio: Math.log(candidate.cost / control.cost),
-    controlItlP95Ms: control.itlP95Ms,
-    candidateItlP95Ms: candidate.itlP95Ms,
+    controlItlP99Ms: control.itlP99Ms,
+    candidateItlP99Ms: candidate.itlP99Ms,
     controlStepCount: control.stepCount,
     candidateStepCount: candidate.stepCount,
   };
@@ -220,7 +220,7 @@ export interface Judgement {
   readonly verdict: Verdict;
   /** On the mean log cost ratio at the promotion's level; null before two pairs. */
   readonly confidence: Confidence | null;
-  /** The same on the log ratio of ITL p95; null before two pairs with gaps on both sides. */
+  /** The same on the log ratio of ITL p99; null before two pairs with gaps on both sides. */
   readonly itlConfidence: Confidence | null;
   /** True when the ITL guard says stop now, whatever the cost. */
   readonly isGuardTripped: boolean;
@@ -230,8 +230,8 @@ export interface Judgement {
 export function judgeCanary(pairs: readonly PairResult[], plan: JudgingPlan): Judgement {
   const costs = pairs.map((pair) => pair.logCostRatio);
   const gaps = pairs
-    .filter((pair) => pair.controlItlP95Ms > 0 && pair.candidateItlP95Ms > 0)
-    .map((pair) => Math.log(pair.candidateItlP95Ms / pair.controlItlP95Ms));
+    .filter((pair) => pair.controlItlP99Ms > 0 && pair.candidateItlP99Ms > 0)
+    .map((pair) => Math.log(pair.candidateItlP99Ms / pair.controlItlP99Ms));
   const bounds = (values: readonly number[], alpha: number): Confidence | null =>
     confidenceSequence(values, plan.mostPairCount, alpha);
   const confidence = bounds(costs, PROMOTE_ALPHA);
@@ -256,7 +256,7 @@ function isItlGuardTripped(pairs: readonly PairResult[], plan: JudgingPlan): boo
   const [before, last] = pairs.slice(-2);
   if (before === undefined || last === undefined) return false;
   return [before, last].every((pair) => {
-    const limitMs = Math.max(plan.itlGuardRatio * pair.controlItlP95Ms, plan.itlObjectiveMs);
-    return pair.controlItlP95Ms > 0 && pair.candidateItlP95Ms > limitMs;
+    const limitMs = Math.max(plan.itlGuardRatio * pair.controlItlP99Ms, plan.itlObjectiveMs);
+    return pair.controlItlP99Ms > 0 && pair.candidateItlP99Ms > limitMs;
   });
 }

@@ -35,7 +35,7 @@ export function proposalTitle(facts: ProposalFacts): string {
 
 export function proposalReason(facts: ProposalFacts): string {
   const cost = metricOf(facts.metrics, 'deviceMsPerRequest');
-  const itl = metricOf(facts.metrics, 'itlP95Ms');
+  const itl = metricOf(facts.metrics, 'itlP99Ms');
   const ttft = metricOf(facts.metrics, 'ttftP95Ms');
   const regime = facts.regimeName === '' ? '' : ` (${facts.regimeName})`;
   const error =
@@ -46,7 +46,7 @@ export function proposalReason(facts: ProposalFacts): string {
     `${facts.requestCount} requests of the last ${inDuration(facts.windowMs)}${regime} were replayed through the scheduler with ${error}.`,
     `A request costs ${inMs(cost.now.value)} of device time under the live path and ${inMs(cost.predicted.value)} under this one.`,
     stepsInWords(facts),
-    `ITL p95 goes from ${inMs(itl.now.value)} to ${inMs(itl.predicted.value)}${objectiveInWords(facts, itl.predicted.value)}; TTFT p95 from ${inMs(ttft.now.value)} to ${inMs(ttft.predicted.value)}.`,
+    `ITL p99 goes from ${inMs(itl.now.value)} to ${inMs(itl.predicted.value)}${objectiveInWords(facts, itl.predicted.value)}; TTFT p95 from ${inMs(ttft.now.value)} to ${inMs(ttft.predicted.value)}.`,
     numericsInWords(facts),
     `${facts.legalCount} of the ${facts.candidateCount} paths within reach keep the objective; of these this one needs the least device time.`,
   ];
@@ -74,11 +74,11 @@ function effectInWords(facts: ProposalFacts): string {
   const ttft = metricOf(facts.metrics, 'ttftP95Ms').change;
   if (facts.aim === 'deviceMs') {
     const gain = `${percent(-cost.value)} % fewer device ms per request (${percent(-cost.high)} to ${percent(-cost.low)} %)`;
-    const regained = facts.isObjectiveRegained ? ', ITL p95 within its objective again' : '';
+    const regained = facts.isObjectiveRegained ? ', ITL p99 within its objective again' : '';
     return `${gain}${regained}, TTFT p95 ${longerOrShorter(ttft)}`;
   }
-  const itl = metricOf(facts.metrics, 'itlP95Ms');
-  const gaps = `ITL p95 ${inMs(itl.predicted.value)} instead of ${inMs(itl.now.value)} (objective ${inMs(facts.itlObjectiveMs)})`;
+  const itl = metricOf(facts.metrics, 'itlP99Ms');
+  const gaps = `ITL p99 ${inMs(itl.predicted.value)} instead of ${inMs(itl.now.value)} (objective ${inMs(facts.itlObjectiveMs)})`;
   if (Math.abs(cost.value) < 0.005) return `${gaps}, device ms per request unchanged`;
   return `${gaps}, ${percent(Math.abs(cost.value))} % ${cost.value > 0 ? 'more' : 'fewer'} device ms per request`;
 }

@@ -15,7 +15,7 @@ export interface Outcome {
   readonly ttftP50Ms: number;
   readonly ttftP95Ms: number;
   readonly itlP50Ms: number;
-  readonly itlP95Ms: number;
+  readonly itlP99Ms: number;
   readonly costUsdPerMillionTokens: number;
 }
 

@@ -89,7 +89,7 @@ test('a budget that saves device time but breaks the ITL objective is not propos
   expect(free.draft?.to.tokenBudget).toBeGreaterThanOrEqual(128);
   const strict = offline.map((arrival) => ({ ...arrival, objectives: { ttftMs: 2000, itlMs: 30 } }));
   const { draft } = ask({ tokenBudget: 16, maxRunningCount: 8 }, strict);
-  const itl = draft?.metrics.find(({ metric }) => metric === 'itlP95Ms');
+  const itl = draft?.metrics.find(({ metric }) => metric === 'itlP99Ms');
   expect(itl?.predicted.value ?? 0).toBeLessThanOrEqual(30);
 });
 
@@ -112,7 +112,7 @@ test('where the live path misses the ITL objective, a path that meets it is prop
     .sort((a, b) => a.at - b.at);
   const { draft } = ask({ tokenBudget: 512 }, mixed);
   expect(draft?.to.tokenBudget).toBeLessThan(512);
-  expect(draft?.title).toMatch(/ITL p95/);
+  expect(draft?.title).toMatch(/ITL p99/);
   expect(draft?.reason).toContain('missed now, is kept');
   expect(draft === null ? '' : aimOf(draft.metrics)).toBe('itl');
 });

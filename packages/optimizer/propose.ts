@@ -1,7 +1,8 @@
 /**
  * Searches the paths around the incumbent by replay and proposes one, or none. Called by the optimizer's service; only
- * proposes. The objective: the least device ms per request among the paths whose predicted ITL p95 meets the requests'
- * objectives and that finish what the incumbent finishes. TTFT ranks ties, it does not gate: its error is two to three
+ * proposes. The objective: the least device ms per request among the paths whose predicted ITL p99 (of streamed answers; a
+ * p95 would hide the rare long gaps that a large budget makes) meets the requests' objectives and that finish what the
+ * incumbent finishes. TTFT ranks ties, it does not gate: its error is two to three
  * times the ITL's. A funnel (algorithms.md f): all on a few arrivals, the best on all, the two best drawn with error.
  */
 import { diffPaths, type Envelope, type ExecutionPath, kernelsId } from '@variator/kernels/execution-path';
@@ -149,10 +150,10 @@ export function aimOf(metrics: readonly PredictedMetric[]): Aim {
 function legalOf(replayed: readonly Replayed[], incumbent: Replay): Replayed[] {
   const lossAllowed = incumbent.unfinishedCount + Math.ceil(0.01 * incumbent.requests.length);
   const complete = replayed.filter(({ replay: candidate }) => candidate.unfinishedCount <= lossAllowed);
-  const keeping = complete.filter(({ replay: candidate }) => candidate.itlP95OfObjective <= 1);
-  if (keeping.length > 0 || incumbent.itlP95OfObjective <= 1) return keeping;
+  const keeping = complete.filter(({ replay: candidate }) => candidate.itlP99OfObjective <= 1);
+  if (keeping.length > 0 || incumbent.itlP99OfObjective <= 1) return keeping;
   return complete.filter(
-    ({ replay: candidate }) => candidate.itlP95OfObjective <= incumbent.itlP95OfObjective,
+    ({ replay: candidate }) => candidate.itlP99OfObjective <= incumbent.itlP99OfObjective,
   );
 }
 
@@ -192,7 +193,7 @@ function replayOf(
 }
 
 const meanItlOfObjective = (replays: readonly Replay[]): number =>
-  replays.reduce((sum, { itlP95OfObjective }) => sum + itlP95OfObjective, 0) / Math.max(1, replays.length);
+  replays.reduce((sum, { itlP99OfObjective }) => sum + itlP99OfObjective, 0) / Math.max(1, replays.length);
 
 const costOf = (metrics: readonly PredictedMetric[]): Estimate =>
   metrics.find(({ metric }) => metric === 'deviceMsPerRequest')?.change ?? { value: 0, low: 0, high: 0 };

@@ -21,7 +21,7 @@ export const METRICS: readonly MetricName[] = [
   'ttftP50Ms',
   'ttftP95Ms',
   'itlP50Ms',
-  'itlP95Ms',
+  'itlP99Ms',
   'costUsdPerMillionTokens',
 ];
 

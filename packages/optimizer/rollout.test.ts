@@ -23,8 +23,8 @@ function pairs(ratios: readonly number[], itlRatio = 1): RolloutEvent[] {
       controlCost: 1,
       candidateCost: ratio,
       logCostRatio: Math.log(ratio),
-      controlItlP95Ms: 10,
-      candidateItlP95Ms: 10 * itlRatio,
+      controlItlP99Ms: 10,
+      candidateItlP99Ms: 10 * itlRatio,
       controlStepCount: 50,
       candidateStepCount: 50,
     };

@@ -129,7 +129,7 @@ function judged(progress: RolloutProgress, at: number): RolloutProgress {
   const { confidence, itlConfidence, verdict } = judgement;
   const seen = { ...progress, confidence, itlConfidence };
   const cost = confidence === null ? '' : ` Device ms per unit of work: ${inWords(confidence)}.`;
-  const gaps = itlConfidence === null ? '' : ` ITL p95: ${inWords(itlConfidence)}.`;
+  const gaps = itlConfidence === null ? '' : ` ITL p99: ${inWords(itlConfidence)}.`;
   if (judgement.isGuardTripped) {
     const message = `The ITL guard stopped it: p95 above its limit in two pairs running.${gaps}`;
     return { ...seen, state: 'rolledBack', endedAt: at, verdict, message };

@@ -29,7 +29,7 @@ const ITL_OBJECTIVE_MS = 100;
 interface Run {
   readonly path: string;
   readonly deviceMsPerRequest: number;
-  readonly itlP95Ms: number;
+  readonly itlP99Ms: number;
 }
 
 export async function benchPaths(): Promise<readonly Figure[]> {
@@ -52,7 +52,7 @@ export async function benchPaths(): Promise<readonly Figure[]> {
           await drivePhase(endpoint, phase, (record) => records.push(record), new AbortController().signal);
           const deviceMs = await servedDeviceMs(telemetry, fromMs, Date.now());
           const gaps = percentiles(records.flatMap(({ gapsMs }) => gapsMs));
-          runs[name].push({ path, deviceMsPerRequest: deviceMs / records.length, itlP95Ms: gaps?.p95 ?? 0 });
+          runs[name].push({ path, deviceMsPerRequest: deviceMs / records.length, itlP99Ms: gaps?.p95 ?? 0 });
         }
       }
     }
@@ -68,7 +68,7 @@ export async function benchPaths(): Promise<readonly Figure[]> {
       table(
         ['phase', 'best path'],
         [
-          ['chats (ITL p95 objective 100 ms)', best.chats],
+          ['chats (ITL p99 objective 100 ms)', best.chats],
           ['flood', best.flood],
         ],
       ),
@@ -130,8 +130,8 @@ function phaseFigures(label: string, phase: string, runs: readonly Run[]): Figur
     return [
       cost,
       figure(
-        `${label}, ${phase}, ${path}: ITL p95`,
-        spread(own.map((run) => run.itlP95Ms)),
+        `${label}, ${phase}, ${path}: ITL p99`,
+        spread(own.map((run) => run.itlP99Ms)),
         'ms',
         '',
         null,
@@ -148,7 +148,7 @@ function bestPath(runs: readonly Run[], itlObjectiveMs: number): string {
     return {
       path,
       cost: spread(own.map((run) => run.deviceMsPerRequest)).median,
-      itl: spread(own.map((run) => run.itlP95Ms)).median,
+      itl: spread(own.map((run) => run.itlP99Ms)).median,
     };
   });
   const keeping = judged.filter(({ itl }) => itl <= itlObjectiveMs);

@@ -52,7 +52,7 @@ const metricNames: Record<MetricName, MetricName> = {
   ttftP50Ms: 'ttftP50Ms',
   ttftP95Ms: 'ttftP95Ms',
   itlP50Ms: 'itlP50Ms',
-  itlP95Ms: 'itlP95Ms',
+  itlP99Ms: 'itlP99Ms',
   costUsdPerMillionTokens: 'costUsdPerMillionTokens',
 };
 

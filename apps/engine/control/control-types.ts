@@ -13,7 +13,7 @@ export interface Policy {
     readonly mostPairCount: number;
     /** A block with fewer judged steps is not compared. */
     readonly leastStepsPerBlock: number;
-    /** Rolls back by itself when a candidate block's ITL p95 is above this multiple of its control's in two pairs running. */
+    /** Rolls back by itself when a candidate block's ITL p99 is above this multiple of its control's in two pairs running. */
     readonly itlGuardRatio: number;
   };
   /** Most share of device time that calibration may take, 0..0.02. */
@@ -45,8 +45,8 @@ export interface PairResult {
   readonly candidateCost: number;
   /** log(candidate / control) of device ms over standard ms. */
   readonly logCostRatio: number;
-  readonly controlItlP95Ms: number;
-  readonly candidateItlP95Ms: number;
+  readonly controlItlP99Ms: number;
+  readonly candidateItlP99Ms: number;
   readonly controlStepCount: number;
   readonly candidateStepCount: number;
 }

@@ -121,7 +121,7 @@ export function ledgerEntryOf({ opening, progress }: RolloutRecord): LedgerEntry
   const realised: Partial<Record<MetricName, typeof cost>> = {
     deviceMsPerRequest: cost,
     costUsdPerMillionTokens: cost,
-    itlP95Ms: itl,
+    itlP99Ms: itl,
   };
   return {
     rolloutId: opening.rolloutId,

@@ -151,7 +151,7 @@ function Guard({
 }) {
   const last = rollout.pairs.at(-1);
   const ratio =
-    last !== undefined && last.controlItlP95Ms > 0 ? last.candidateItlP95Ms / last.controlItlP95Ms : null;
+    last !== undefined && last.controlItlP99Ms > 0 ? last.candidateItlP99Ms / last.controlItlP99Ms : null;
   if (ratio === null || guardRatio === null) {
     return (
       <Fact name="ITL guard" value="–">
