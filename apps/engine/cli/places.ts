@@ -6,6 +6,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { isLoopback } from '../api/safe-to-listen.ts';
 import { type Config, ConfigError } from '../config.ts';
 
 /** 104 bytes with the closing zero on macOS, 108 on Linux. */
@@ -28,6 +29,11 @@ export function makeDataFolder(dataDir: string): void {
   }
 }
 
+/** The dashboard asks nobody for a key and adds the admin key to what it forwards, so it never leaves this machine. */
+export function dashboardHost(host: string): string {
+  return isLoopback(host) ? host : '127.0.0.1';
+}
+
 /** A socket's path is cut off, without a word, where it is longer than the system's address: then it gets a short one. */
 export function linkPlace(wanted: string): { path: string; remove(): void } {
   if (Buffer.byteLength(wanted) <= MOST_SOCKET_PATH_BYTES) return { path: wanted, remove: () => {} };
@@ -44,7 +50,7 @@ export function linkPlace(wanted: string): { path: string; remove(): void } {
  */
 export async function withFreePorts(config: Config): Promise<Config> {
   const probes: Server[] = [];
-  const free = async (port: number, flag: string, variable: string): Promise<number> => {
+  const free = async (host: string, port: number, flag: string, variable: string): Promise<number> => {
     const probe = createServer();
     probes.push(probe);
     return new Promise((resolve, reject) => {
@@ -53,12 +59,12 @@ export async function withFreePorts(config: Config): Promise<Config> {
         reject(
           new ConfigError(
             why === undefined
-              ? `${config.host} is no address to listen on here (${error.message}); choose another with --host ADDRESS or VARIATOR_HOST=ADDRESS.`
-              : `Port ${port} on ${config.host} ${why}; choose another with ${flag} N or ${variable}=N.`,
+              ? `${host} is no address to listen on here (${error.message}); choose another with --host ADDRESS or VARIATOR_HOST=ADDRESS.`
+              : `Port ${port} on ${host} ${why}; choose another with ${flag} N or ${variable}=N.`,
           ),
         );
       });
-      probe.listen(port, config.host, () => {
+      probe.listen(port, host, () => {
         const address = probe.address();
         resolve(typeof address === 'object' && address ? address.port : port);
       });
@@ -67,9 +73,9 @@ export async function withFreePorts(config: Config): Promise<Config> {
   try {
     return Object.freeze({
       ...config,
-      port: await free(config.port, '--port', 'VARIATOR_PORT'),
-      adminPort: await free(config.adminPort, '--admin-port', 'VARIATOR_ADMIN_PORT'),
-      webPort: await free(config.webPort, '--web-port', 'VARIATOR_WEB_PORT'),
+      port: await free(config.host, config.port, '--port', 'VARIATOR_PORT'),
+      adminPort: await free(config.host, config.adminPort, '--admin-port', 'VARIATOR_ADMIN_PORT'),
+      webPort: await free(dashboardHost(config.host), config.webPort, '--web-port', 'VARIATOR_WEB_PORT'),
     });
   } finally {
     const listening = probes.filter((probe) => probe.listening);

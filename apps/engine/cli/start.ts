@@ -10,7 +10,7 @@ import { type Config, environmentForParts, readConfig } from '../config.ts';
 import { resolveDefaultModel } from './default-model.ts';
 import { type EmbeddedClickHouse, embeddedClickHouse } from './embedded-clickhouse.ts';
 import { type Part, startPart } from './part.ts';
-import { linkPlace, makeDataFolder, withFreePorts } from './places.ts';
+import { dashboardHost, linkPlace, makeDataFolder, withFreePorts } from './places.ts';
 
 interface Launch {
   readonly name: string;
@@ -101,7 +101,7 @@ export async function start(argv: readonly string[], root: string): Promise<numb
     launch({
       name: 'dashboard',
       script: 'apps/web/serve.mjs',
-      flags: ['--port', String(config.webPort), '--host', config.host],
+      flags: ['--port', String(config.webPort), '--host', dashboardHost(config.host)],
       env: {
         VARIATOR_WEB_ADMIN_URL: adminUrl,
         ...(config.adminKey === null ? {} : { VARIATOR_WEB_ADMIN_KEY_FILE: keyFile }),
@@ -176,8 +176,11 @@ const answers = async (url: string): Promise<boolean> => {
 };
 
 async function untilReady(config: Config): Promise<void> {
-  const host = urlHost(config.host);
-  for (const url of [`http://${host}:${config.port}/ready`, `http://${host}:${config.webPort}/`]) {
+  const webHost = urlHost(dashboardHost(config.host));
+  for (const url of [
+    `http://${urlHost(config.host)}:${config.port}/ready`,
+    `http://${webHost}:${config.webPort}/`,
+  ]) {
     let waitedMs = 0;
     while (!(await answers(url))) {
       await pause(50);
@@ -207,7 +210,7 @@ function welcome(config: Config, modelId: string, startMs: number): string {
     '',
     `Variator is ready (${(startMs / 1000).toFixed(1)} s)`,
     `  OpenAI endpoint  http://${host}:${config.port}/v1   (${modelId})`,
-    `  Dashboard        http://${host}:${config.webPort}`,
+    `  Dashboard        http://${urlHost(dashboardHost(config.host))}:${config.webPort}`,
     `  tRPC API         http://${host}:${config.adminPort}/trpc`,
     '',
     'Try it:',
