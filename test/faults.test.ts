@@ -7,15 +7,9 @@ import { join } from 'node:path';
 import { createTelemetryClient } from '@variator/clickhouse/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import {
-  canSeeProcesses,
-  descendantsOf,
-  livingProcesses,
-  type PartName,
-  partPid,
-  until,
-} from './process-tree.ts';
+import { canSeeProcesses, descendantsOf, livingProcesses, type PartName, partPid } from './process-tree.ts';
 import { type RunningProduct, startProduct } from './running-product.ts';
+import { waitUntil } from './wait-until.ts';
 
 if (!canSeeProcesses) console.warn('SKIPPED: faults of the whole product need /proc');
 
@@ -31,6 +25,12 @@ interface OpenAnswer {
   readonly ended: Promise<boolean>;
   leave(): void;
 }
+
+const until = <Answer>(
+  what: string,
+  ask: () => Answer | null | false | Promise<Answer | null | false>,
+  limitMs = 20_000,
+) => waitUntil<Answer>(what, limitMs, async () => ask());
 
 let product: RunningProduct;
 const ask = (body: object, signal?: AbortSignal) =>

@@ -3,7 +3,6 @@
  * faults; Linux only, so those tests ask `canSeeProcesses` first.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { setTimeout as pause } from 'node:timers/promises';
 
 export interface SeenProcess {
   readonly pid: number;
@@ -61,19 +60,4 @@ export type PartName = keyof typeof commandLines;
 export function partPid(supervisorPid: number, part: PartName): number | null {
   const found = descendantsOf(supervisorPid).find(({ commandLine }) => commandLines[part].test(commandLine));
   return found?.pid ?? null;
-}
-
-/** Asks until the answer is neither null nor false. @throws Error that says what was waited for */
-export async function until<Answer>(
-  what: string,
-  ask: () => Answer | null | false | Promise<Answer | null | false>,
-  limitMs = 20_000,
-): Promise<Answer> {
-  const deadline = performance.now() + limitMs;
-  for (;;) {
-    const answer = await ask();
-    if (answer !== null && answer !== false) return answer;
-    if (performance.now() > deadline) throw new Error(`Waited ${limitMs / 1000} s in vain: ${what}.`);
-    await pause(50);
-  }
 }
