@@ -43,8 +43,8 @@ export interface RequestRow {
   readonly fitCount: number;
   /** False where a worker was lost before the last charge. */
   readonly isAccountFinal: boolean;
+  /** 0 where the answer was not streamed: neither TTFT nor ITL is an objective then. */
   readonly ttftObjectiveMs: number;
-  /** 0 where the answer was not streamed: ITL is no objective then. */
   readonly itlObjectiveMs: number;
   readonly isWithinObjectives: boolean;
 }

@@ -60,13 +60,13 @@ export const tokensPerSecond = (tokens: string, seconds: string): string =>
 export const itlQuantiles = (...levels: number[]): string =>
   `quantilesTDigestWeightedIf(${levels.join(', ')})(itlMeanMs, itlTokenCount, itlTokenCount > 0)`;
 
-/** Over requests that produced a token. */
+/** Over streamed requests that produced a token: nobody feels the first token of an answer that comes whole. */
 export const ttftQuantiles = (...levels: number[]): string =>
-  `quantilesTDigestIf(${levels.join(', ')})(ttftMs, ttftMs > 0)`;
+  `quantilesTDigestIf(${levels.join(', ')})(ttftMs, ttftMs > 0 AND isStreamed)`;
 
-/** Share within objectives of the requests whose client stayed; failed ones count as missed. */
+/** Share within objectives of the requests that have some and whose client stayed; failed ones count as missed. */
 export const sloAttainment =
-  `countIf(isWithinObjectives AND finishReason IN ('stop', 'length')) ` +
-  `/ nullIf(countIf(finishReason != 'cancelled'), 0)`;
+  `countIf(isWithinObjectives AND finishReason IN ('stop', 'length') AND ttftObjectiveMs > 0) ` +
+  `/ nullIf(countIf(finishReason != 'cancelled' AND ttftObjectiveMs > 0), 0)`;
 
 export const figure = z.number().nullable();

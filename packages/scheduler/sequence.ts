@@ -19,8 +19,8 @@ export interface Sampling {
 }
 
 export interface Objectives {
+  /** Both are 0 where nobody watches the tokens come: an answer that is not streamed has no first token to feel. */
   readonly ttftMs: number;
-  /** 0 where nobody watches the tokens come: an answer that is not streamed has no gaps to feel. */
   readonly itlMs: number;
 }
 

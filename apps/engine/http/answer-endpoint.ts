@@ -117,8 +117,8 @@ async function submitAll(
 ): Promise<readonly AnswerRun[]> {
   const { fleet, generation, recorder, tenant, now } = parts;
   const { ttftMs, itlMs } = parts.objectives();
-  // Gaps between tokens are felt only where the answer is streamed.
-  const objectives = { ttftMs, itlMs: asked.wishes.isStreamed ? itlMs : 0 };
+  // First tokens and gaps are felt only where the answer is streamed.
+  const objectives = asked.wishes.isStreamed ? { ttftMs, itlMs } : { ttftMs: 0, itlMs: 0 };
   const session = (own.header === '' ? asked.session : own.header).slice(0, MAX_SESSION_CHARS);
   const runs: AnswerRun[] = [];
   try {

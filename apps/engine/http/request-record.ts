@@ -115,7 +115,7 @@ export function requestRow(
     isWithinObjectives:
       end.reason !== 'error' &&
       end.completionTokenCount > 0 &&
-      timing.ttftMs <= objectives.ttftMs &&
+      (objectives.ttftMs === 0 || timing.ttftMs <= objectives.ttftMs) &&
       (objectives.itlMs === 0 || timing.itlP95Ms <= objectives.itlMs),
   };
 }
