@@ -115,8 +115,8 @@ export async function demoOptions(endpoint: Endpoint, seed: number, phaseMs: num
   return {
     seed,
     phaseMs,
-    // Batched, a chat costs far less than alone: half of one stream's rate leaves room for the long prompts.
-    chatRate: Math.min(20, Math.max(0.5, 1400 / Math.max(e2eMs, 20))),
+    // Batched, a chat costs far less than alone: less than one stream's rate leaves room for the long prompts.
+    chatRate: Math.min(20, Math.max(0.5, 800 / Math.max(e2eMs, 20))),
     longPromptEveryMs: 2500,
     longPromptWords: 700,
     floodConcurrency: 24,
