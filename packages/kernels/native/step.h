@@ -13,6 +13,8 @@
 
 namespace variator {
 
+static inline int64_t padded(int64_t columns) { return (columns + 31) / 32 * 32; }
+
 enum class LinearVariant { Reference, Int8Generic, Int8Avx512Vnni };
 
 // StepInput of native.ts, copied and checked (addon.cc), and StepOutput.

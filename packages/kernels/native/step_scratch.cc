@@ -1,0 +1,88 @@
+// What a step needs before its threads start: positions, the rows that reach the LM head, memory of the right sizes, and
+// the list of attention units. Part of StepRunner; called by StepRunner::run on the compute thread.
+#include <algorithm>
+
+#include "step.h"
+
+namespace variator {
+namespace {
+
+// Rows that a panel's results are computed for at once. Few, so that they stay in the first-level cache until they are
+// used; more where weights are dequantised anew for each slab.
+constexpr int64_t int8SlabRows = 24;
+constexpr int64_t referenceSlabRows = 96;
+
+}  // namespace
+
+Activations ActivationScratch::sized(int64_t rows, int64_t columns) {
+  const int64_t stride = padded(columns);
+  return {values.sized(rows * stride), codes.sized(rows * stride), scales.sized(rows * stride / 32),
+          scaledSums.sized(rows * stride / 32), stride};
+}
+
+int64_t StepRunner::slabRows() const { return isInt8() ? int8SlabRows : referenceSlabRows; }
+
+void StepRunner::prepareScratch() {
+  const ModelShape& shape = model_.shape;
+  const Step& step = *step_;
+  const int64_t rows = step.tokenCount();
+  positions_.resize(rows);
+  sequences_.resize(rows);
+  headRows_.clear();
+  headSequences_.clear();
+  int64_t longest = 0;
+  for (int64_t s = 0; s < step.sequenceCount(); s++) {
+    for (int32_t row = step.tokenStarts[s]; row < step.tokenStarts[s + 1]; row++) {
+      positions_[row] = step.contextLengths[s] + row - step.tokenStarts[s];
+      sequences_[row] = static_cast<int32_t>(s);
+    }
+    longest = std::max<int64_t>(longest, step.contextLengths[s] + step.chunkLength(s));
+    if (step.isSampled[s] != 0 || step.isLogitsWanted) {
+      headRows_.push_back(step.tokenStarts[s + 1] - 1);
+      headSequences_.push_back(static_cast<int32_t>(s));
+    }
+  }
+  const auto headRowCount = static_cast<int64_t>(headRows_.size());
+  hidden_ = hiddenScratch_.sized(rows * padded(shape.hiddenSize));
+  cosines_ = cosinesScratch_.sized(rows * shape.headSize / 2);
+  sines_ = sinesScratch_.sized(rows * shape.headSize / 2);
+  q_ = qScratch_.sized(rows * padded(shape.querySize()));
+  k_ = kScratch_.sized(rows * padded(shape.keySize()));
+  v_ = vScratch_.sized(rows * padded(shape.keySize()));
+  logits_ = logitsScratch_.sized(headRowCount * padded(shape.vocabularySize));
+  normed_ = normedScratch_.sized(rows, shape.hiddenSize);
+  attended_ = attendedScratch_.sized(rows, shape.querySize());
+  gated_ = gatedScratch_.sized(rows, shape.intermediateSize);
+  scoreStride_ = (longest + kvCache_->blockSize + 31) / 16 * 16;
+
+  if (threads_.size() < static_cast<size_t>(step.threadCount)) threads_.resize(step.threadCount);
+  for (int t = 0; t < step.threadCount; t++) {
+    ThreadScratch& scratch = threads_[t];
+    scratch.weightRows.sized(4 * padded(std::max({shape.hiddenSize, shape.querySize(), shape.intermediateSize})));
+    scratch.panels.sized(2 * referenceSlabRows * panelRows);
+    scratch.scores.sized(AttentionCall::maxPairCount * scoreStride_);
+    scratch.sampling.weights.resize(shape.vocabularySize);
+    scratch.sampling.candidates.resize(shape.vocabularySize);
+  }
+  step_->sampledTokenIds.assign(step.sequenceCount(), -1);
+  if (step.isLogitsWanted) step_->logits.resize(step.sequenceCount() * shape.vocabularySize);
+}
+
+void StepRunner::listAttentionUnits() {
+  const ModelShape& shape = model_.shape;
+  const int64_t headsPerKvHead = shape.headCount / shape.kvHeadCount;
+  attentionUnits_.clear();
+  for (int64_t s = 0; s < step_->sequenceCount(); s++) {
+    const int64_t pairCount = step_->chunkLength(s) * headsPerKvHead;
+    for (int64_t kvHead = 0; kvHead < shape.kvHeadCount; kvHead++) {
+      for (int64_t pair = 0; pair < pairCount; pair += AttentionCall::maxPairCount) {
+        attentionUnits_.push_back({static_cast<int32_t>(s), static_cast<int32_t>(kvHead), static_cast<int32_t>(pair),
+                                   static_cast<int32_t>(std::min<int64_t>(AttentionCall::maxPairCount, pairCount - pair))});
+      }
+    }
+  }
+  if (nextAttentionUnits_.empty()) nextAttentionUnits_ = std::vector<std::atomic<int32_t>>(shape.layerCount);
+  for (auto& next : nextAttentionUnits_) next.store(0, std::memory_order_relaxed);
+}
+
+}  // namespace variator
