@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { loadModel } from './model/load-model.ts';
 import type { LoadedModel } from './model/loaded-model.ts';
 import { loadNative, type ModelHandle, NativeError, type StepInput } from './native.ts';
-import { StepDriver } from './step-driver.ts';
+import { StepDriver } from './step-driver.fixture.ts';
 
 const native = loadNative();
 const modelFolder = fileURLToPath(new URL('../../models/stories-5m', import.meta.url));

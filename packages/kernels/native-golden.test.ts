@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest';
-import { type Golden, readGolden, tinyModels } from './golden-files.ts';
+import { type Golden, readGolden, tinyModels } from './golden-files.fixture.ts';
 import { loadModel } from './model/load-model.ts';
 import { loadNative } from './native.ts';
-import { StepDriver } from './step-driver.ts';
+import { StepDriver } from './step-driver.fixture.ts';
 
 const linear = 'linear.reference';
 const native = loadNative();

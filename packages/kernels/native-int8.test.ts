@@ -1,9 +1,9 @@
 import { expect, test } from 'vitest';
 import { type LinearVariantId, linearVariantsFor } from './catalogue.ts';
-import { readGolden, tinyModels } from './golden-files.ts';
+import { readGolden, tinyModels } from './golden-files.fixture.ts';
 import { loadModel } from './model/load-model.ts';
 import { loadNative } from './native.ts';
-import { StepDriver } from './step-driver.ts';
+import { StepDriver } from './step-driver.fixture.ts';
 
 const native = loadNative();
 const { features } = native.probeMachine(1);
