@@ -34,6 +34,7 @@ export async function start(argv: readonly string[], root: string): Promise<numb
 
   const ending = endOfSupervisor();
   const fatal = resolvers<string>();
+  const stopping = new AbortController();
   const parts: Part[] = [];
   let clickhouse: EmbeddedClickHouse | null = null;
   const startedAt = performance.now();
@@ -41,6 +42,7 @@ export async function start(argv: readonly string[], root: string): Promise<numb
 
   /** Dashboard and optimizer first: nothing depends on them. The gateway drains before the worker goes. */
   async function endAll(): Promise<void> {
+    stopping.abort();
     // A draining gateway sends the worker home.
     for (const part of parts) part.retire();
     const stop = (name: string, limitMs: number) => parts.find((part) => part.name === name)?.stop(limitMs);
@@ -51,7 +53,7 @@ export async function start(argv: readonly string[], root: string): Promise<numb
   }
 
   const running = (async (): Promise<string> => {
-    const modelPath = config.model ?? (await defaultModel(config, root));
+    const modelPath = config.model ?? (await defaultModel(config, root, stopping.signal));
     if (config.clickhouseUrl === null)
       clickhouse = await embeddedClickHouse(join(config.dataDir, 'clickhouse'), say('clickhouse'));
     const clickhouseUrl = config.clickhouseUrl ?? clickhouse?.url ?? '';
@@ -144,11 +146,12 @@ function flagsFor(config: Config, modelPath: string): string[] {
   return flags.flatMap(([flag, value]) => [flag, String(value)]);
 }
 
-async function defaultModel(config: Config, root: string): Promise<string> {
+async function defaultModel(config: Config, root: string, signal: AbortSignal): Promise<string> {
   let shownAt = 0;
   const { path, line } = await resolveDefaultModel({
     cacheDir: config.cacheDir,
     repositoryDir: root,
+    signal,
     onProgress: ({ label, doneBytes, totalBytes }) => {
       const now = performance.now();
       if (now - shownAt < 1000) return;
