@@ -202,6 +202,20 @@ test('a live path can be taken back, once, and the ledger says so', async () => 
   expect(fleet.switches.map((change) => change.pathId)).toEqual([pathId(candidate), pathId(incumbent)]);
 });
 
+test('a rollout may be taken back from the moment it is live, while its promotion is still being stored', async () => {
+  fleet.script(candidate, { cost: 0.8 });
+  const rolloutId = await begin();
+  let view = await control.rollout(rolloutId);
+  while (view.state === 'warming' || view.state === 'canary') {
+    await pause(0);
+    view = await control.rollout(rolloutId);
+  }
+  expect(view).toMatchObject({ state: 'live', canRollBack: true });
+  expect(await control.rollBack(rolloutId, 'bob')).toMatchObject({ state: 'rolledBack' });
+  expect(livePathId()).toBe(pathId(incumbent));
+  expect(control.livePathFor('w1')).toEqual(incumbent);
+});
+
 test('a live path with another promotion on top of it stays', async () => {
   fleet.script(candidate, { cost: 0.8 });
   const rolloutId = await begin();

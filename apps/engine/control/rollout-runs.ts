@@ -89,7 +89,10 @@ export function rolloutRuns(options: RolloutRunsOptions): RolloutRuns {
   }
 
   function view(record: RolloutRecord): RolloutView {
-    return viewOf(record, livePaths.get(record.opening.workerId) ?? null);
+    const shown = viewOf(record, livePaths.get(record.opening.workerId) ?? null);
+    // Just gone live and its promotion still being stored: rollBack waits for that, so it may be asked for already.
+    const isBeingPromoted = shown.state === 'live' && runOf(shown.rolloutId) !== undefined;
+    return isBeingPromoted ? { ...shown, canRollBack: true } : shown;
   }
 
   /** In memory at once, so that a stop is seen by the driver before the disk has it. */
