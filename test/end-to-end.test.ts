@@ -26,7 +26,7 @@ const faults: string[] = [];
 beforeAll(async () => {
   if (browserPath === null) return;
   product = await startProduct({
-    flags: ['--model', `${root}models/stories-5m`, '--path', 'balanced,maxRunningCount=1'],
+    flags: ['--model', `${root}models/stories-5m`, '--path', 'balanced,maxRunningCount=1', '--threads', '1'],
   });
   browser = await chromium.launch({ executablePath: browserPath, args: browserArgs });
   page = await browser.newPage({ viewport: { width: 1440, height: 900 } });
@@ -50,7 +50,14 @@ test.skipIf(browserPath === null)(
     const { admin, webUrl } = product;
     const telemetry = telemetryOf(product.dataDir);
     await admin.objectives.set.mutate({
-      canary: { blockDurationMs: 700, leastPairCount: 3, mostPairCount: 8, leastStepsPerBlock: 4 },
+      objectives: { ttftMs: 10_000, itlMs: 500 },
+      canary: {
+        blockDurationMs: 1000,
+        leastPairCount: 3,
+        mostPairCount: 20,
+        leastStepsPerBlock: 4,
+        itlGuardRatio: 10,
+      },
     });
     const firstPathId = (await admin.overview.summary.query({ windowMs: 60_000 })).livePathId;
 
@@ -78,7 +85,7 @@ test.skipIf(browserPath === null)(
     await flooding.end();
 
     // Streams that stay open through everything that follows.
-    const clients = keepStreaming(product, { clientCount: 12, maxTokens: 120 });
+    const clients = keepStreaming(product, { clientCount: 12, maxTokens: 80 });
     await page.goto(`${webUrl}/proposals`);
     const card = await proposalToRunMore();
     expect(await card.getByTestId('proposal-title').textContent()).toMatch(/device ms per request/);

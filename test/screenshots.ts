@@ -23,7 +23,12 @@ export async function takePictures(
   mkdirSync(folder, { recursive: true });
   const page = await browser.newPage({ viewport: { width: widthsPx[0], height: 900 } });
   await page.goto(`${webUrl}${picture.path}`);
-  await page.locator(picture.shows).first().waitFor({ timeout: 30_000 });
+  try {
+    await page.locator(picture.shows).first().waitFor({ timeout: 30_000 });
+  } catch (error) {
+    await page.screenshot({ path: join(folder, `${picture.name}-failed.png`) });
+    throw error;
+  }
   for (const width of widthsPx) {
     await page.setViewportSize({ width, height: 900 });
     for (const colorScheme of schemes) {

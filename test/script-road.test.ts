@@ -14,9 +14,9 @@ let clients: StreamingClients;
 
 beforeAll(async () => {
   product = await startProduct({
-    flags: ['--model', `${root}models/stories-5m`, '--path', 'balanced,maxRunningCount=1'],
+    flags: ['--model', `${root}models/stories-5m`, '--path', 'balanced,maxRunningCount=1', '--threads', '1'],
   });
-  clients = keepStreaming(product, { clientCount: 12, maxTokens: 120 });
+  clients = keepStreaming(product, { clientCount: 12, maxTokens: 80 });
 });
 
 afterAll(async () => {
@@ -30,9 +30,16 @@ test('a script approves a proposal, sees its verdict and takes it back, and no s
   const { admin } = product;
   const telemetry = telemetryOf(product.dataDir);
   const policy = await admin.objectives.set.mutate({
-    canary: { blockDurationMs: 700, leastPairCount: 3, mostPairCount: 8, leastStepsPerBlock: 4 },
+    objectives: { ttftMs: 10_000, itlMs: 500 },
+    canary: {
+      blockDurationMs: 1000,
+      leastPairCount: 3,
+      mostPairCount: 20,
+      leastStepsPerBlock: 4,
+      itlGuardRatio: 10,
+    },
   });
-  expect(policy).toMatchObject({ autonomy: 'oneClick', canary: { blockDurationMs: 700 } });
+  expect(policy).toMatchObject({ autonomy: 'oneClick', canary: { blockDurationMs: 1000 } });
   const worker = await onlyWorker();
   const firstPathId = worker.pathId;
   expect(worker.path.maxRunningCount).toBe(1);
@@ -72,9 +79,11 @@ test('a script approves a proposal, sees its verdict and takes it back, and no s
   const steps = await canaryStepCounts(telemetry, rolloutId);
   expect([...steps.keys()].sort()).toEqual([proposal.fromPathId, proposal.toPathId].sort());
 
-  const [entry] = await admin.ledger.list.query({ limit: 10 });
+  const entry = await waitUntil('the ledger entry', 10_000, async () =>
+    (await admin.ledger.list.query({ limit: 10 })).at(0),
+  );
   expect(entry).toMatchObject({ rolloutId, verdict: 'better', state: 'live', toPathId: proposal.toPathId });
-  const cost = entry?.rows.find(({ metric }) => metric === 'deviceMsPerRequest');
+  const cost = entry.rows.find(({ metric }) => metric === 'deviceMsPerRequest');
   expect(cost?.predictedChange).toBeLessThan(0);
   expect(cost?.realisedHigh).toBeLessThan(0);
 
