@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { StepRow } from '@variator/clickhouse/step-row';
-import { type Envelope, type ExecutionPath, pathId } from '@variator/kernels/execution-path';
+import { type Envelope, type ExecutionPath, pathFaults, pathId } from '@variator/kernels/execution-path';
 import type { Account, EndedSequence, SequenceSpec } from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { type EventQueue, eventQueue } from './event-queue.ts';
@@ -350,6 +350,8 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
     },
     async switchTo(workerId, path, rolloutId) {
       const worker = workerOf(workerId);
+      const faults = pathFaults(path, worker.hello.envelope);
+      if (faults.length > 0) throw new FleetError(faults.join(' '));
       const wanted = pathId(path);
       const limit = timeLimit(`${workerId} did not switch within ${CALL_LIMIT_MS / 1000} s`, CALL_LIMIT_MS);
       const waiting = { pathId: wanted, resolve: () => {}, reject: (_error: Error) => {} };
