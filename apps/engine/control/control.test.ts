@@ -1,7 +1,7 @@
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as pause } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises';
 import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Control } from './control.ts';
@@ -207,7 +207,7 @@ test('a rollout may be taken back from the moment it is live, while its promotio
   const rolloutId = await begin();
   let view = await control.rollout(rolloutId);
   while (view.state === 'warming' || view.state === 'canary') {
-    await pause(0);
+    await nextTurn();
     view = await control.rollout(rolloutId);
   }
   expect(view).toMatchObject({ state: 'live', canRollBack: true });
