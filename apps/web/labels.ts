@@ -55,6 +55,8 @@ export type Tone = 'good' | 'bad' | 'muted';
 /** What an interval of a relative change says: better or worse only where all of it lies on one side. */
 export function changeTone(metric: MetricName, low: number | null, high: number | null): Tone {
   if (low === null || high === null) return 'muted';
+  // What reads as 0 % is neither.
+  if (Math.max(Math.abs(low), Math.abs(high)) < 0.0005) return 'muted';
   const direction = betterDirection(metric);
   if (low * direction > 0 && high * direction > 0) return 'good';
   if (low * direction < 0 && high * direction < 0) return 'bad';

@@ -129,7 +129,8 @@ export function LineEnds({
   const last = latestRow(rows);
   if (xOf === undefined || yOf === undefined || plot === undefined || last === undefined) return null;
   if (series.length < 2) return null;
-  const x = Math.min((xOf(rows.at(-1)?.at ?? last.at) ?? 0) + 6, plot.x + plot.width + 6);
+  const end = rows.findLast(({ values }) => Object.values(values).some((value) => value !== null)) ?? last;
+  const x = Math.min((xOf(end.at) ?? 0) + 6, plot.x + plot.width + 6);
   // Where the lines ended long ago, a label at the right end would point at nothing.
   if ((xOf(last.at) ?? 0) < plot.x + plot.width * 0.9) return null;
   const ends = series

@@ -62,7 +62,7 @@ export function Figures({ summary, objectives, rangeName, now, isStale }: Figure
         name="Cost"
         testId="overview-cost"
         value={formatUsd(summary?.costUsdPerMillionTokens ?? null)}
-        unit="/ M tokens"
+        unit="/ M tok"
         note={summary === undefined ? '' : `${formatCount(summary.requestCount)} requests, ${rangeName}`}
       />
       <Figure

@@ -44,10 +44,13 @@ export function risksOf({ from, to }: Pick<Proposal, 'from' | 'to'>, policy: Pol
   const pairs =
     policy === undefined
       ? 'The canary compares both paths in pairs of blocks'
-      : `The canary compares both paths in ${policy.canary.leastPairCount} to ${policy.canary.mostPairCount} pairs of ${formatAge(policy.canary.blockDurationMs)} blocks`;
+      : `The canary compares both paths in ${policy.canary.leastPairCount} to ${policy.canary.mostPairCount} pairs of ${inBlockWords(policy.canary.blockDurationMs)} blocks`;
   risks.push({
     risk: 'The prediction may be wrong.',
     guard: `${pairs}, in random order, and judges by measured cost.`,
   });
   return risks;
 }
+
+const inBlockWords = (durationMs: number): string =>
+  durationMs < 1000 ? formatMs(durationMs) : formatAge(durationMs);

@@ -94,7 +94,8 @@ export function RolloutCard({ rollout, proposal, guardRatio, now, onClose }: Rol
           </Fact>
           <Fact name="Equality check" value={rollout.checkSummary === '' ? '–' : ''}>
             {rollout.checkSummary === '' ? 'not there yet' : rollout.checkSummary}
-            {rollout.prepareMs !== null && ` Prepared in ${formatMs(rollout.prepareMs)}.`}
+            {rollout.prepareMs !== null &&
+              ` Prepared ${rollout.prepareMs < 1 ? 'at once' : `in ${formatMs(rollout.prepareMs)}`}.`}
           </Fact>
         </dl>
       </div>
