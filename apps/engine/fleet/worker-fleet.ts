@@ -7,40 +7,20 @@ import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { StepRow } from '@variator/clickhouse/step-row';
 import { type Envelope, type ExecutionPath, pathFaults, pathId } from '@variator/kernels/execution-path';
-import type { Account, EndedSequence, SequenceSpec } from '@variator/scheduler/sequence';
+import type { EndedSequence, SequenceSpec } from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { type EventQueue, eventQueue } from './event-queue.ts';
-import { type Fleet, FleetError, type SequenceEvent, type SequenceStream, type WorkerView } from './fleet.ts';
+import { type Fleet, FleetError, type SequenceEvent, type SequenceStream } from './fleet.ts';
 import { type FrameSocket, frameSocket } from './frame-socket.ts';
+import {
+  type Answer,
+  type Hello,
+  type JoinedWorker,
+  lostSequence,
+  type OpenSequence,
+  viewOf,
+} from './joined-worker.ts';
 import { type GatewayFrame, LINK_VERSION, type WorkerFrame } from './link-frames.ts';
-
-type Hello = Extract<WorkerFrame, { type: 'hello' }>;
-type Answer = Extract<WorkerFrame, { callId: string }>;
-
-interface OpenSequence {
-  readonly spec: SequenceSpec;
-  readonly queue: EventQueue<SequenceEvent>;
-  tokenCount: number;
-}
-
-interface JoinedWorker {
-  readonly hello: Hello;
-  readonly link: FrameSocket<GatewayFrame>;
-  readonly joinedAt: number;
-  path: ExecutionPath;
-  lastHeardAt: number;
-  runningCount: number;
-  waitingCount: number;
-  kvUsedBlockCount: number;
-  readonly open: Map<string, OpenSequence>;
-  readonly calls: Map<string, { resolve(answer: Answer): void; reject(error: Error): void }>;
-  alternation: {
-    rolloutId: string;
-    resolve(completedBlockCount: number): void;
-    reject(error: Error): void;
-  } | null;
-  switches: { pathId: string; resolve(): void; reject(error: Error): void }[];
-}
 
 export interface FleetOptions {
   readonly linkPath: string;
@@ -61,15 +41,6 @@ const SILENCE_MS = 15_000;
 const CALL_LIMIT_MS = 120_000;
 /** Calibration waits for its small share of the device's time. */
 const CALIBRATION_LIMIT_MS = 3_600_000;
-
-const emptyAccount: Account = {
-  prefillDeviceMs: 0,
-  decodeDeviceMs: 0,
-  speculationWasteDeviceMs: 0,
-  recomputeDeviceMs: 0,
-  fitId: '',
-  fitCount: 0,
-};
 
 export interface WorkerFleet extends Fleet {
   listen(): Promise<void>;
@@ -151,19 +122,7 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
     for (const { reject } of worker.switches) reject(error);
     worker.alternation?.reject(error);
     for (const open of worker.open.values()) {
-      const ended: EndedSequence = {
-        sequenceId: open.spec.sequenceId,
-        reason: 'error',
-        message: error.message,
-        account: emptyAccount,
-        promptTokenCount: open.spec.promptTokenIds.length,
-        cachedTokenCount: 0,
-        completionTokenCount: open.tokenCount,
-        preemptionCount: 0,
-        queueMs: 0,
-        isMixedNumerics: false,
-      };
-      finish(worker, open, ended, pathId(worker.path), false);
+      finish(worker, open, lostSequence(open, error.message), pathId(worker.path), false);
     }
     if (!isDraining) log(error.message);
   }
@@ -322,23 +281,7 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
     canServe: () => workers.size > 0 && !isDraining,
     unreadyReason: () =>
       isDraining ? 'the engine is draining' : workers.size > 0 ? '' : 'no worker has joined yet',
-    workers: () =>
-      [...workers.values()].map(
-        (worker): WorkerView => ({
-          workerId: worker.hello.workerId,
-          bootId: worker.hello.bootId,
-          pid: worker.hello.pid,
-          envelope: worker.hello.envelope,
-          path: worker.path,
-          pathId: pathId(worker.path),
-          joinedAt: worker.joinedAt,
-          lastHeardAt: worker.lastHeardAt,
-          runningCount: worker.runningCount,
-          waitingCount: worker.waitingCount,
-          kvUsedBlockCount: worker.kvUsedBlockCount,
-          fits: [...fits.values()].filter((fit) => fit.modelHash === worker.hello.envelope.modelHash),
-        }),
-      ),
+    workers: () => [...workers.values()].map((worker) => viewOf(worker, [...fits.values()])),
     submit,
     async prepare(workerId, path) {
       const { faults, prepareMs } = await call(workerId, 'prepared', (callId) => ({
