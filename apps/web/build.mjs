@@ -5,15 +5,18 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, link, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join, relative } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 const webFolder = fileURLToPath(new URL('./', import.meta.url));
 const repositoryRoot = fileURLToPath(new URL('../../', import.meta.url));
 const hashFile = join(webFolder, '.next', 'variator-source-hash');
 const standaloneFolder = join(webFolder, '.next', 'standalone', 'apps', 'web');
+/** Holds the process id of the build under way; outside `.next`, which a build empties. */
+const lockFile = join(webFolder, 'build', 'lock');
 const KEPT_LINES = 40;
 
 /** What never changes a page: outputs, dependencies (the lock file names them), tests, what runs beside the build. */
@@ -26,9 +29,25 @@ const ignoredNames = new Set(['.next', 'node_modules', 'build', 'next-env.d.ts',
  */
 export async function buildWeb({ log }) {
   const hash = await sourceHash();
-  if ((await storedHash()) === hash && existsSync(join(standaloneFolder, 'server.js'))) {
-    return { isBuilt: false };
+  if (await isUpToDate(hash)) return { isBuilt: false };
+  await takeLock(log);
+  try {
+    // Whoever held the lock may have built just this.
+    if (await isUpToDate(hash)) return { isBuilt: false };
+    await build(hash, log);
+    return { isBuilt: true };
+  } finally {
+    await rm(lockFile, { force: true });
   }
+}
+
+/** @param {string} hash */
+async function isUpToDate(hash) {
+  return (await storedHash()) === hash && existsSync(join(standaloneFolder, 'server.js'));
+}
+
+/** @param {string} hash @param {(line: string) => void} log */
+async function build(hash, log) {
   // Without its hash a build that is interrupted counts as none.
   await rm(hashFile, { force: true });
   await rm(join(webFolder, '.next', 'standalone'), { recursive: true, force: true });
@@ -41,7 +60,46 @@ export async function buildWeb({ log }) {
   }
   await mkdir(join(webFolder, '.next'), { recursive: true });
   await writeFile(hashFile, hash);
-  return { isBuilt: true };
+}
+
+/** Two starts at once build once: Next.js refuses a second build, and would build into the first one's folder. */
+async function takeLock(/** @type {(line: string) => void} */ log) {
+  await mkdir(join(webFolder, 'build'), { recursive: true });
+  const own = `${lockFile}-${process.pid}`;
+  await writeFile(own, String(process.pid));
+  for (let hasSaid = false; ; ) {
+    try {
+      // Linked, so that the lock has its holder's id from its first moment on.
+      await link(own, lockFile);
+      await rm(own);
+      return;
+    } catch (error) {
+      if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'EEXIST') throw error;
+    }
+    if (!isRunning(await holder())) {
+      await rm(lockFile, { force: true });
+      continue;
+    }
+    if (!hasSaid) log('Waiting for a build that is under way');
+    hasSaid = true;
+    await pause(200);
+  }
+}
+
+async function holder() {
+  return existsSync(lockFile) ? Number(await readFile(lockFile, 'utf8').catch(() => '0')) : 0;
+}
+
+/** @param {number} pid */
+function isRunning(pid) {
+  if (!(pid > 0)) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    // Another user's process answers with EPERM.
+    return /** @type {NodeJS.ErrnoException} */ (error).code === 'EPERM';
+  }
 }
 
 async function sourceHash() {
