@@ -54,7 +54,7 @@ test.skipIf(browserPath === null)(
       canary: {
         blockDurationMs: 1000,
         leastPairCount: 3,
-        mostPairCount: 20,
+        mostPairCount: 30,
         leastStepsPerBlock: 4,
         itlGuardRatio: 10,
       },
@@ -102,7 +102,7 @@ test.skipIf(browserPath === null)(
     const rollout = page.locator('[data-testid=rollout-card]');
     await rollout.waitFor({ timeout: 10_000 });
     const rolloutId = (await rollout.getAttribute('data-rollout-id')) ?? '';
-    await waitUntil('the verdict', 60_000, async () =>
+    await waitUntil('the verdict', 90_000, async () =>
       /live|rolledBack|kept|failed/.test((await testId('rollout-state').getAttribute('data-state')) ?? ''),
     );
     const ended = await admin.rollouts.progress.query({ rolloutId });

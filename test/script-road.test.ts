@@ -34,7 +34,7 @@ test('a script approves a proposal, sees its verdict and takes it back, and no s
     canary: {
       blockDurationMs: 1000,
       leastPairCount: 3,
-      mostPairCount: 20,
+      mostPairCount: 30,
       leastStepsPerBlock: 4,
       itlGuardRatio: 10,
     },
@@ -64,7 +64,7 @@ test('a script approves a proposal, sees its verdict and takes it back, and no s
 
   const { rolloutId } = await admin.proposals.approve.mutate({ proposalId: proposal.proposalId });
   expect(await admin.proposals.approve.mutate({ proposalId: proposal.proposalId })).toEqual({ rolloutId });
-  const ended = await waitUntil('the canary to end', 60_000, async () => {
+  const ended = await waitUntil('the canary to end', 90_000, async () => {
     const progress = await admin.rollouts.progress.query({ rolloutId });
     return progress.state !== 'warming' && progress.state !== 'canary' && progress;
   });
