@@ -53,12 +53,10 @@ export async function switchTimes(telemetry: TelemetryClient): Promise<number[]>
   return rows.map(({ at }) => at);
 }
 
-/** Streams that were sending tokens when the path changed under them. */
+/** Streams that were open, waiting or sending, when the path changed under them. */
 export function acrossSwitches(
   records: readonly StreamRecord[],
   switchesAt: readonly number[],
 ): StreamRecord[] {
-  return records.filter(({ firstTokenAt, endedAt }) =>
-    switchesAt.some((at) => firstTokenAt !== null && firstTokenAt < at && at < endedAt),
-  );
+  return records.filter(({ startedAt, endedAt }) => switchesAt.some((at) => startedAt < at && at < endedAt));
 }
