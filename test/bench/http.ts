@@ -3,7 +3,7 @@
  * share no prefix (about 110 tokens in, 64 out), so nothing comes from the cache.
  */
 import { type ClientRecord, percentiles, send } from '../../apps/engine/cli/drive.ts';
-import { generator } from '../../apps/engine/cli/workload.ts';
+import { generator, words } from '../../apps/engine/cli/workload.ts';
 import { startProduct } from '../running-product.ts';
 import { benchModel } from './bench-model.ts';
 import { type Figure, figure, spread } from './figure.ts';
@@ -16,10 +16,7 @@ export async function benchHttp(): Promise<readonly Figure[]> {
   try {
     const endpoint = { url: product.inferenceUrl, modelId: product.modelId, apiKey: null };
     const random = generator(7);
-    const prompt = () =>
-      Array.from({ length: 75 }, () => Math.floor(random() * 1e6).toString(36))
-        .join(' ')
-        .slice(0, 230);
+    const prompt = () => words(75, random);
     const round = async (atOnce: number, count: number) => {
       const records: ClientRecord[] = [];
       const signal = new AbortController().signal;

@@ -89,7 +89,7 @@ const vocabulary = (
 ).split(' ');
 
 /** A prompt of this many common words; starts differ, so that no two share a cached prefix by chance. */
-function words(count: number, random: () => number): string {
+export function words(count: number, random: () => number): string {
   return Array.from(
     { length: count },
     () => vocabulary[Math.floor(random() * vocabulary.length)] ?? 'the',
