@@ -85,7 +85,7 @@ test('what ClickHouse holds comes through every procedure that reads it', async 
       regimes: [],
       rollouts: [],
       paths: [{ pathId: 'pathA' }],
-      objectives: { ttftMs: 2000, itlMs: 100 },
+      objectives: { ttftMs: 2000, itlMs: 50 },
     });
     expect(series.points).toHaveLength(6);
     expect(series.points[0]).toMatchObject({ requestCount: 1, ttftP50Ms: 250 });

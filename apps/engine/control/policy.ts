@@ -11,7 +11,7 @@ export const DEFAULT_DEVICE_USD_PER_HOUR = 0.08;
 export function defaultPolicy(deviceUsdPerHour: number = DEFAULT_DEVICE_USD_PER_HOUR): Policy {
   return {
     autonomy: 'oneClick',
-    objectives: { ttftMs: 2000, itlMs: 100 },
+    objectives: { ttftMs: 2000, itlMs: 50 },
     canary: {
       blockDurationMs: 8000,
       leastPairCount: 4,
