@@ -40,7 +40,7 @@ export function keepSamples(samples: readonly StepSample[]): StepSample[] {
 /** Foreign share at which a step says half as much about the kernels as an undisturbed one. */
 const HALF_TRUST_SHARE = 0.15;
 /** At or below this a step counts as undisturbed. */
-const QUIET_SHARE = 0.1;
+export const QUIET_SHARE = 0.1;
 
 /** How much a step says about its kernels, 0..1: less, the more other processes took of the machine meanwhile. */
 export const trustIn = (sample: StepSample): number =>

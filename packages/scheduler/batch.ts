@@ -1,5 +1,5 @@
 /** The plain data of one step: what the device is told to run, and what it answers. Made by scheduler.ts. */
-import type { EndedSequence, Sampling, TokenEvent } from './sequence.ts';
+import type { Account, EndedSequence, Sampling, TokenEvent } from './sequence.ts';
 import type { StepFeatures } from './step-time.ts';
 
 export interface BatchEntry {
@@ -34,6 +34,8 @@ export interface StepResult {
 export interface StepSettlement {
   readonly stepId: number;
   readonly events: readonly TokenEvent[];
+  /** What each event's sequence has been charged so far, this step included; one per event. */
+  readonly accounts: readonly Account[];
   readonly ended: readonly EndedSequence[];
   /** The step's deviceMs by kind; they sum to it. */
   readonly charge: StepCharge;

@@ -16,7 +16,7 @@ import {
   openSequence,
   remainingTokenCount,
 } from './open-sequence.ts';
-import type { EndedSequence, EndReason, SequenceSpec, TokenEvent } from './sequence.ts';
+import type { Account, EndedSequence, EndReason, SequenceSpec, TokenEvent } from './sequence.ts';
 import { chargeStep, featuresOf, predictMs, type StepTimeFit } from './step-time.ts';
 import { WaitingQueue } from './waiting-queue.ts';
 
@@ -134,6 +134,7 @@ export class Scheduler {
     const { batch, composition, counts, fit } = inFlight;
     const charge = bookCharge(inFlight, result.deviceMs);
     const events: TokenEvent[] = [];
+    const accounts: Account[] = [];
     const ended: EndedSequence[] = [];
     const gapsMs: number[] = [];
     let firstTokenCount = 0;
@@ -161,6 +162,7 @@ export class Scheduler {
         index: generatedTokenCount(sequence),
       };
       events.push(event);
+      accounts.push({ ...sequence.account });
       if (event.index === 0) firstTokenCount += 1;
       if (sequence.lastTokenAt !== null && sequence.spec.objectives.itlMs > 0) {
         gapsMs.push(now - sequence.lastTokenAt);
@@ -177,6 +179,7 @@ export class Scheduler {
     return {
       stepId: batch.stepId,
       events,
+      accounts,
       ended,
       charge,
       predictedMs: fit === null ? 0 : predictMs(fit, batch.features),

@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { createTelemetryClient, type TelemetryClient } from '@variator/clickhouse/client';
+import { QUIET_SHARE } from '@variator/optimizer/step-sample';
 import { z } from 'zod';
 import { type ClientRecord, drivePhase, percentiles } from '../../apps/engine/cli/drive.ts';
 import { demoOptions } from '../../apps/engine/cli/replay.ts';
@@ -123,10 +124,10 @@ async function servedDeviceMs(telemetry: TelemetryClient, fromMs: number, toMs: 
   return row?.deviceMs ?? Number.NaN;
 }
 
-/** How far steps of one shape (same counts, like contexts) are from their own median: no model can be nearer. */
+/** How far undisturbed steps of one shape (same counts, like contexts) are from their own median: no model can be nearer. */
 async function noiseFloor(telemetry: TelemetryClient): Promise<number> {
   const sql = `SELECT sum(abs(deviceMs / middle - 1)) / count() AS floor FROM (
-      SELECT deviceMs, median(deviceMs) OVER shape AS middle, count() OVER shape AS likeCount FROM steps WHERE kind = 'serve'
+      SELECT deviceMs, median(deviceMs) OVER shape AS middle, count() OVER shape AS likeCount FROM steps WHERE kind = 'serve' AND foreignCpuShare <= ${QUIET_SHARE}
       WINDOW shape AS (PARTITION BY kernelsId, decodeSequenceCount, prefillSequenceCount, prefillTokenCount,
         intDiv(decodeContextTokens, 256), intDiv(toUInt64(prefillAttention), 8192))
     ) WHERE likeCount >= 8`;

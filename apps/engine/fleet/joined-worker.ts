@@ -17,6 +17,8 @@ export interface OpenSequence {
   readonly spec: SequenceSpec;
   readonly queue: EventQueue<SequenceEvent>;
   tokenCount: number;
+  /** As of its last token. */
+  account: Account;
 }
 
 export interface JoinedWorker {
@@ -38,7 +40,7 @@ export interface JoinedWorker {
   switches: { pathId: string; resolve(): void; reject(error: Error): void }[];
 }
 
-const emptyAccount: Account = {
+export const emptyAccount: Account = {
   prefillDeviceMs: 0,
   decodeDeviceMs: 0,
   speculationWasteDeviceMs: 0,
@@ -66,13 +68,13 @@ export function viewOf(worker: JoinedWorker, fits: readonly StepTimeFit[]): Work
   };
 }
 
-/** How a sequence ends whose worker is gone: what it was charged there is not known. */
-export function lostSequence({ spec, tokenCount }: OpenSequence, message: string): EndedSequence {
+/** How a sequence ends whose worker is gone: what it was charged after its last token is not known. */
+export function lostSequence({ spec, tokenCount, account }: OpenSequence, message: string): EndedSequence {
   return {
     sequenceId: spec.sequenceId,
     reason: 'error',
     message,
-    account: emptyAccount,
+    account,
     promptTokenCount: spec.promptTokenIds.length,
     cachedTokenCount: 0,
     completionTokenCount: tokenCount,

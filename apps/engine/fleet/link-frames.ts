@@ -5,7 +5,7 @@
  */
 import type { StepRow } from '@variator/clickhouse/step-row';
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
-import type { EndedSequence, SequenceSpec, TokenEvent } from '@variator/scheduler/sequence';
+import type { Account, EndedSequence, SequenceSpec, TokenEvent } from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 
 export const LINK_VERSION = 1;
@@ -42,8 +42,13 @@ export type WorkerFrame =
       readonly envelope: Envelope;
       readonly path: ExecutionPath;
     }
-  /** One frame a step, all sequences. */
-  | { readonly type: 'tokens'; readonly stepId: number; readonly events: readonly TokenEvent[] }
+  /** One frame a step, all sequences, with what each was charged so far: a lost worker's last word on its accounts. */
+  | {
+      readonly type: 'tokens';
+      readonly stepId: number;
+      readonly events: readonly TokenEvent[];
+      readonly accounts: readonly Account[];
+    }
   | { readonly type: 'ended'; readonly ended: EndedSequence; readonly pathId: string }
   | { readonly type: 'stepRows'; readonly rows: readonly StepRow[] }
   | { readonly type: 'blocks'; readonly entered: readonly string[]; readonly left: readonly string[] }

@@ -14,6 +14,7 @@ import { type Fleet, FleetError, type SequenceEvent, type SequenceStream } from 
 import { type FrameSocket, frameSocket } from './frame-socket.ts';
 import {
   type Answer,
+  emptyAccount,
   type Hello,
   type JoinedWorker,
   lostSequence,
@@ -151,10 +152,11 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
     switch (frame.type) {
       case 'tokens': {
         const at = now();
-        for (const { sequenceId, tokenId, index } of frame.events) {
+        for (const [place, { sequenceId, tokenId, index }] of frame.events.entries()) {
           const open = worker.open.get(sequenceId);
           if (!open) continue;
           open.tokenCount += 1;
+          open.account = frame.accounts[place] ?? open.account;
           open.queue.push({ kind: 'token', tokenId, index, at });
         }
         return;
@@ -253,7 +255,7 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
         worker.link.send({ type: 'cancel', sequenceId: spec.sequenceId, reason });
     };
     const queue = eventQueue<SequenceEvent>(MOST_QUEUED_EVENTS, () => tell('cancelled'));
-    worker.open.set(spec.sequenceId, { spec, queue, tokenCount: 0 });
+    worker.open.set(spec.sequenceId, { spec, queue, tokenCount: 0, account: emptyAccount });
     worker.link.send({ type: 'submit', spec, ageMs: 0 });
     return {
       stop: () => tell('stop'),

@@ -209,7 +209,9 @@ export class StepLoop {
     }
     const ranUntil = now();
     const settled = this.#scheduler.settle({ stepId: batch.stepId, ...result }, ranUntil);
-    if (settled.events.length > 0) send({ type: 'tokens', stepId: batch.stepId, events: settled.events });
+    if (settled.events.length > 0) {
+      send({ type: 'tokens', stepId: batch.stepId, events: settled.events, accounts: settled.accounts });
+    }
     for (const ended of settled.ended) this.#sendEnded(ended);
     if (settled.enteredBlockHashes.length + settled.leftBlockHashes.length > 0) {
       send({ type: 'blocks', entered: settled.enteredBlockHashes, left: settled.leftBlockHashes });
