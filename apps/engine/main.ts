@@ -46,12 +46,18 @@ async function main(config: Config): Promise<void> {
     migrate: prepareStore,
     log,
   });
-  /** Fits of earlier days are good until the optimizer has better ones. */
-  async function prepareStore(): Promise<void> {
-    await migrate(telemetry);
-    for (const fit of await latestFits(telemetry)) {
-      if (fit.modelHash === model.modelHash) fleet.useFit(fit);
-    }
+  /** Tables first; then fits of earlier days, which are good until the optimizer has better ones. One at a time. */
+  let preparing: Promise<void> | null = null;
+  function prepareStore(): Promise<void> {
+    preparing ??= (async () => {
+      await migrate(telemetry);
+      for (const fit of await latestFits(telemetry)) {
+        if (fit.modelHash === model.modelHash) fleet.useFit(fit);
+      }
+    })().finally(() => {
+      preparing = null;
+    });
+    return preparing;
   }
   const generation = createGeneration({
     tokenizer: model.tokenizer,
@@ -138,6 +144,8 @@ async function main(config: Config): Promise<void> {
     await Promise.all([generation.close(), telemetry.close()]);
   }
 
+  // Pages and the optimizer ask before the first row is written; a silent ClickHouse is the recorder's to wait for.
+  prepareStore().catch((error: Error) => log(`telemetry waits: ${error.message}`));
   await generation.ready();
   await fleet.listen();
   await admin.listen();

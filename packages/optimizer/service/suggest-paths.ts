@@ -58,7 +58,8 @@ export function createPathSuggester(options: {
   const searched = new Map<string, Search>();
 
   async function windowOf(now: number): Promise<{ fromMs: number; toMs: number; arrivals: Arrival[] }> {
-    const fromMs = Math.max(now - options.windowMs, marker.current()?.startedAt ?? 0);
+    // Not from its start: the windows of the change itself hold traffic of both regimes.
+    const fromMs = Math.max(now - options.windowMs, marker.current()?.detectedAt ?? 0);
     const rows = await arrivalsOf(telemetry, { fromMs, toMs: now, limit: MOST_ARRIVALS });
     const served = rows.filter((row) => row.completionTokenCount > 0 && row.finishReason !== 'error');
     // Requests that still run have no row: the end of the window would look emptier than it was.
