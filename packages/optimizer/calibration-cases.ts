@@ -94,7 +94,10 @@ export function needsCalibration(steps: readonly StepFeatures[]): boolean {
       return `${tokens} ${step.decodeSequenceCount > 0} ${step.prefillSequenceCount > 0}`;
     }),
   );
-  return steps.length < LEAST_STEPS || kinds.size < LEAST_KINDS;
+  const widest = steps.reduce((most, { tokenCount }) => Math.max(most, tokenCount), 0);
+  return steps.length < LEAST_STEPS || kinds.size < LEAST_KINDS || widest < LEAST_WIDEST_TOKENS;
 }
 const LEAST_STEPS = 30;
 const LEAST_KINDS = 8;
+/** A live path with a small budget never shows what a larger one would cost; above the knee a prior would answer. */
+const LEAST_WIDEST_TOKENS = 256;

@@ -207,3 +207,38 @@ test('the roofline reads weights at the measured bandwidth and computes at the m
   const single = rooflinePrior(envelope, { ...path, threadCount: 1 });
   expect(single.betaMs.perToken).toBeCloseTo(2 * prior.betaMs.perToken, 9);
 });
+
+test('a live path with a small budget does not make larger steps look dear', () => {
+  // 0.25 ms a token whatever the size; nothing above 128 tokens was ever run.
+  const random = seededRandom(11);
+  const samples = Array.from({ length: 300 }, (_, index): StepSample => {
+    const prefillTokenCount = 8 * (1 + (index % 15));
+    const tokenCount = prefillTokenCount + 4;
+    const noise = 1 + 0.05 * (random.uniform() - 0.5);
+    return {
+      tokenCount,
+      decodeSequenceCount: 4,
+      prefillSequenceCount: 1,
+      prefillTokenCount,
+      decodeContextTokens: 800,
+      prefillAttention: prefillTokenCount * 100,
+      deviceMs: (3 + 0.25 * tokenCount) * noise,
+      at: index,
+      foreignCpuShare: 0,
+    };
+  });
+  const dear: StepTimePrior = {
+    kneeTokens: 128,
+    betaMs: { ...prior.betaMs, perStep: 3, perToken: 0.2, perTokenAboveKnee: 2 },
+  };
+  const fit = fitStepTime({ samples, prior: dear, deviceKind: 'd', modelHash: 'm', kernelsId: 'k', now: 0 });
+  const large = {
+    tokenCount: 512,
+    decodeSequenceCount: 4,
+    prefillSequenceCount: 1,
+    prefillTokenCount: 508,
+    decodeContextTokens: 800,
+    prefillAttention: 50_800,
+  };
+  expect(predictMs(fit, large)).toBeLessThan(1.25 * (3 + 0.25 * 512));
+});

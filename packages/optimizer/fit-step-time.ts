@@ -69,13 +69,23 @@ export function fitStepTime(question: FitQuestion): StepTimeFit {
   const heldOut = kept.filter(isHeldOut);
   const training = kept.filter((sample) => !isHeldOut(sample));
   let best: { loss: number; model: StepTimePrior } | null = null;
-  for (const kneeTokens of new Set([question.prior.kneeTokens, ...KNEES])) {
+  for (const kneeTokens of [...new Set([...KNEES, question.prior.kneeTokens])].sort((a, b) => a - b)) {
+    if (best !== null && !isIdentified(training, kneeTokens)) continue;
     const solved = fitWithKnee(training, question.prior.betaMs, kneeTokens);
     if (best === null || solved.loss < best.loss * (1 - 1e-6)) {
       best = { loss: solved.loss, model: { betaMs: solved.betaMs, kneeTokens } };
     }
   }
   return named(best?.model ?? question.prior, heldOut);
+}
+
+/**
+ * Whether steps show what a token costs above this knee. Where none is clearly above it the term would stay at its prior,
+ * on top of a slope below that already explains every step: any larger step would be predicted far too slow.
+ */
+function isIdentified(samples: readonly StepSample[], kneeTokens: number): boolean {
+  const aboveCount = samples.filter(({ tokenCount }) => tokenCount >= 1.5 * kneeTokens).length;
+  return aboveCount >= Math.max(5, 0.05 * samples.length);
 }
 
 /** The seven terms' factors in the order of TERMS: 1, T, (T - T0)+, B, n, C, Q. */
