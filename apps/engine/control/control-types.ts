@@ -1,5 +1,10 @@
 /** The control plane's nouns as rows and JSON: policy, proposal, rollout, ledger. Stored by control-store.ts. */
+import type { PairResult, Verdict } from '@variator/optimizer/canary-judge';
 import type { MetricName, ProposalDraft } from '@variator/optimizer/proposal';
+import type { RolloutState } from '@variator/optimizer/rollout';
+
+/** The judge's and the reducer's own nouns, as the API speaks them. */
+export type { PairResult, RolloutState, Verdict };
 
 export type Autonomy = 'observe' | 'oneClick';
 
@@ -33,22 +38,6 @@ export interface Proposal extends ProposalDraft {
   readonly rolloutId: string;
   readonly decidedBy: string;
   readonly decidedAt: number | null;
-}
-
-export type RolloutState = 'warming' | 'canary' | 'live' | 'rolledBack' | 'kept' | 'failed';
-export type Verdict = 'better' | 'worse' | 'inconclusive';
-
-/** One pair of the canary: the ratio of candidate to control, judged steps only. */
-export interface PairResult {
-  readonly pairIndex: number;
-  readonly controlCost: number;
-  readonly candidateCost: number;
-  /** log(candidate / control) of device ms over standard ms. */
-  readonly logCostRatio: number;
-  readonly controlItlP99Ms: number;
-  readonly candidateItlP99Ms: number;
-  readonly controlStepCount: number;
-  readonly candidateStepCount: number;
 }
 
 export interface RolloutView {
