@@ -87,6 +87,14 @@ test('a script approves a proposal, sees its verdict and takes it back, and no s
   expect(cost?.predictedChange).toBeLessThan(0);
   expect(cost?.realisedHigh).toBeLessThan(0);
 
+  // TTFT is told by before and after alone, once enough streams have begun on either side.
+  const told = await waitUntil('TTFT before and after', 45_000, async () => {
+    const [live] = await admin.ledger.list.query({ limit: 10 });
+    const row = live?.rows.find(({ metric }) => metric === 'ttftP95Ms');
+    return row !== undefined && row.realisedChange !== null && row;
+  });
+  expect(told).toMatchObject({ realisedLow: null, realisedHigh: null });
+
   const back = await admin.rollouts.rollBack.mutate({ rolloutId });
   expect(back).toMatchObject({ state: 'rolledBack', canRollBack: false });
   await waitUntil('step rows on the first path again', 15_000, async () => {

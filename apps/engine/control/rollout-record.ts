@@ -113,7 +113,8 @@ export function viewOf({ opening, progress }: RolloutRecord, livePath: LivePath 
 
 /**
  * Predicted beside realised. The canary measures cost (device ms per unit of work, so also dollars per token) and ITL in
- * pairs; TTFT and throughput it cannot tell from the traffic's own change, so they stay null.
+ * pairs; TTFT and throughput it cannot tell from the traffic's own change, so they stay null here (api/ledger.ts adds TTFT
+ * before and after to what is live).
  */
 export function ledgerEntryOf({ opening, progress }: RolloutRecord): LedgerEntry {
   const cost = changeOf(progress.confidence);

@@ -70,7 +70,13 @@ export function MetricTable({
             {hasValues && <td>{metricValue(row.metric, row.before?.value ?? null)}</td>}
             {hasValues && <td>{metricValue(row.metric, row.predicted?.value ?? null)}</td>}
             <ChangeCell metric={row.metric} change={row.predictedChange} />
-            {hasRealised && <ChangeCell metric={row.metric} change={row.realisedChange} />}
+            {hasRealised && (
+              <ChangeCell
+                metric={row.metric}
+                change={row.realisedChange}
+                withoutInterval="before and after"
+              />
+            )}
             <td className={styles.bar}>
               <IntervalBar
                 most={most}
@@ -86,14 +92,24 @@ export function MetricTable({
   );
 }
 
-function ChangeCell({ metric, change }: { readonly metric: MetricName; readonly change: Estimate | null }) {
+function ChangeCell(props: {
+  readonly metric: MetricName;
+  readonly change: Estimate | null;
+  /** Said in the place of an interval where there is none. */
+  readonly withoutInterval?: string;
+}) {
+  const { metric, change, withoutInterval = '' } = props;
   if (change === null) return <td className={styles.none}>not measured</td>;
   return (
     <td>
       <span className={styles.change} data-tone={changeTone(metric, change.low, change.high)}>
         {formatChange(change.value)}
       </span>
-      {change.low !== change.high && <small>{formatChangeRange(change.low, change.high)}</small>}
+      {change.low !== change.high ? (
+        <small>{formatChangeRange(change.low, change.high)}</small>
+      ) : (
+        withoutInterval !== '' && <small>{withoutInterval}</small>
+      )}
     </td>
   );
 }
