@@ -66,6 +66,8 @@ export type WorkerFrame =
       readonly stepId: number;
       readonly rolloutId: string;
     }
+  /** Its kernels could not be made ready; the path before stays. */
+  | { readonly type: 'switchRefused'; readonly pathId: string; readonly fault: string }
   | {
       readonly type: 'prepared';
       readonly callId: string;

@@ -185,6 +185,13 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
         });
         return;
       }
+      case 'switchRefused':
+        worker.switches = worker.switches.filter((waiting) => {
+          if (waiting.pathId !== frame.pathId) return true;
+          waiting.reject(new FleetError(`${worker.hello.workerId} cannot switch: ${frame.fault}`));
+          return false;
+        });
+        return;
       case 'alternated':
         if (worker.alternation?.rolloutId === frame.rolloutId) {
           worker.alternation.resolve(frame.completedBlockCount);

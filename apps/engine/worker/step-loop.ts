@@ -151,13 +151,14 @@ export class StepLoop {
       case 'switchTo': {
         const { path, rolloutId } = frame;
         // Kernels that were never made ready would make the step wait; this path may come from a ledger of another day.
+        const refuse = (fault: string) => send({ type: 'switchRefused', pathId: pathId(path), fault });
         void this.#prepare(path).then(
           ({ faults }) => {
-            if (faults.length > 0) return;
+            if (faults.length > 0) return refuse(faults.join(' '));
             this.#changes.push(() => this.#enter(switchTo(this.#plan, path), rolloutId));
             this.#wakeUp();
           },
-          () => {},
+          (error: Error) => refuse(error.message),
         );
         break;
       }

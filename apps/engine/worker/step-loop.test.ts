@@ -1,0 +1,79 @@
+import { type Envelope, type ExecutionPath, pathId } from '@variator/kernels/execution-path';
+import { expect, it } from 'vitest';
+import type { WorkerFrame } from '../fleet/link-frames.ts';
+import type { Device } from './device.ts';
+import { StepLoop } from './step-loop.ts';
+
+const path: ExecutionPath = {
+  linear: 'linear.reference',
+  attention: 'attention.reference',
+  threadCount: 1,
+  tokenBudget: 16,
+  maxRunningCount: 4,
+};
+const envelope: Envelope = {
+  deviceKind: 'test',
+  deviceName: 'test device',
+  modelId: 'm',
+  modelHash: 'h',
+  linearVariants: ['linear.int8-generic', 'linear.reference'],
+  attentionVariants: ['attention.reference'],
+  threadCount: 1,
+  kvBlockCount: 16,
+  kvBlockSize: 16,
+  maxModelLenTokens: 128,
+  maxTokenBudget: 64,
+  maxRunningCount: 8,
+  vocabularySize: 100,
+  layerCount: 1,
+  headCount: 1,
+  headSize: 8,
+  activeParameterCount: 1,
+  weightBytes: {},
+  kvBytesPerToken: 1,
+  probe: {
+    cpuModel: '',
+    coreCount: 1,
+    features: [],
+    readBytesPerSecond: 1,
+    float32FlopsPerSecond: 1,
+    int8OpsPerSecond: 1,
+  },
+};
+
+/** A device without memory for packed weights: only the reference can be made ready. */
+const device: Device = {
+  envelope,
+  scratchBlockIds: [16, 17],
+  prepare: async ({ linear }) => {
+    if (linear !== 'linear.reference') throw new Error('no memory for packed weights');
+    return { prepareMs: 0 };
+  },
+  run: async () => ({ sampledTokenIds: new Int32Array(), deviceMs: 1, foreignCpuShare: 0 }),
+  close: () => undefined,
+};
+
+it('a switch whose kernels cannot be made ready, or that is not legal, is answered and leaves the path', async () => {
+  const sent: WorkerFrame[] = [];
+  const loop = new StepLoop({
+    ...{ device, path, workerId: 'w', bootId: 'b', calibrationShareLimit: 0, now: () => performance.now() },
+    send: (frame) => sent.push(frame),
+  });
+  const running = loop.run();
+  const packed: ExecutionPath = { ...path, linear: 'linear.int8-generic' };
+  const illegal: ExecutionPath = { ...path, tokenBudget: 1_000_000 };
+  const legal: ExecutionPath = { ...path, tokenBudget: 32 };
+  for (const wanted of [packed, illegal, legal])
+    loop.receive({ type: 'switchTo', path: wanted, rolloutId: '' });
+  while (!sent.some(({ type }) => type === 'pathChanged'))
+    await new Promise((resolve) => setImmediate(resolve));
+  loop.stop();
+  await running;
+  const refused = new Map(
+    sent.flatMap((frame) => (frame.type === 'switchRefused' ? [[frame.pathId, frame.fault] as const] : [])),
+  );
+  expect(refused.size).toBe(2);
+  expect(refused.get(pathId(packed))).toBe('no memory for packed weights');
+  expect(refused.get(pathId(illegal))).toMatch(/tokenBudget must be/);
+  expect(loop.livePath()).toEqual(legal);
+});
