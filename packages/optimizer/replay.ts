@@ -9,7 +9,7 @@ import type { Objectives } from '@variator/scheduler/sequence';
 import { predictMs, type StepFeatures, type StepTimeFit } from '@variator/scheduler/step-time';
 import { ArrivalQueue } from './arrival-queue.ts';
 import type { Outcome } from './proposal.ts';
-import { quantile, weightedQuantile } from './quantile.ts';
+import { quantile } from './quantile.ts';
 import { seededRandom } from './seeded-random.ts';
 import { promptsOf, warmingPrompts } from './synthetic-prompts.ts';
 
@@ -63,8 +63,8 @@ export interface Replay {
   /** Features of every step, for prices and for people. */
   readonly steps: readonly StepFeatures[];
   readonly unfinishedCount: number;
-  /** p95 of each streamed gap over its own request's objective; the objective is met at 1 or below. */
-  readonly itlP99OfObjective: number;
+  /** Share of streamed gaps that are longer than their own request's objective, 0..1. */
+  readonly lateGapShare: number;
 }
 
 const BETWEEN_STEPS_MS = 0.3;
@@ -176,7 +176,7 @@ export function replay(question: ReplayQuestion): Replay {
     stepCount: steps.length,
     steps,
     unfinishedCount: replayed.filter((request) => !request.isFinished).length,
-    itlP99OfObjective: itlOfObjective(replayed),
+    lateGapShare: lateGapShare(replayed),
   };
 }
 
@@ -251,11 +251,13 @@ function outcomeOf(
   };
 }
 
-function itlOfObjective(requests: readonly ReplayedRequest[]): number {
-  const points = requests
-    .filter(({ arrival }) => arrival.isStreamed)
-    .flatMap(({ arrival, gapsMs }) =>
-      gapsMs.map((gapMs) => ({ value: gapMs / Math.max(0.001, arrival.objectives.itlMs), weight: 1 })),
-    );
-  return weightedQuantile(points, 0.99) || 0;
+function lateGapShare(requests: readonly ReplayedRequest[]): number {
+  let gapCount = 0;
+  let lateCount = 0;
+  for (const { arrival, gapsMs } of requests) {
+    if (!arrival.isStreamed) continue;
+    gapCount += gapsMs.length;
+    for (const gapMs of gapsMs) if (gapMs > arrival.objectives.itlMs) lateCount += 1;
+  }
+  return lateCount / Math.max(1, gapCount);
 }

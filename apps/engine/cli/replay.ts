@@ -118,7 +118,7 @@ export async function demoOptions(endpoint: Endpoint, seed: number, phaseMs: num
     // Batched, a chat costs far less than alone: less than one stream's rate leaves room for the long prompts.
     chatRate: Math.min(20, Math.max(0.5, 800 / Math.max(e2eMs, 20))),
     longPromptEveryMs: 2000,
-    longPromptWords: 1200,
+    longPromptWords: 1800,
     floodConcurrency: 24,
     floodPromptWords: 160,
   };
