@@ -28,6 +28,10 @@ const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
     about: 'the best path of two phases, and the step model on held-out steps',
     load: async () => (await import('./paths.ts')).benchPaths,
   },
+  serve: {
+    about: 'serving and the record: gateway, store, streams, lost workers, batches',
+    load: async () => (await import('./serve.ts')).benchServe,
+  },
 };
 
 export async function runBenches(argv: readonly string[], root: string): Promise<number> {
