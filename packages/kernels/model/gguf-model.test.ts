@@ -260,7 +260,7 @@ describe('what cannot be read is named', () => {
     ['a bad merge', set('tokenizer.ggml.merges', ['ab']), /the merge "ab" is not a pair/],
     ['a vocabulary of another size', set('tokenizer.ggml.tokens', ['a']), /shape|token types/],
     ['an alignment', set('general.alignment', 3), /alignment of 3/],
-    ['a tensor type', replace('blk.0.ffn_up.weight', { type: 12 }), /ffn_up\.weight is of type Q4_K/],
+    ['a tensor type', replace('blk.0.ffn_up.weight', { type: 10 }), /ffn_up\.weight is of type Q2_K/],
     ['an unknown type', replace('blk.0.ffn_up.weight', { type: 99 }), /is of type number 99/],
     ['a ragged row', replace('blk.0.ffn_up.weight', { dimensions: [63, 96] }), /multiples of 32/],
     ['no dimensions', replace(norm, { dimensions: [] }), /claims 0 dimensions/],

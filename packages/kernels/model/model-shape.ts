@@ -3,7 +3,21 @@
  * Produced by the model readers, consumed by native.ts. Plain numbers and strings; absent is null, never undefined.
  */
 
-export type TensorDtype = 'F32' | 'F16' | 'BF16' | 'Q8_0' | 'Q4_0' | 'Q4_1';
+/** Floats, and GGUF's quantised blocks (native/dequantise.h draws them). */
+export const tensorDtypes = [
+  'F32',
+  'F16',
+  'BF16',
+  'Q8_0',
+  'Q4_0',
+  'Q4_1',
+  'Q5_0',
+  'Q5_1',
+  'Q4_K',
+  'Q5_K',
+  'Q6_K',
+] as const;
+export type TensorDtype = (typeof tensorDtypes)[number];
 
 /** A tensor of shape [rows, columns] (row-major; a vector has one row) at `offset` of `file`, already checked to fit. */
 export interface TensorSource {

@@ -4,7 +4,7 @@
  * Refuses to guess: a tensor that nobody asked for would change the answers if it were silently ignored.
  */
 import { ModelError } from './model-error.ts';
-import type { TensorDtype, TensorSource } from './model-shape.ts';
+import { type TensorSource, tensorDtypes } from './model-shape.ts';
 
 /** A tensor where it lies; dimensions outermost first. Readers have checked that it fits its file. */
 export interface StoredTensor {
@@ -12,12 +12,10 @@ export interface StoredTensor {
   readonly file: string;
   readonly offset: number;
   readonly byteLength: number;
-  /** As the file spells it; only those of TensorDtype can be taken. */
+  /** As the file spells it; only those of tensorDtypes can be taken. */
   readonly dtype: string;
   readonly dimensions: readonly number[];
 }
-
-const TAKEABLE: readonly TensorDtype[] = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_1'];
 
 export class TensorTable {
   /** The file (or folder) that errors name. */
@@ -80,7 +78,7 @@ export class TensorTable {
         `the tensor ${name} has the shape [${tensor.dimensions}]; [${dimensions}] is needed.`,
       );
     }
-    const dtype = TAKEABLE.find((candidate) => candidate === tensor.dtype);
+    const dtype = tensorDtypes.find((candidate) => candidate === tensor.dtype);
     if (dtype === undefined) {
       throw new ModelError(tensor.file, `the tensor ${name} is of type ${tensor.dtype}, which is not read.`);
     }

@@ -3,6 +3,7 @@
 // linker could share between tiers.
 #include "float_ops.h"
 
+#include "dequantise.h"
 #include "half.h"
 #include "lanes.h"
 
@@ -11,18 +12,6 @@ namespace VARIATOR_TIER {
 namespace {
 
 int64_t padded(int64_t columns) { return (columns + 31) / 32 * 32; }
-
-uint16_t halfAt(const uint8_t* from) {
-  uint16_t half;
-  __builtin_memcpy(&half, from, 2);
-  return half;
-}
-
-Bytes bytesAt(const uint8_t* from) {
-  Bytes bytes;
-  __builtin_memcpy(&bytes, from, 16);
-  return bytes;
-}
 
 void dequantiseRow(const uint8_t* row, Dtype dtype, int64_t columns, float* out) {
   for (int64_t i = columns; i < padded(columns); i++) out[i] = 0;
@@ -38,24 +27,51 @@ void dequantiseRow(const uint8_t* row, Dtype dtype, int64_t columns, float* out)
       return;
     case Dtype::Q8_0:  // half scale, 32 int8
       for (int64_t i = 0; i < columns; i += 32, row += 34) {
-        const float scale = floatFromHalf(halfAt(row));
+        const float scale = scaleAt(row);
         store(out + i, scale * (lanesOf(bytesAt(row + 2) ^ 0x80) - 128.0f));
         store(out + i + 16, scale * (lanesOf(bytesAt(row + 18) ^ 0x80) - 128.0f));
       }
       return;
     case Dtype::Q4_0:  // half scale, 16 bytes: low nibbles are weights 0..15, high ones 16..31
       for (int64_t i = 0; i < columns; i += 32, row += 18) {
-        const float scale = floatFromHalf(halfAt(row));
+        const float scale = scaleAt(row);
         store(out + i, scale * (lanesOf(bytesAt(row + 2) & 15) - 8.0f));
         store(out + i + 16, scale * (lanesOf(bytesAt(row + 2) >> 4) - 8.0f));
       }
       return;
     case Dtype::Q4_1:  // half scale, half minimum, 16 bytes of nibbles
       for (int64_t i = 0; i < columns; i += 32, row += 20) {
-        const float scale = floatFromHalf(halfAt(row)), minimum = floatFromHalf(halfAt(row + 2));
+        const float scale = scaleAt(row), minimum = scaleAt(row + 2);
         store(out + i, scale * lanesOf(bytesAt(row + 4) & 15) + minimum);
         store(out + i + 16, scale * lanesOf(bytesAt(row + 4) >> 4) + minimum);
       }
+      return;
+    case Dtype::Q5_0:  // half scale, five-bit codes
+      for (int64_t i = 0; i < columns; i += 32, row += 22) {
+        const float scale = scaleAt(row);
+        Lanes low, high;
+        fiveBitCodes(row + 2, low, high);
+        store(out + i, scale * (low - 16.0f));
+        store(out + i + 16, scale * (high - 16.0f));
+      }
+      return;
+    case Dtype::Q5_1:  // half scale, half minimum, five-bit codes
+      for (int64_t i = 0; i < columns; i += 32, row += 24) {
+        const float scale = scaleAt(row), minimum = scaleAt(row + 2);
+        Lanes low, high;
+        fiveBitCodes(row + 4, low, high);
+        store(out + i, scale * low + minimum);
+        store(out + i + 16, scale * high + minimum);
+      }
+      return;
+    case Dtype::Q4_K:
+      for (int64_t i = 0; i < columns; i += 256, row += 144) fourBitSuperBlock(row, false, out + i);
+      return;
+    case Dtype::Q5_K:
+      for (int64_t i = 0; i < columns; i += 256, row += 176) fourBitSuperBlock(row, true, out + i);
+      return;
+    case Dtype::Q6_K:
+      for (int64_t i = 0; i < columns; i += 256, row += 210) sixBitSuperBlock(row, out + i);
       return;
   }
 }

@@ -46,21 +46,62 @@ Group groupOfFloats(const float* weights) {
   return group;
 }
 
+// Codes of 4 or 5 bits: low nibbles are weights 0..15, high ones 16..31; `fifths` holds a bit each, where there are any.
+void placeCodes(const uint8_t* nibbles, uint32_t fifths, Group& group) {
+  for (int i = 0; i < 16; i++) {
+    group.codes[i] = static_cast<uint8_t>((nibbles[i] & 15) | (fifths >> i & 1) << 4);
+    group.codes[i + 16] = static_cast<uint8_t>(nibbles[i] >> 4 | (fifths >> (i + 16) & 1) << 4);
+  }
+}
+
+uint32_t wordAt(const uint8_t* from) {
+  uint32_t word;
+  std::memcpy(&word, from, 4);
+  return word;
+}
+
 Group groupOfBlock(const uint8_t* block, Dtype dtype) {
   Group group{};
   group.scale = halfAt(block);
   const float scale = floatFromHalf(group.scale);
-  if (dtype == Dtype::Q8_0) {
-    for (int i = 0; i < 32; i++) group.codes[i] = static_cast<uint8_t>(block[2 + i] ^ 0x80u);
-    group.minimum = checkedHalf(-128.0f * scale);
-    return group;
+  switch (dtype) {
+    case Dtype::Q8_0:
+      for (int i = 0; i < 32; i++) group.codes[i] = static_cast<uint8_t>(block[2 + i] ^ 0x80u);
+      group.minimum = checkedHalf(-128.0f * scale);
+      break;
+    case Dtype::Q4_0:
+      placeCodes(block + 2, 0, group);
+      group.minimum = checkedHalf(-8.0f * scale);
+      break;
+    case Dtype::Q4_1:
+      placeCodes(block + 4, 0, group);
+      group.minimum = halfAt(block + 2);
+      break;
+    case Dtype::Q5_0:
+      placeCodes(block + 6, wordAt(block + 2), group);
+      group.minimum = checkedHalf(-16.0f * scale);
+      break;
+    case Dtype::Q5_1:
+      placeCodes(block + 8, wordAt(block + 4), group);
+      group.minimum = halfAt(block + 2);
+      break;
+    default:
+      throw NativeFault("a dtype whose blocks are not groups of 32");
   }
-  const uint8_t* nibbles = block + (dtype == Dtype::Q4_1 ? 4 : 2);
-  for (int i = 0; i < 16; i++) {
-    group.codes[i] = nibbles[i] & 15;
-    group.codes[i + 16] = nibbles[i] >> 4;
+  return group;
+}
+
+// A sub-block of Q4_K or Q5_K: its own codes, its scale and minimum rounded to half precision.
+Group groupOfSubBlock(const uint8_t* block, bool isFiveBit, int sub) {
+  Group group{};
+  const SubBlock codes = subBlockOf(block + 4, sub);
+  group.scale = checkedHalf(floatFromHalf(halfAt(block)) * codes.scale);
+  group.minimum = checkedHalf(-(floatFromHalf(halfAt(block + 2)) * codes.minimum));
+  const uint8_t* nibbles = block + (isFiveBit ? 48 : 16) + sub / 2 * 32;
+  for (int i = 0; i < 32; i++) {
+    const int fifth = isFiveBit ? block[16 + i] >> sub & 1 : 0;
+    group.codes[i] = static_cast<uint8_t>((sub % 2 == 0 ? nibbles[i] & 15 : nibbles[i] >> 4) | fifth << 4);
   }
-  group.minimum = dtype == Dtype::Q4_1 ? halfAt(block + 2) : checkedHalf(-8.0f * scale);
   return group;
 }
 
@@ -74,24 +115,27 @@ void placeGroup(const Group& group, int64_t row, uint8_t* out) {
 
 void packPanels(const Tensor& tensor, uint8_t* out) {
   const int64_t groupCount = groupCountOf(tensor);
-  const bool isQuantised = tensor.dtype == Dtype::Q8_0 || tensor.dtype == Dtype::Q4_0 || tensor.dtype == Dtype::Q4_1;
+  const Block block = blockOf(tensor.dtype);
+  const bool isSuperBlock = tensor.dtype == Dtype::Q4_K || tensor.dtype == Dtype::Q5_K;
   std::vector<float> weights(static_cast<size_t>(groupCount * 32));
   for (int64_t row = 0; row < tensor.rows; row++) {
     uint8_t* panel = out + row / panelRows * groupCount * groupBytes;
-    if (isQuantised) {
-      const int64_t blockBytes = tensor.rowBytes / groupCount;
+    const auto place = [&](int64_t g, const Group& group) { placeGroup(group, row % panelRows, panel + g * groupBytes); };
+    if (block.weights == 32) {
+      for (int64_t g = 0; g < groupCount; g++) place(g, groupOfBlock(tensor.row(row) + g * block.bytes, tensor.dtype));
+      continue;
+    }
+    if (isSuperBlock) {
       for (int64_t g = 0; g < groupCount; g++) {
-        const Group group = groupOfBlock(tensor.row(row) + g * blockBytes, tensor.dtype);
-        placeGroup(group, row % panelRows, panel + g * groupBytes);
+        const uint8_t* from = tensor.row(row) + g / 8 * block.bytes;
+        place(g, groupOfSubBlock(from, tensor.dtype == Dtype::Q5_K, static_cast<int>(g % 8)));
       }
       continue;
     }
     floatOps().dequantiseRow(tensor.row(row), tensor.dtype, tensor.columns, weights.data());
     // Columns that only fill the last group up take a weight of their own, so that they do not widen its range.
     for (int64_t i = tensor.columns; i < groupCount * 32; i++) weights[i] = weights[tensor.columns - 1];
-    for (int64_t g = 0; g < groupCount; g++) {
-      placeGroup(groupOfFloats(weights.data() + g * 32), row % panelRows, panel + g * groupBytes);
-    }
+    for (int64_t g = 0; g < groupCount; g++) place(g, groupOfFloats(weights.data() + g * 32));
   }
 }
 

@@ -2,7 +2,8 @@
 //
 // A panel is 32 rows. For each group of 32 columns it holds (1152 bytes, one stream from first group to last):
 //   8 x [32 rows][4 columns] u8 codes | 32 half scales | 32 half minimums       weight = scale * code + minimum
-// Q8_0, Q4_0 and Q4_1 are represented exactly; float weights are rounded to 256 steps between the group's extremes.
+// Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 are represented exactly; Q4_K and Q5_K keep their codes under scales rounded to half
+// precision; float weights and Q6_K (a scale for every 16) are rounded to 256 steps between the group's extremes.
 // With activations a = scale_a * code_a:  sum += scale_a * (scale * dot(codes, codes_a) + minimum * sum(codes_a)).
 #pragma once
 #include <cstdint>

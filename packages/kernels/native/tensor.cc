@@ -12,22 +12,44 @@
 
 namespace variator {
 
+namespace {
+
+struct NamedDtype {
+  const char* name;
+  Dtype dtype;
+  Block block;
+};
+constexpr NamedDtype dtypes[] = {
+    {"F32", Dtype::F32, {1, 4}},       {"F16", Dtype::F16, {1, 2}},       {"BF16", Dtype::BF16, {1, 2}},
+    {"Q8_0", Dtype::Q8_0, {32, 34}},   {"Q4_0", Dtype::Q4_0, {32, 18}},   {"Q4_1", Dtype::Q4_1, {32, 20}},
+    {"Q5_0", Dtype::Q5_0, {32, 22}},   {"Q5_1", Dtype::Q5_1, {32, 24}},   {"Q4_K", Dtype::Q4_K, {256, 144}},
+    {"Q5_K", Dtype::Q5_K, {256, 176}}, {"Q6_K", Dtype::Q6_K, {256, 210}},
+};
+
+}  // namespace
+
 Dtype parseDtype(const std::string& name) {
-  if (name == "F32") return Dtype::F32;
-  if (name == "F16") return Dtype::F16;
-  if (name == "BF16") return Dtype::BF16;
-  if (name == "Q8_0") return Dtype::Q8_0;
-  if (name == "Q4_0") return Dtype::Q4_0;
-  if (name == "Q4_1") return Dtype::Q4_1;
-  throw NativeFault("dtype " + name + " is not one of F32, F16, BF16, Q8_0, Q4_0, Q4_1");
+  std::string known;
+  for (const NamedDtype& one : dtypes) {
+    if (name == one.name) return one.dtype;
+    known += (known.empty() ? "" : ", ") + std::string(one.name);
+  }
+  throw NativeFault("dtype " + name + " is not one of " + known);
+}
+
+Block blockOf(Dtype dtype) {
+  for (const NamedDtype& one : dtypes) {
+    if (dtype == one.dtype) return one.block;
+  }
+  throw NativeFault("a dtype without a block");
 }
 
 int64_t rowBytesOf(Dtype dtype, int64_t columns) {
-  if (dtype == Dtype::F32) return columns * 4;
-  if (dtype == Dtype::F16 || dtype == Dtype::BF16) return columns * 2;
-  if (columns % 32 != 0) throw NativeFault("a quantised row must hold whole blocks of 32 weights");
-  const int64_t blockBytes = dtype == Dtype::Q8_0 ? 34 : dtype == Dtype::Q4_0 ? 18 : 20;
-  return columns / 32 * blockBytes;
+  const Block block = blockOf(dtype);
+  if (columns % block.weights != 0) {
+    throw NativeFault("a quantised row must hold whole blocks of " + std::to_string(block.weights) + " weights");
+  }
+  return columns / block.weights * block.bytes;
 }
 
 MappedFile::MappedFile(const std::string& path) {

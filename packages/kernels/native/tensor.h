@@ -6,9 +6,26 @@
 
 namespace variator {
 
-enum class Dtype { F32, F16, BF16, Q8_0, Q4_0, Q4_1 };
+enum class Dtype { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K };
 
-// [rows, columns], row-major. Quantised rows are blocks of 32 weights.
+// How a dtype lies in a row: blocks of so many weights in so many bytes.
+struct Block {
+  int64_t weights, bytes;
+};
+Block blockOf(Dtype dtype);
+
+// The 6-bit scale and minimum of a sub-block of 32 weights in Q4_K and Q5_K: the first four in the low bits of 12 bytes,
+// the last four in nibbles and the upper bits that those left free.
+struct SubBlock {
+  float scale, minimum;
+};
+static inline SubBlock subBlockOf(const uint8_t* packed, int sub) {
+  if (sub < 4) return {static_cast<float>(packed[sub] & 63), static_cast<float>(packed[sub + 4] & 63)};
+  return {static_cast<float>((packed[sub + 4] & 15) | packed[sub - 4] >> 6 << 4),
+          static_cast<float>(packed[sub + 4] >> 4 | packed[sub] >> 6 << 4)};
+}
+
+// [rows, columns], row-major. Quantised rows are whole blocks.
 struct Tensor {
   const uint8_t* data = nullptr;
   Dtype dtype = Dtype::F32;

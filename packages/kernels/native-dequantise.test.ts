@@ -1,0 +1,276 @@
+import { createHash } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import { type LinearVariantId, linearVariantsFor } from './catalogue.ts';
+import type { ModelShape, ModelTensors, TensorDtype, TensorSource } from './model/model-shape.ts';
+import { loadNative } from './native.ts';
+
+const native = loadNative();
+const scratch = mkdtempSync(join(tmpdir(), 'variator-dequantise-'));
+afterAll(() => rmSync(scratch, { recursive: true }));
+
+const COLUMNS = 256;
+const ROWS = 64;
+const { fround } = Math;
+
+/** Half precision by its definition, not by bit tricks. */
+function half(bytes: Buffer, at: number): number {
+  const bits = bytes.readUInt16LE(at);
+  const [sign, exponent, fraction] = [bits >> 15, (bits >> 10) & 31, bits & 1023];
+  const magnitude = exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15);
+  return sign === 1 ? -magnitude : magnitude;
+}
+const nibble = (byte: number, isHigh: boolean) => (isHigh ? byte >> 4 : byte & 15);
+const bitOf = (bytes: Buffer, at: number, index: number) =>
+  ((bytes[at + (index >> 3)] ?? 0) >> (index & 7)) & 1;
+
+/** The 6-bit scales and minimums of Q4_K and Q5_K, read bit by bit from where llama.cpp's format puts them. */
+function subBlock(bytes: Buffer, at: number, sub: number): [number, number] {
+  const byte = (index: number) => bytes[at + index] ?? 0;
+  if (sub < 4) return [byte(sub) % 64, byte(sub + 4) % 64];
+  const low = byte(sub + 4);
+  return [(low % 16) + 16 * (byte(sub - 4) >> 6), (low >> 4) + 16 * (byte(sub) >> 6)];
+}
+
+interface Format {
+  readonly weights: number;
+  readonly bytes: number;
+  /** Where 16-bit numbers stand, which random bytes must not make infinite. */
+  readonly halves: readonly number[];
+  weight(block: Buffer, index: number): number;
+}
+const five = (block: Buffer, at: number, i: number) =>
+  nibble(block[at + 4 + (i % 16)] ?? 0, i >= 16) + 16 * bitOf(block, at, i);
+const superBlock = (isFiveBit: boolean) => (block: Buffer, i: number) => {
+  const sub = i >> 5;
+  const [scale, minimum] = subBlock(block, 4, sub);
+  const nibbles = isFiveBit ? 48 : 16;
+  const fifth = isFiveBit ? ((block[16 + (i % 32)] ?? 0) >> sub) & 1 : 0;
+  const code = nibble(block[nibbles + (sub >> 1) * 32 + (i % 32)] ?? 0, sub % 2 === 1) + 16 * fifth;
+  return fround(fround(fround(half(block, 0) * scale) * code) - fround(half(block, 2) * minimum));
+};
+
+const formats: Readonly<Partial<Record<TensorDtype, Format>>> = {
+  BF16: {
+    weights: 1,
+    bytes: 2,
+    halves: [0],
+    weight: (block) => Buffer.from([0, 0, ...block]).readFloatLE(),
+  },
+  Q8_0: {
+    weights: 32,
+    bytes: 34,
+    halves: [0],
+    weight: (block, i) => fround(half(block, 0) * block.readInt8(2 + i)),
+  },
+  Q4_0: {
+    weights: 32,
+    bytes: 18,
+    halves: [0],
+    weight: (block, i) => fround(half(block, 0) * (nibble(block[2 + (i % 16)] ?? 0, i >= 16) - 8)),
+  },
+  Q4_1: {
+    weights: 32,
+    bytes: 20,
+    halves: [0, 2],
+    weight: (block, i) =>
+      fround(fround(half(block, 0) * nibble(block[4 + (i % 16)] ?? 0, i >= 16)) + half(block, 2)),
+  },
+  Q5_0: {
+    weights: 32,
+    bytes: 22,
+    halves: [0],
+    weight: (block, i) => fround(half(block, 0) * (five(block, 2, i) - 16)),
+  },
+  Q5_1: {
+    weights: 32,
+    bytes: 24,
+    halves: [0, 2],
+    weight: (block, i) => fround(fround(half(block, 0) * five(block, 4, i)) + half(block, 2)),
+  },
+  Q4_K: { weights: 256, bytes: 144, halves: [0, 2], weight: superBlock(false) },
+  Q5_K: { weights: 256, bytes: 176, halves: [0, 2], weight: superBlock(true) },
+  Q6_K: {
+    weights: 256,
+    bytes: 210,
+    halves: [208],
+    weight: (block, i) => {
+      const [part, quarter, column] = [i >> 7, (i >> 5) & 3, i & 31];
+      const low = nibble(block[part * 64 + (quarter & 1) * 32 + column] ?? 0, quarter >= 2);
+      const upper = ((block[128 + part * 32 + column] ?? 0) >> (2 * quarter)) & 3;
+      return fround(fround(half(block, 208) * block.readInt8(192 + (i >> 4))) * (low + 16 * upper - 32));
+    },
+  },
+};
+
+/** Bytes from a seed, with scales (of BF16 the weights themselves) between 2^-7 and 2^-3. */
+function randomBlocks(format: Format, seed: number): Buffer {
+  const bytes = Buffer.alloc(((ROWS * COLUMNS) / format.weights) * format.bytes);
+  let state = seed;
+  for (let i = 0; i < bytes.length; i += 1) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    bytes[i] = state >>> 24;
+  }
+  for (let block = 0; block < bytes.length; block += format.bytes) {
+    for (const at of format.halves) {
+      const high = bytes[block + at + 1] ?? 0;
+      bytes[block + at + 1] =
+        format.weights === 1 ? (high & 0x81) | 0x3c : (high & 0x83) | ((8 + ((high >> 2) & 3)) << 2);
+    }
+  }
+  return bytes;
+}
+
+function weightsOf(format: Format, bytes: Buffer): Float32Array {
+  return Float32Array.from({ length: ROWS * COLUMNS }, (_, index) => {
+    const block = Math.floor(index / format.weights) * format.bytes;
+    return format.weight(bytes.subarray(block, block + format.bytes), index % format.weights);
+  });
+}
+
+/**
+ * A model whose layer adds nothing and whose logits, for token k, are 16 times column k of the head: its embedding is 16
+ * times the unit matrix, which the final norm (mean square 1, no epsilon) leaves as it is.
+ */
+async function headColumns(
+  dtype: TensorDtype,
+  bytes: Buffer,
+  linear: LinearVariantId,
+): Promise<Float32Array> {
+  const zeros = join(scratch, 'zeros');
+  const identity = join(scratch, 'identity');
+  const ones = join(scratch, 'ones');
+  const head = join(scratch, dtype);
+  writeFileSync(zeros, Buffer.alloc(COLUMNS * COLUMNS * 4));
+  writeFileSync(
+    identity,
+    Buffer.from(Float32Array.from({ length: ROWS * 4 * COLUMNS }, (_, i) => (i % 257 === 0 ? 16 : 0)).buffer),
+  );
+  writeFileSync(ones, Buffer.from(new Float32Array(COLUMNS).fill(1).buffer));
+  writeFileSync(head, bytes);
+  const at = (file: string, rows: number, columns: number, type: TensorDtype = 'F32'): TensorSource => ({
+    file,
+    offset: 0,
+    byteLength: type === 'F32' ? rows * columns * 4 : bytes.length,
+    dtype: type,
+    rows,
+    columns,
+  });
+  const none = (rows: number, columns: number) => at(zeros, rows, columns);
+  const shape: ModelShape = {
+    layerCount: 1,
+    hiddenSize: COLUMNS,
+    intermediateSize: 32,
+    headCount: 1,
+    kvHeadCount: 1,
+    headSize: 32,
+    vocabularySize: ROWS,
+    maxPositionCount: 16,
+    rmsNormEpsilon: 0,
+    ropeInverseFrequencies: new Float32Array(16),
+    isRopeInterleaved: false,
+  };
+  const logits = new Float32Array(ROWS * COLUMNS);
+  // Each pass reads ROWS columns: the embedding's row t is 16 at column `first + t`.
+  for (let first = 0; first < COLUMNS; first += ROWS) {
+    const tensors: ModelTensors = {
+      embedding: { ...at(identity, ROWS, COLUMNS), offset: first * COLUMNS * 4 },
+      layers: [
+        {
+          inputNorm: at(ones, 1, COLUMNS),
+          q: none(32, COLUMNS),
+          k: none(32, COLUMNS),
+          v: none(32, COLUMNS),
+          o: none(COLUMNS, 32),
+          qBias: null,
+          kBias: null,
+          vBias: null,
+          qNorm: null,
+          kNorm: null,
+          postAttentionNorm: at(ones, 1, COLUMNS),
+          gate: none(32, COLUMNS),
+          up: none(32, COLUMNS),
+          down: none(COLUMNS, 32),
+        },
+      ],
+      finalNorm: at(ones, 1, COLUMNS),
+      head: at(head, ROWS, COLUMNS, dtype),
+    };
+    const model = native.openModel(shape, tensors, 2);
+    await native.prepareLinear(model, linear);
+    const kvCache = native.createKvCache(model, ROWS, 16);
+    const count = ROWS;
+    const output = await native.runStep(model, kvCache, {
+      linear,
+      threadCount: 2,
+      tokenIds: Int32Array.from({ length: count }, (_, i) => i),
+      tokenStarts: Int32Array.from({ length: count + 1 }, (_, i) => i),
+      contextLengths: new Int32Array(count),
+      blockTables: Int32Array.from({ length: count }, (_, i) => i),
+      blockTableStride: 1,
+      isSampled: new Uint8Array(count),
+      temperatures: new Float32Array(count),
+      topPs: new Float32Array(count).fill(1),
+      topKs: new Int32Array(count),
+      seeds: new Uint32Array(2 * count),
+      isLogitsWanted: true,
+    });
+    for (let token = 0; token < count; token += 1) {
+      for (let row = 0; row < ROWS; row += 1) {
+        logits[row * COLUMNS + first + token] = (output.logits?.[token * ROWS + row] ?? Number.NaN) / 16;
+      }
+    }
+    native.closeKvCache(kvCache);
+    native.closeModel(model);
+  }
+  return logits;
+}
+
+/** SHA-256 of the same bytes dequantised by llama.cpp b11434's own plain C (-0 as 0), first 16 hex digits. */
+const asLlamaCppDequantises: Readonly<Partial<Record<TensorDtype, string>>> = {
+  BF16: 'deef37081f0ad8a8',
+  Q8_0: '91de9b5eb5e41e66',
+  Q4_0: '1d51d2cd4be411a0',
+  Q4_1: 'cde1845cea4b6766',
+  Q5_0: '61ec9da93330475f',
+  Q5_1: '2314e301228d1264',
+  Q4_K: '6249fa61c78400df',
+  Q5_K: 'd839d5520499ae99',
+  Q6_K: 'f06713e871424e68',
+};
+const hashOf = (weights: Float32Array) =>
+  createHash('sha256')
+    .update(Buffer.from(weights.map((weight) => weight + 0).buffer))
+    .digest('hex')
+    .slice(0, 16);
+
+describe.each(Object.entries(formats) as [TensorDtype, Format][])('%s', (dtype, format) => {
+  const bytes = randomBlocks(format, 1);
+  const expected = weightsOf(format, bytes).map((weight) => weight + 0);
+
+  test('is dequantised bit for bit as its format says and as llama.cpp does', async () => {
+    const actual = (await headColumns(dtype, bytes, 'linear.reference')).map((weight) => weight + 0);
+    expect(actual).toEqual(expected);
+    expect(hashOf(actual)).toBe(asLlamaCppDequantises[dtype]);
+  });
+
+  test('stands in int8 panels as near as they promise', async () => {
+    for (const linear of linearVariantsFor(native.probeMachine(1).features)) {
+      if (linear === 'linear.reference') continue;
+      const actual = await headColumns(dtype, bytes, linear);
+      for (let group = 0; group < expected.length; group += 32) {
+        const own = expected.subarray(group, group + 32);
+        const most = Math.max(...own.map(Math.abs));
+        // A step of 256 between the extremes and its rounding; half a unit in half precision's last place.
+        const near = (2 * most) / 255 / 2 + most / 1024;
+        own.forEach((weight, i) => {
+          expect(Math.abs((actual[group + i] ?? Number.NaN) - weight), linear).toBeLessThanOrEqual(
+            near * 1.01,
+          );
+        });
+      }
+    }
+  });
+});
