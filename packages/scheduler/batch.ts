@@ -1,5 +1,5 @@
 /** The plain data of one step: what the device is told to run, and what it answers. Made by scheduler.ts. */
-import type { Account, EndedSequence, Sampling, TokenEvent } from './sequence.ts';
+import type { Account, EndedSequence, Sampling, SequenceStart, TokenEvent } from './sequence.ts';
 import type { StepFeatures } from './step-time.ts';
 
 export interface BatchEntry {
@@ -36,6 +36,8 @@ export interface StepSettlement {
   readonly events: readonly TokenEvent[];
   /** What each event's sequence has been charged so far, this step included; one per event. */
   readonly accounts: readonly Account[];
+  /** Of the sequences whose first token since their submission is among the events. */
+  readonly starts: readonly SequenceStart[];
   readonly ended: readonly EndedSequence[];
   /** The step's deviceMs by kind; they sum to it. */
   readonly charge: StepCharge;

@@ -5,7 +5,14 @@
  *   waiting --admitted--> running --end--> (gone)
  *      ^---- preempted ------'
  */
-import type { Account, EndedSequence, EndReason, SequenceSpec, ServiceTier } from './sequence.ts';
+import type {
+  Account,
+  EndedSequence,
+  EndReason,
+  SequenceSpec,
+  SequenceStart,
+  ServiceTier,
+} from './sequence.ts';
 
 export interface OpenSequence {
   readonly spec: SequenceSpec;
@@ -26,7 +33,7 @@ export interface OpenSequence {
   isKvMixed: boolean;
   /** Full blocks of the table already offered to the prefix cache. */
   offeredBlockCount: number;
-  /** Tokens that were in the cache before the last preemption; computing them again is `recompute`. */
+  /** Tokens that were in a cache before the last preemption or a worker's loss; computing them again is `recompute`. */
   recomputeUntil: number;
 
   /** Counts up with every admission; 0 while it has never run. */
@@ -61,7 +68,11 @@ export function openSequence(spec: SequenceSpec, now: number): OpenSequence {
     kvNumericsId: '',
     isKvMixed: false,
     offeredBlockCount: 0,
-    recomputeUntil: 0,
+    // What a lost worker had computed of it is computed again.
+    recomputeUntil:
+      spec.generatedTokenIds.length === 0
+        ? 0
+        : spec.promptTokenIds.length + spec.generatedTokenIds.length - 1,
     admissionOrder: 0,
     lastStepId: 0,
     firstScheduledAt: null,
@@ -103,6 +114,14 @@ export function nextKind(sequence: OpenSequence): 'prefill' | 'decode' | 'recomp
 export function comparePreemption(a: OpenSequence, b: OpenSequence): number {
   const byTier = tierOrder[a.spec.serviceTier] - tierOrder[b.spec.serviceTier];
   return byTier !== 0 ? byTier : a.admissionOrder - b.admissionOrder;
+}
+
+export function sequenceStart(sequence: OpenSequence): SequenceStart {
+  return {
+    sequenceId: sequence.spec.sequenceId,
+    cachedTokenCount: sequence.cachedTokenCount,
+    queueMs: (sequence.firstScheduledAt ?? sequence.submittedAt) - sequence.submittedAt,
+  };
 }
 
 export function endedSequence(

@@ -15,8 +15,16 @@ import {
   type OpenSequence,
   openSequence,
   remainingTokenCount,
+  sequenceStart,
 } from './open-sequence.ts';
-import type { Account, EndedSequence, EndReason, SequenceSpec, TokenEvent } from './sequence.ts';
+import type {
+  Account,
+  EndedSequence,
+  EndReason,
+  SequenceSpec,
+  SequenceStart,
+  TokenEvent,
+} from './sequence.ts';
 import { chargeStep, featuresOf, predictMs, type StepTimeFit } from './step-time.ts';
 import { WaitingQueue } from './waiting-queue.ts';
 
@@ -135,6 +143,7 @@ export class Scheduler {
     const charge = bookCharge(inFlight, result.deviceMs);
     const events: TokenEvent[] = [];
     const accounts: Account[] = [];
+    const starts: SequenceStart[] = [];
     const ended: EndedSequence[] = [];
     const gapsMs: number[] = [];
     let firstTokenCount = 0;
@@ -164,6 +173,7 @@ export class Scheduler {
       events.push(event);
       accounts.push({ ...sequence.account });
       if (event.index === 0) firstTokenCount += 1;
+      if (sequence.lastTokenAt === null) starts.push(sequenceStart(sequence));
       if (sequence.lastTokenAt !== null && sequence.spec.objectives.itlMs > 0) {
         gapsMs.push(now - sequence.lastTokenAt);
       }
@@ -180,6 +190,7 @@ export class Scheduler {
       stepId: batch.stepId,
       events,
       accounts,
+      starts,
       ended,
       charge,
       predictedMs: fit === null ? 0 : predictMs(fit, batch.features),

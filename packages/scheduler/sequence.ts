@@ -60,6 +60,13 @@ export interface TokenEvent {
   readonly index: number;
 }
 
+/** What is known once a sequence's first token is out, and would be lost with its worker. */
+export interface SequenceStart {
+  readonly sequenceId: string;
+  readonly cachedTokenCount: number;
+  readonly queueMs: number;
+}
+
 export interface EndedSequence {
   readonly sequenceId: string;
   readonly reason: EndReason;

@@ -17,8 +17,12 @@ export type SequenceEvent =
       readonly ended: EndedSequence;
       readonly workerId: string;
       readonly pathId: string;
-      /** False where the worker was lost before its last charge. */
+      /** False where a worker was lost before its last charge. */
       readonly isAccountFinal: boolean;
+      /** True where its worker was lost and no other could end it; the reason is `error`. */
+      readonly isLost: boolean;
+      /** Times it went on with another worker after its own was lost. */
+      readonly resumeCount: number;
     };
 
 /** Leaving the iterator early cancels the sequence; `stop()` ends it with reason `stop` and the account still follows. */
@@ -48,12 +52,14 @@ export class FleetError extends Error {
 }
 
 export interface Fleet {
-  /** True when a submitted sequence would be computed now or soon. */
+  /** True when a submitted sequence would be computed now. */
   canServe(): boolean;
+  /** True also while a submitted sequence would wait for a lost worker's successor, which is not for long. */
+  canTake(): boolean;
   /** Why it cannot serve, for people; '' when it can. */
   unreadyReason(): string;
   workers(): readonly WorkerView[];
-  /** @throws FleetError when no worker has joined */
+  /** @throws FleetError when it cannot be taken (see `canTake`) */
   submit(spec: SequenceSpec, now: number): SequenceStream;
 
   prepare(workerId: string, path: ExecutionPath): Promise<{ faults: readonly string[]; prepareMs: number }>;

@@ -18,6 +18,8 @@ export interface FrameSocket<Out> {
   /** Resolves when everything sent so far was handed to the system. */
   flush(): Promise<void>;
   close(): void;
+  /** Ends it here and now, whatever was not sent yet. */
+  destroy(): void;
   isOpen(): boolean;
 }
 
@@ -99,6 +101,9 @@ export function frameSocket<In extends { readonly type: string }, Out>(
     },
     close() {
       socket.end();
+    },
+    destroy() {
+      socket.destroy();
     },
     isOpen: () => isOpen && !socket.destroyed,
   };

@@ -1,35 +1,31 @@
 /**
  * What the gateway keeps of a worker that has joined: its link, its open sequences, the calls it owes an answer to. Owned
- * and changed by worker-fleet.ts alone; others get a WorkerView.
+ * and changed by worker-fleet.ts and open-sequences.ts alone; others get a WorkerView.
  */
-import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
-import type { Account, EndedSequence, SequenceSpec } from '@variator/scheduler/sequence';
+import { type ExecutionPath, numericsId, pathId } from '@variator/kernels/execution-path';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
-import type { EventQueue } from './event-queue.ts';
-import type { SequenceEvent, WorkerView } from './fleet.ts';
+import type { WorkerView } from './fleet.ts';
 import type { FrameSocket } from './frame-socket.ts';
 import type { GatewayFrame, WorkerFrame } from './link-frames.ts';
+import type { OpenSequence } from './open-sequences.ts';
 
 export type Hello = Extract<WorkerFrame, { type: 'hello' }>;
 export type Answer = Extract<WorkerFrame, { callId: string }>;
-
-export interface OpenSequence {
-  readonly spec: SequenceSpec;
-  readonly queue: EventQueue<SequenceEvent>;
-  tokenCount: number;
-  /** As of its last token. */
-  account: Account;
-}
 
 export interface JoinedWorker {
   readonly hello: Hello;
   readonly link: FrameSocket<GatewayFrame>;
   readonly joinedAt: number;
   path: ExecutionPath;
+  /** It gets no sequence before it has left the path it started on for this one; null once it has. */
+  awaitedPathId: string | null;
+  pathId: string;
+  numericsId: string;
   lastHeardAt: number;
   runningCount: number;
   waitingCount: number;
   kvUsedBlockCount: number;
+  /** By the name they have there. */
   readonly open: Map<string, OpenSequence>;
   readonly calls: Map<string, { resolve(answer: Answer): void; reject(error: Error): void }>;
   alternation: {
@@ -40,14 +36,31 @@ export interface JoinedWorker {
   switches: { pathId: string; resolve(): void; reject(error: Error): void }[];
 }
 
-export const emptyAccount: Account = {
-  prefillDeviceMs: 0,
-  decodeDeviceMs: 0,
-  speculationWasteDeviceMs: 0,
-  recomputeDeviceMs: 0,
-  fitId: '',
-  fitCount: 0,
-};
+export function joinedWorker(hello: Hello, link: FrameSocket<GatewayFrame>, now: number): JoinedWorker {
+  return {
+    hello,
+    link,
+    joinedAt: now,
+    path: hello.path,
+    awaitedPathId: null,
+    pathId: pathId(hello.path),
+    numericsId: numericsId(hello.path),
+    lastHeardAt: now,
+    runningCount: 0,
+    waitingCount: 0,
+    kvUsedBlockCount: 0,
+    open: new Map(),
+    calls: new Map(),
+    alternation: null,
+    switches: [],
+  };
+}
+
+export function setPath(worker: JoinedWorker, path: ExecutionPath): void {
+  worker.path = path;
+  worker.pathId = pathId(path);
+  worker.numericsId = numericsId(path);
+}
 
 /** A copy for the rest of the gateway, with those of `fits` that are of its model. */
 export function viewOf(worker: JoinedWorker, fits: readonly StepTimeFit[]): WorkerView {
@@ -58,28 +71,12 @@ export function viewOf(worker: JoinedWorker, fits: readonly StepTimeFit[]): Work
     pid,
     envelope,
     path: worker.path,
-    pathId: pathId(worker.path),
+    pathId: worker.pathId,
     joinedAt: worker.joinedAt,
     lastHeardAt: worker.lastHeardAt,
     runningCount: worker.runningCount,
     waitingCount: worker.waitingCount,
     kvUsedBlockCount: worker.kvUsedBlockCount,
     fits: fits.filter((fit) => fit.modelHash === envelope.modelHash),
-  };
-}
-
-/** How a sequence ends whose worker is gone: what it was charged after its last token is not known. */
-export function lostSequence({ spec, tokenCount, account }: OpenSequence, message: string): EndedSequence {
-  return {
-    sequenceId: spec.sequenceId,
-    reason: 'error',
-    message,
-    account,
-    promptTokenCount: spec.promptTokenIds.length,
-    cachedTokenCount: 0,
-    completionTokenCount: tokenCount,
-    preemptionCount: 0,
-    queueMs: 0,
-    isMixedNumerics: false,
   };
 }

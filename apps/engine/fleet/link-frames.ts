@@ -5,7 +5,13 @@
  */
 import type { StepRow } from '@variator/clickhouse/step-row';
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
-import type { Account, EndedSequence, SequenceSpec, TokenEvent } from '@variator/scheduler/sequence';
+import type {
+  Account,
+  EndedSequence,
+  SequenceSpec,
+  SequenceStart,
+  TokenEvent,
+} from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 
 export const LINK_VERSION = 1;
@@ -48,6 +54,7 @@ export type WorkerFrame =
       readonly stepId: number;
       readonly events: readonly TokenEvent[];
       readonly accounts: readonly Account[];
+      readonly starts: readonly SequenceStart[];
     }
   | { readonly type: 'ended'; readonly ended: EndedSequence; readonly pathId: string }
   | { readonly type: 'stepRows'; readonly rows: readonly StepRow[] }

@@ -7,21 +7,21 @@ import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { StepRow } from '@variator/clickhouse/step-row';
 import { type Envelope, type ExecutionPath, pathFaults, pathId } from '@variator/kernels/execution-path';
-import type { EndedSequence, SequenceSpec } from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { type EventQueue, eventQueue } from './event-queue.ts';
-import { type Fleet, FleetError, type SequenceEvent, type SequenceStream } from './fleet.ts';
+import { type Fleet, FleetError } from './fleet.ts';
 import { type FrameSocket, frameSocket } from './frame-socket.ts';
 import {
   type Answer,
-  emptyAccount,
   type Hello,
   type JoinedWorker,
-  lostSequence,
-  type OpenSequence,
+  joinedWorker,
+  setPath,
   viewOf,
 } from './joined-worker.ts';
 import { type GatewayFrame, LINK_VERSION, type WorkerFrame } from './link-frames.ts';
+import { SUCCESSOR_WAIT_MS } from './lost-sequence.ts';
+import { type OpenSequence, OpenSequences } from './open-sequences.ts';
 
 export interface FleetOptions {
   readonly linkPath: string;
@@ -35,10 +35,10 @@ export interface FleetOptions {
   ) => ExecutionPath | null;
 }
 
-const MOST_QUEUED_EVENTS = 100_000;
 const MOST_QUEUED_ROW_BATCHES = 10_000;
 /** Heartbeats come twice a second; a worker silent for this long while its socket lives is lost all the same. */
-const SILENCE_MS = 15_000;
+const SILENCE_MS = 2500;
+const WATCH_MS = 250;
 const CALL_LIMIT_MS = 120_000;
 /** Calibration waits for its small share of the device's time. */
 const CALIBRATION_LIMIT_MS = 3_600_000;
@@ -55,16 +55,32 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
   const watchers = new Set<EventQueue<readonly StepRow[]>>();
   const sockets = new Set<Socket>();
   let isDraining = false;
+  let isClosing = false;
+  /** When the fleet last became smaller; null before. */
+  let lostAt: number | null = null;
+  let watchedAt = now();
 
   const fitKey = (deviceKind: string, modelHash: string, kernels: string) =>
     `${deviceKind}/${modelHash}/${kernels}`;
   const server: Server = createServer(welcome);
-  const silenceTimer = setInterval(() => {
+  const isSuccessorExpected = () => lostAt !== null && now() - lostAt < SUCCESSOR_WAIT_MS;
+  const sequences = new OpenSequences({
+    now,
+    route,
+    situation: () => ({ isClosing, hasWorker: workers.size > 0, isSuccessorExpected: isSuccessorExpected() }),
+  });
+  const watch = setInterval(() => {
+    // Where this process itself stood still, frames lie unread: nobody else was silent.
+    const wasAwake = now() - watchedAt < 4 * WATCH_MS;
+    watchedAt = now();
     for (const worker of workers.values()) {
-      if (now() - worker.lastHeardAt > SILENCE_MS) lose(worker, 'it has been silent for too long');
+      if (!wasAwake) worker.lastHeardAt = Math.max(worker.lastHeardAt, now() - SILENCE_MS + 4 * WATCH_MS);
+      else if (now() - worker.lastHeardAt > SILENCE_MS) lose(worker, 'it has been silent for too long');
     }
-  }, 1000);
-  silenceTimer.unref();
+    if (workers.size === 0 && sequences.waitingCount > 0 && !isSuccessorExpected())
+      sequences.failWaiting(`no worker joined within ${SUCCESSOR_WAIT_MS / 1000} s`);
+  }, WATCH_MS);
+  watch.unref();
 
   function welcome(socket: Socket): void {
     let worker: JoinedWorker | null = null;
@@ -89,83 +105,51 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
   function join(hello: Hello, link: FrameSocket<GatewayFrame>): JoinedWorker {
     const before = workers.get(hello.workerId);
     if (before) lose(before, 'another process joined under its name');
-    const worker: JoinedWorker = {
-      hello,
-      link,
-      joinedAt: now(),
-      path: hello.path,
-      lastHeardAt: now(),
-      runningCount: 0,
-      waitingCount: 0,
-      kvUsedBlockCount: 0,
-      open: new Map(),
-      calls: new Map(),
-      alternation: null,
-      switches: [],
-    };
+    const worker = joinedWorker(hello, link, now());
     workers.set(hello.workerId, worker);
     for (const fit of fits.values()) {
       if (fit.modelHash === hello.envelope.modelHash) link.send({ type: 'useFit', fit });
     }
     const path = options.pathFor(hello.workerId, hello);
-    if (path && pathId(path) !== pathId(hello.path)) link.send({ type: 'switchTo', path, rolloutId: '' });
-    log(`${hello.workerId} joined: ${hello.envelope.deviceName}, path ${pathId(hello.path)}`);
+    if (path && pathId(path) !== worker.pathId) {
+      worker.awaitedPathId = pathId(path);
+      link.send({ type: 'switchTo', path, rolloutId: '' });
+    }
+    log(
+      `${hello.workerId} joined: ${hello.envelope.deviceName}, path ${worker.awaitedPathId ?? worker.pathId}`,
+    );
+    sequences.placeWaiting();
     return worker;
   }
 
-  /** Ends everything that waits for the worker, each with its reason. */
+  /** Ends every call that waits for the worker with its reason; its sequences go on elsewhere where they can. */
   function lose(worker: JoinedWorker, reason: string): void {
     if (workers.get(worker.hello.workerId) !== worker) return;
     workers.delete(worker.hello.workerId);
-    worker.link.close();
+    worker.link.destroy();
+    lostAt = now();
     const error = new FleetError(`${worker.hello.workerId} was lost: ${reason}`);
     for (const { resolve: _resolve, reject } of worker.calls.values()) reject(error);
     for (const { reject } of worker.switches) reject(error);
     worker.alternation?.reject(error);
-    for (const open of worker.open.values()) {
-      finish(worker, open, lostSequence(open, error.message), pathId(worker.path), false);
-    }
-    if (!isDraining) log(error.message);
-  }
-
-  function finish(
-    worker: JoinedWorker,
-    open: OpenSequence,
-    ended: EndedSequence,
-    livePathId: string,
-    isAccountFinal: boolean,
-  ) {
-    worker.open.delete(open.spec.sequenceId);
-    open.queue.push({
-      kind: 'ended',
-      at: now(),
-      ended,
-      workerId: worker.hello.workerId,
-      pathId: livePathId,
-      isAccountFinal,
-    });
-    open.queue.end();
+    if (!isDraining)
+      log(`${error.message}${worker.open.size === 0 ? '' : ` with ${worker.open.size} sequences`}`);
+    sequences.loseWorker(worker, error.message);
   }
 
   function receive(worker: JoinedWorker, frame: WorkerFrame): void {
     worker.lastHeardAt = now();
     switch (frame.type) {
-      case 'tokens': {
-        const at = now();
-        for (const [place, { sequenceId, tokenId, index }] of frame.events.entries()) {
-          const open = worker.open.get(sequenceId);
-          if (!open) continue;
-          open.tokenCount += 1;
-          open.account = frame.accounts[place] ?? open.account;
-          open.queue.push({ kind: 'token', tokenId, index, at });
+      case 'tokens':
+        try {
+          sequences.takeTokens(worker, frame);
+        } catch (error) {
+          lose(worker, (error as Error).message);
         }
         return;
-      }
-      case 'ended': {
-        const open = worker.open.get(frame.ended.sequenceId);
-        if (open) finish(worker, open, frame.ended, frame.pathId, true);
+      case 'ended':
+        sequences.takeEnd(worker, frame);
         return;
-      }
       case 'stepRows':
         options.onRows(frame.rows);
         for (const watcher of watchers) watcher.push(frame.rows);
@@ -176,8 +160,9 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
         worker.kvUsedBlockCount = frame.kvUsedBlockCount;
         return;
       case 'pathChanged': {
-        worker.path = frame.path;
-        const live = pathId(frame.path);
+        setPath(worker, frame.path);
+        const live = worker.pathId;
+        settlePath(worker, live);
         worker.switches = worker.switches.filter((waiting) => {
           if (waiting.pathId !== live) return true;
           waiting.resolve();
@@ -186,6 +171,7 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
         return;
       }
       case 'switchRefused':
+        settlePath(worker, frame.pathId);
         worker.switches = worker.switches.filter((waiting) => {
           if (waiting.pathId !== frame.pathId) return true;
           waiting.reject(new FleetError(`${worker.hello.workerId} cannot switch: ${frame.fault}`));
@@ -212,6 +198,13 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
       default:
         frame satisfies never;
     }
+  }
+
+  /** From here on it may have sequences, also where it could not switch. */
+  function settlePath(worker: JoinedWorker, settledPathId: string): void {
+    if (worker.awaitedPathId !== settledPathId) return;
+    worker.awaitedPathId = null;
+    sequences.placeWaiting();
   }
 
   function workerOf(workerId: string): JoinedWorker {
@@ -248,27 +241,21 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
   }
 
   /** The least loaded worker; with several, routing by predicted ms and cached prefix comes with them. */
-  function route(): JoinedWorker {
-    const [first] = [...workers.values()].sort((a, b) => a.open.size - b.open.size);
-    if (!first) throw new FleetError('No worker has joined yet.');
-    return first;
+  function route(_sequence: OpenSequence): JoinedWorker | null {
+    const [first] = readyWorkers().sort((a, b) => a.open.size - b.open.size);
+    return first ?? null;
   }
 
-  function submit(spec: SequenceSpec): SequenceStream {
-    if (isDraining) throw new FleetError('The engine is draining.');
-    const worker = route();
-    const tell = (reason: 'cancelled' | 'stop') => {
-      if (worker.open.has(spec.sequenceId))
-        worker.link.send({ type: 'cancel', sequenceId: spec.sequenceId, reason });
-    };
-    const queue = eventQueue<SequenceEvent>(MOST_QUEUED_EVENTS, () => tell('cancelled'));
-    worker.open.set(spec.sequenceId, { spec, queue, tokenCount: 0, account: emptyAccount });
-    worker.link.send({ type: 'submit', spec, ageMs: 0 });
-    return {
-      stop: () => tell('stop'),
-      cancel: () => tell('cancelled'),
-      [Symbol.asyncIterator]: () => queue[Symbol.asyncIterator](),
-    };
+  const readyWorkers = () => [...workers.values()].filter(({ awaitedPathId }) => awaitedPathId === null);
+  const canServe = () => readyWorkers().length > 0 && !isDraining;
+  const canTake = () => !isDraining && (workers.size > 0 || isSuccessorExpected());
+  function unreadyReason(): string {
+    if (isDraining) return 'the engine is draining';
+    if (readyWorkers().length > 0) return '';
+    if (workers.size > 0) return 'the worker changes to its path';
+    return lostAt === null
+      ? 'no worker has joined yet'
+      : `the last worker was lost ${Math.round((now() - lostAt) / 1000)} s ago`;
   }
 
   return {
@@ -281,17 +268,22 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
       });
     },
     async close() {
-      clearInterval(silenceTimer);
+      isClosing = true;
+      clearInterval(watch);
       for (const worker of [...workers.values()]) lose(worker, 'the gateway is closing');
+      sequences.failWaiting('the gateway is closing');
       for (const watcher of watchers) watcher.end();
       for (const socket of sockets) socket.destroy();
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
-    canServe: () => workers.size > 0 && !isDraining,
-    unreadyReason: () =>
-      isDraining ? 'the engine is draining' : workers.size > 0 ? '' : 'no worker has joined yet',
+    canServe,
+    canTake,
+    unreadyReason,
     workers: () => [...workers.values()].map((worker) => viewOf(worker, [...fits.values()])),
-    submit,
+    submit(spec) {
+      if (!canTake()) throw new FleetError(`No sequence can be taken: ${unreadyReason()}.`);
+      return sequences.submit(spec);
+    },
     async prepare(workerId, path) {
       const { faults, prepareMs } = await call(workerId, 'prepared', (callId) => ({
         type: 'prepare',
@@ -367,8 +359,7 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
     async drain(deadlineMs) {
       isDraining = true;
       const deadline = now() + deadlineMs;
-      const openCount = () => [...workers.values()].reduce((sum, worker) => sum + worker.open.size, 0);
-      while (openCount() > 0 && now() < deadline) await pause(20);
+      while (sequences.count > 0 && now() < deadline) await pause(20);
       for (const worker of workers.values()) worker.link.send({ type: 'drain' });
       // The worker sends its last rows and leaves; its leaving is the answer.
       const lastCall = now() + 3000;

@@ -27,8 +27,10 @@ export interface EndpointParts {
   readonly objectives: () => Objectives;
   readonly tenant: string;
   readonly now: () => number;
-  /** Why requests are refused now, for people; '' while they are taken. */
+  /** Why a load balancer should send none here, for people; '' when it should. */
   readonly unreadyReason: () => string;
+  /** Why requests are refused now, for people; '' while they are taken, if only to wait for a worker. */
+  readonly refusalReason: () => string;
 }
 
 export interface AskedAnswer {
@@ -53,7 +55,7 @@ export async function answer(
 ): Promise<object | undefined> {
   const arrivedAt = parts.now();
   if (asked.model !== parts.generation.modelId) throw unknownModel(asked.model, parts.generation.modelId);
-  const reason = parts.unreadyReason();
+  const reason = parts.refusalReason();
   if (reason !== '') throw unavailable(`The server cannot take requests now: ${reason}`);
 
   const exchange: Exchange = { hasBegun: false, isClientGone: false };

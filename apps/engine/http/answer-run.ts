@@ -4,7 +4,6 @@
  * abandons it: the sequence of a client who left is cancelled at once, but read on until its account has come.
  */
 import type { RequestRow } from '@variator/clickhouse/request-row';
-import type { EndedSequence } from '@variator/scheduler/sequence';
 import type { SequenceEvent, SequenceStream } from '../fleet/fleet.ts';
 import type { AnswerText } from '../generation/answer-text.ts';
 import type { RequestError } from '../generation/request-error.ts';
@@ -119,7 +118,7 @@ export class AnswerRun {
   }
 
   #finish(event: EndedEvent | null): AnswerEvent {
-    const error = this.#failure(event?.ended ?? null, event?.isAccountFinal ?? false);
+    const error = this.#failure(event);
     const isAnswered = this.#facts.isStreamed ? this.#exchange.hasBegun : error === null;
     const status = isAnswered ? 200 : this.#exchange.isClientGone ? 499 : (error?.status ?? 200);
     const ended = endOfRow(event, this.#now(), this.#facts, this.#tokenCount);
@@ -143,12 +142,12 @@ export class AnswerRun {
     };
   }
 
-  #failure(ended: EndedSequence | null, isAccountFinal: boolean): RequestError | null {
+  #failure(event: EndedEvent | null): RequestError | null {
     if (this.#isStopped) return null;
-    if (ended?.reason === 'stop' || ended?.reason === 'length') return null;
-    if (ended?.reason === 'cancelled')
-      return unavailable('The server cancelled this request; please try again.');
-    if (!isAccountFinal) {
+    const reason = event?.ended.reason;
+    if (reason === 'stop' || reason === 'length') return null;
+    if (reason === 'cancelled') return unavailable('The server cancelled this request; please try again.');
+    if (event === null || event.isLost) {
       return unavailable(
         'The worker was lost while it computed this request; please try again.',
         'worker_lost',

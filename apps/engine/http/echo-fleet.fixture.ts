@@ -76,6 +76,8 @@ export function echoFleet(scriptFor: (spec: SequenceSpec) => EchoScript, now: ()
         workerId: 'echo',
         pathId: 'path',
         isAccountFinal,
+        isLost: script.loseAt === tokenCount,
+        resumeCount: 0,
         ended: {
           sequenceId: spec.sequenceId,
           reason,
@@ -112,6 +114,7 @@ export function echoFleet(scriptFor: (spec: SequenceSpec) => EchoScript, now: ()
       unreadyReason = reason;
     },
     canServe: () => unreadyReason === '',
+    canTake: () => unreadyReason === '',
     unreadyReason: () => unreadyReason,
     workers: () => [],
     submit,

@@ -89,6 +89,10 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     if (isDraining) return 'it is shutting down.';
     return fleet.canServe() ? '' : fleet.unreadyReason() || 'no worker is ready.';
   };
+  const refusalReason = (): string => {
+    if (isDraining) return 'it is shutting down.';
+    return fleet.canTake() ? '' : fleet.unreadyReason() || 'no worker is ready.';
+  };
   const parts: EndpointParts = {
     generation,
     fleet,
@@ -99,6 +103,7 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     tenant: 'default',
     now,
     unreadyReason,
+    refusalReason,
   };
 
   const app = Fastify({

@@ -211,7 +211,8 @@ export class StepLoop {
     const ranUntil = now();
     const settled = this.#scheduler.settle({ stepId: batch.stepId, ...result }, ranUntil);
     if (settled.events.length > 0) {
-      send({ type: 'tokens', stepId: batch.stepId, events: settled.events, accounts: settled.accounts });
+      const { events, accounts, starts } = settled;
+      send({ type: 'tokens', stepId: batch.stepId, events, accounts, starts });
     }
     for (const ended of settled.ended) this.#sendEnded(ended);
     if (settled.enteredBlockHashes.length + settled.leftBlockHashes.length > 0) {

@@ -25,7 +25,7 @@ export interface MeasuredStep {
 /** What a calibration or check step has in place of a settlement: nobody's tokens, nobody's charge. */
 const ownAccount: Omit<
   StepSettlement,
-  'stepId' | 'events' | 'accounts' | 'ended' | 'runningCount' | 'waitingCount' | 'kvUsedBlockCount'
+  'stepId' | 'events' | 'accounts' | 'starts' | 'ended' | 'runningCount' | 'waitingCount' | 'kvUsedBlockCount'
 > = {
   charge: { prefillDeviceMs: 0, decodeDeviceMs: 0, speculationWasteDeviceMs: 0, recomputeDeviceMs: 0 },
   predictedMs: 0,
