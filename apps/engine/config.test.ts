@@ -32,11 +32,23 @@ describe('configuration', () => {
     [['--port', 'x'], {}, /--port \(VARIATOR_PORT\) must be a whole number from 0 to 65535, not "x"/],
     [['--kv-memory', 'much'], {}, /size of at least 1MiB/],
     [['--clickhouse-url', 'nowhere'], {}, /http or https URL/],
+    [['--served-model-name', 'a,,b'], {}, /--served-model-name .* separated by commas; "" is not/],
+    [['--served-model-name', 'a b'], {}, /"a b" is not/],
+    [['--served-model-name', 'a/'], {}, /"a\/" is not/],
+    [['--served-model-name', 'a,a'], {}, /each once/],
     [[], { VARIATOR_API_KEY: 'short' }, /VARIATOR_API_KEY must have at least 8/],
     [[], { VARIATOR_DEVICE_USD_PER_HOUR: '-1' }, /at least 0/],
   ])('refuses %j %j with a sentence', (argv, env, message) => {
     expect(() => readConfig(argv, env as Record<string, string>)).toThrow(ConfigError);
     expect(() => readConfig(argv, env as Record<string, string>)).toThrow(message);
+  });
+
+  it('takes several names for the model, the first as it is reported', () => {
+    expect(readConfig([], {}).servedModelNames).toBeNull();
+    expect(readConfig([], { VARIATOR_SERVED_MODEL_NAME: 'org/name, gpt-4o' }).servedModelNames).toEqual([
+      'org/name',
+      'gpt-4o',
+    ]);
   });
 
   it('leaves variables of others alone', () => {

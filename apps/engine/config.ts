@@ -21,6 +21,8 @@ export interface Config {
   readonly maxModelLenTokens: number | null;
   readonly clickhouseUrl: string | null;
   readonly deviceUsdPerHour: number;
+  /** What clients call the model, the first as answers report it; null: the model's own id. */
+  readonly servedModelNames: readonly string[] | null;
   readonly apiKey: string | null;
   readonly adminKey: string | null;
   /** The link's socket; given by the supervisor to the processes it starts. */
@@ -104,6 +106,12 @@ const options = {
     value: 'USD',
     help: 'what an hour of the device costs, for cost per token (0.08)',
   },
+  servedModelName: {
+    flag: '--served-model-name',
+    env: 'VARIATOR_SERVED_MODEL_NAME',
+    value: 'NAME[,NAME...]',
+    help: 'what clients call the model; answers report the first (its folder or file name)',
+  },
   apiKey: {
     flag: '',
     env: 'VARIATOR_API_KEY',
@@ -186,6 +194,7 @@ export function readConfig(
       text('maxModelLen') === null ? null : whole('maxModelLen', text('maxModelLen') ?? '', 16, 10_000_000),
     clickhouseUrl: url('clickhouseUrl', text('clickhouseUrl')),
     deviceUsdPerHour: amount('deviceUsdPerHour', text('deviceUsdPerHour') ?? '0.08'),
+    servedModelNames: names('servedModelName', text('servedModelName')),
     apiKey: key('apiKey', text('apiKey')),
     adminKey: key('adminKey', text('adminKey')),
     linkPath: text('link') ?? join(dataDir, 'link.sock'),
@@ -288,6 +297,20 @@ function url(name: OptionName, text: string | null): string | null {
     throw new ConfigError(`${nameOf(name)} must be an http or https URL.`);
   }
   return text;
+}
+
+function names(name: OptionName, text: string | null): readonly string[] | null {
+  if (text === null) return null;
+  const list = text.split(',').map((each) => each.trim());
+  const fault =
+    list.find((each) => !/^[\w.:@+-]+(\/[\w.:@+-]+)*$/.test(each) || each.length > 128) ??
+    list.find((each, index) => list.indexOf(each) !== index);
+  if (fault !== undefined) {
+    throw new ConfigError(
+      `${nameOf(name)} must be names of 1 to 128 letters, digits, and . : @ + - _ or / between, each once, separated by commas; "${fault}" is not.`,
+    );
+  }
+  return list;
 }
 
 function key(name: OptionName, text: string | null): string | null {

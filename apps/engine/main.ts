@@ -5,6 +5,7 @@
  *   http -> generation -> fleet -> (link) -> worker            recorder -> ClickHouse            api -> control -> fleet
  */
 import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createTelemetryClient } from '@variator/clickhouse/client';
 import { migrate } from '@variator/clickhouse/migrate';
@@ -21,6 +22,7 @@ import { type Config, ConfigError, readConfig } from './config.ts';
 import { ControlError } from './control/control-error.ts';
 import { openControl } from './control/open-control.ts';
 import { workerFleet } from './fleet/worker-fleet.ts';
+import { WorkerProgress } from './fleet/worker-progress.ts';
 import { createGeneration } from './generation/generation.ts';
 import { createInferenceServer } from './http/server.ts';
 import { createRecorder } from './telemetry/recorder.ts';
@@ -29,6 +31,9 @@ import { createRecorder } from './telemetry/recorder.ts';
 const DRAIN_MS = 20_000;
 const LAST_ROWS_MS = 3000;
 
+const { version } = JSON.parse(readFileSync(new URL('package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
 const now = () => performance.timeOrigin + performance.now();
 const log = (line: string) => console.log(line);
 
@@ -82,12 +87,16 @@ async function main(config: Config): Promise<void> {
     // Another machine or model may not be able to run what was promoted on the last one.
     return promoted !== null && pathFaults(promoted, hello.envelope).length === 0 ? promoted : null;
   }
+  const progress = new WorkerProgress();
   const fleet = workerFleet({
     linkPath: config.linkPath,
     now,
     log,
     onRows: (rows) => {
-      for (const row of rows) recorder.record('steps', row);
+      for (const row of rows) {
+        recorder.record('steps', row);
+        progress.stepSettled(row);
+      }
     },
     pathFor,
   });
@@ -104,6 +113,9 @@ async function main(config: Config): Promise<void> {
     fleet,
     recorder,
     objectives: () => control.policy().objectives,
+    servedModelNames: config.servedModelNames ?? [model.modelId],
+    version,
+    stalledReason: () => progress.stalledReason(fleet.workers(), now()),
     apiKey: config.apiKey,
     now,
     log,

@@ -143,6 +143,8 @@ function flagsFor(config: Config, modelPath: string): string[] {
     ['--worker-id', config.workerId],
   ];
   if (config.maxModelLenTokens !== null) flags.push(['--max-model-len', config.maxModelLenTokens]);
+  if (config.servedModelNames !== null)
+    flags.push(['--served-model-name', config.servedModelNames.join(',')]);
   return flags.flatMap(([flag, value]) => [flag, String(value)]);
 }
 

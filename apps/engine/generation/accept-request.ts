@@ -130,7 +130,7 @@ function accepted(
 }
 
 /** Spares the tokenizer a text that is too long whatever its tokens are. */
-function refuseTextThatCannotFit(text: string, param: string, context: AcceptContext): void {
+export function refuseTextThatCannotFit(text: string, param: string, context: AcceptContext): void {
   const { maxModelLenTokens, longestTokenBytes } = context.limits;
   const shrinks = context.tokenizer.tokenizerJson.normalizer == null ? 1 : NORMALISER_SHRINKS_BY;
   const leastTokens = Math.ceil(Buffer.byteLength(text) / (longestTokenBytes * shrinks));
@@ -145,7 +145,8 @@ function tooLong(param: string, maxModelLenTokens: number, promptTokens: string)
   );
 }
 
-async function tokenizing<T>(param: string, run: () => Promise<T>): Promise<T> {
+/** Runs a job of the pool. @throws RequestError where the pool gave up on it */
+export async function tokenizing<T>(param: string, run: () => Promise<T>): Promise<T> {
   try {
     return await run();
   } catch (error) {

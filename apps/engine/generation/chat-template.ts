@@ -55,7 +55,6 @@ export class ChatTemplate {
     this.#context = {
       bos_token: options.bosToken,
       eos_token: options.eosToken,
-      add_generation_prompt: true,
       tools: null,
       documents: null,
     };
@@ -64,11 +63,15 @@ export class ChatTemplate {
   }
 
   /** @throws TemplateError when the template raises, fails, or yields too much */
-  render(messages: readonly ChatMessage[]): RenderedPrompt {
+  render(messages: readonly ChatMessage[], isAnswerOpened = true): RenderedPrompt {
     const guarded = guardSpecials(messages, this.#specials);
     let text: string;
     try {
-      text = this.#template.render({ ...this.#context, messages: guarded.messages });
+      text = this.#template.render({
+        ...this.#context,
+        add_generation_prompt: isAnswerOpened,
+        messages: guarded.messages,
+      });
     } catch (error) {
       throw new TemplateError(messageOf(error));
     }

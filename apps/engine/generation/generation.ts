@@ -13,6 +13,7 @@ import {
 } from './accept-request.ts';
 import { AnswerText } from './answer-text.ts';
 import { Vocabulary } from './detokenizer.ts';
+import { type AskedTokens, detokenize, type TokenizedText, tokenize } from './tokenize.ts';
 import { TokenizerPool, type TokenizerPoolOptions } from './tokenizer-pool.ts';
 
 export interface GenerationOptions {
@@ -37,6 +38,10 @@ export interface Generation {
   /** @throws RequestError */
   acceptCompletion(asked: AskedCompletion): Promise<AcceptedRequest>;
   answerText(accepted: AcceptedRequest): AnswerText;
+  /** What a prompt or messages would be to the model. @throws RequestError */
+  tokenize(asked: AskedTokens): Promise<TokenizedText>;
+  /** The text of token ids, special tokens included. @throws RequestError */
+  detokenize(tokenIds: readonly number[]): Promise<string>;
   /** A raw prompt as /v1/completions takes it, for the equality checks of control/. @throws TokenizerError */
   encode(text: string): Promise<number[]>;
   close(): Promise<void>;
@@ -74,6 +79,8 @@ export function createGeneration(options: GenerationOptions): Generation {
     acceptChat: (asked) => acceptChat(asked, context),
     acceptCompletion: (asked) => acceptCompletion(asked, context),
     answerText: (accepted) => new AnswerText(vocabulary, accepted.stop, accepted.stopTokenIds),
+    tokenize: (asked) => tokenize(asked, context),
+    detokenize: (tokenIds) => detokenize(tokenIds, context),
     encode: (text) => pool.encode(text, null),
     close: () => pool.close(),
   };

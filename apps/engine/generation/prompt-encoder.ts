@@ -21,6 +21,13 @@ export interface PromptEncoderData {
 /** `null`: a client's own prompt, special tokens mean themselves and the model's start token is added. */
 export type Guard = string | null;
 
+export interface DecodedTokens {
+  /** Special tokens included: they are what the client sent. */
+  readonly text: string;
+  /** As the vocabulary spells them. */
+  readonly tokens: readonly string[];
+}
+
 interface AddedToken {
   readonly id: number;
   readonly content: string;
@@ -66,15 +73,23 @@ export class PromptEncoder {
   }
 
   /** @throws TemplateError */
-  render(messages: readonly ChatMessage[]): RenderedPrompt {
+  render(messages: readonly ChatMessage[], isAnswerOpened = true): RenderedPrompt {
     if (this.#template === null) throw new TemplateError('this model has no chat template');
-    return this.#template.render(messages);
+    return this.#template.render(messages, isAnswerOpened);
   }
 
   encode(text: string, guard: Guard): Int32Array {
     if (guard === null) return this.#encodePrompt(text);
     if (guard === '') return Int32Array.from(this.#ids(this.#tokenizer, text));
     return this.#encodeGuarded(text, guard);
+  }
+
+  decode(tokenIds: readonly number[]): DecodedTokens {
+    const options = { skip_special_tokens: false, clean_up_tokenization_spaces: false };
+    return {
+      text: tokenIds.length === 0 ? '' : this.#tokenizer.decode([...tokenIds], options),
+      tokens: tokenIds.map((id) => this.#tokenizer.id_to_token(id) ?? ''),
+    };
   }
 
   #encodePrompt(text: string): Int32Array {

@@ -6,16 +6,18 @@
 import { Worker } from 'node:worker_threads';
 import type { LoadedTokenizer } from '@variator/kernels/model';
 import type { ChatMessage, RenderedPrompt } from './chat-template.ts';
-import type { Guard, PromptEncoderData } from './prompt-encoder.ts';
+import type { DecodedTokens, Guard, PromptEncoderData } from './prompt-encoder.ts';
 
 export type ThreadJob =
-  | { readonly kind: 'render'; readonly messages: readonly ChatMessage[] }
-  | { readonly kind: 'encode'; readonly text: string; readonly guard: Guard };
+  | { readonly kind: 'render'; readonly messages: readonly ChatMessage[]; readonly isAnswerOpened: boolean }
+  | { readonly kind: 'encode'; readonly text: string; readonly guard: Guard }
+  | { readonly kind: 'decode'; readonly tokenIds: readonly number[] };
 
 export type ThreadAnswer =
   | { readonly kind: 'ready' }
   | ({ readonly kind: 'rendered' } & RenderedPrompt)
   | { readonly kind: 'encoded'; readonly tokenIds: Int32Array }
+  | ({ readonly kind: 'decoded' } & DecodedTokens)
   | { readonly kind: 'refused'; readonly isTemplate: boolean; readonly message: string };
 
 /** `refused`: the template said no. `timedOut`, `lost`: the job's thread was ended or died. `full`, `closed`: not begun. */
@@ -85,8 +87,8 @@ export class TokenizerPool {
   }
 
   /** @throws TokenizerError */
-  async render(messages: readonly ChatMessage[]): Promise<RenderedPrompt> {
-    const answer = await this.#run({ kind: 'render', messages });
+  async render(messages: readonly ChatMessage[], isAnswerOpened = true): Promise<RenderedPrompt> {
+    const answer = await this.#run({ kind: 'render', messages, isAnswerOpened });
     if (answer.kind !== 'rendered') throw new TokenizerError('failed', `unexpected answer ${answer.kind}`);
     return { text: answer.text, guard: answer.guard };
   }
@@ -96,6 +98,13 @@ export class TokenizerPool {
     const answer = await this.#run({ kind: 'encode', text, guard });
     if (answer.kind !== 'encoded') throw new TokenizerError('failed', `unexpected answer ${answer.kind}`);
     return Array.from(answer.tokenIds);
+  }
+
+  /** @throws TokenizerError */
+  async decode(tokenIds: readonly number[]): Promise<DecodedTokens> {
+    const answer = await this.#run({ kind: 'decode', tokenIds });
+    if (answer.kind !== 'decoded') throw new TokenizerError('failed', `unexpected answer ${answer.kind}`);
+    return { text: answer.text, tokens: answer.tokens };
   }
 
   async close(): Promise<void> {

@@ -14,7 +14,9 @@ const encoder = new PromptEncoder(workerData as PromptEncoderData);
 
 function answer(job: ThreadJob): ThreadAnswer {
   try {
-    if (job.kind === 'render') return { kind: 'rendered', ...encoder.render(job.messages) };
+    if (job.kind === 'render')
+      return { kind: 'rendered', ...encoder.render(job.messages, job.isAnswerOpened) };
+    if (job.kind === 'decode') return { kind: 'decoded', ...encoder.decode(job.tokenIds) };
     return { kind: 'encoded', tokenIds: encoder.encode(job.text, job.guard) };
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);

@@ -17,6 +17,14 @@ export interface Permit {
   release(): void;
 }
 
+/** What is inside beside its bounds. */
+export interface AdmissionLoad extends AdmissionLimits {
+  readonly sequenceCount: number;
+  readonly promptTokenCount: number;
+  /** When a refused request is worth sending again. */
+  readonly retryAfterMs: number;
+}
+
 const RETRY_AFTER_MS = 1000;
 
 const overloaded = (message: string): RequestError =>
@@ -41,6 +49,16 @@ export class Admission {
 
   get permitCount(): number {
     return this.#permitCount;
+  }
+
+  load(): AdmissionLoad {
+    return {
+      maxSequenceCount: this.#limits.maxSequenceCount,
+      maxPromptTokenCount: this.#limits.maxPromptTokenCount,
+      sequenceCount: this.#sequenceCount,
+      promptTokenCount: this.#promptTokenCount,
+      retryAfterMs: RETRY_AFTER_MS,
+    };
   }
 
   /** @throws RequestError 429 */

@@ -1,6 +1,6 @@
 /**
  * What both endpoints do with a parsed body: admit, tokenise, submit, send, and let the permit go when the last sequence
- * has ended. Called by the two routes of server.ts. Refuses with RequestErrors; a client who leaves cancels at once.
+ * has ended. Called by the routes of both. Refuses with RequestErrors; a client who leaves cancels at once.
  */
 import { randomUUID } from 'node:crypto';
 import type { RequestRow } from '@variator/clickhouse/request-row';
@@ -9,13 +9,14 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { type Fleet, FleetError } from '../fleet/fleet.ts';
 import type { AcceptedRequest } from '../generation/accept-request.ts';
 import type { Generation } from '../generation/generation.ts';
-import { RequestError } from '../generation/request-error.ts';
 import type { Admission } from './admission.ts';
+import { answerHeaders } from './answer-headers.ts';
 import { AnswerRun, type Exchange, type RequestRecorder } from './answer-run.ts';
 import type { AnswerShape, ShapeOptions } from './answer-shapes.ts';
 import type { AnswerWishes } from './completion-settings.ts';
 import { unavailable } from './error-body.ts';
 import { streamAnswers, wholeAnswers } from './send-answers.ts';
+import { assertServed } from './served-model.ts';
 import { type SseLimits, SseStream } from './sse-stream.ts';
 
 export interface EndpointParts {
@@ -31,6 +32,11 @@ export interface EndpointParts {
   readonly unreadyReason: () => string;
   /** Why requests are refused now, for people; '' while they are taken, if only to wait for a worker. */
   readonly refusalReason: () => string;
+  /** What clients call the model; answers report the first. */
+  readonly servedModelNames: readonly string[];
+  readonly version: string;
+  /** Which workers have work and make no steps; '' while one advances. */
+  readonly stalledReason: () => string;
 }
 
 export interface AskedAnswer {
@@ -54,7 +60,7 @@ export async function answer(
   parts: EndpointParts,
 ): Promise<object | undefined> {
   const arrivedAt = parts.now();
-  if (asked.model !== parts.generation.modelId) throw unknownModel(asked.model, parts.generation.modelId);
+  assertServed(asked.model, parts.servedModelNames);
   const reason = parts.refusalReason();
   if (reason !== '') throw unavailable(`The server cannot take requests now: ${reason}`);
 
@@ -84,19 +90,20 @@ export async function answer(
     const shape = asked.shape({
       id,
       createdAt: arrivedAt,
-      modelId: parts.generation.modelId,
+      modelId: parts.servedModelNames[0] ?? parts.generation.modelId,
       isUsageWanted: asked.wishes.isStreamed && asked.wishes.isUsageWanted,
       areTokenIdsWanted: asked.wishes.areTokenIdsWanted,
       promptTokenIds: accepted.map((each) => each.promptTokenIds),
     });
     if (!asked.wishes.isStreamed) {
-      const whole = await wholeAnswers(runs, shape);
-      reply.header('openai-processing-ms', Math.round(parts.now() - arrivedAt));
-      return whole;
+      return await wholeAnswers(runs, shape);
     }
     const failure = await streamAnswers(runs, shape, exchange, asked.wishes, () => {
       reply.hijack();
-      return new SseStream(reply.raw, parts.sseLimits, { 'x-request-id': request.id });
+      return new SseStream(reply.raw, parts.sseLimits, {
+        'x-request-id': request.id,
+        ...answerHeaders(parts.admission.load(), parts.now() - arrivedAt),
+      });
     });
     if (failure !== null) throw failure;
     if (!reply.sent) reply.hijack();
@@ -176,12 +183,3 @@ function sessionHeader(request: FastifyRequest): string {
   const header = request.headers['x-session-id'];
   return typeof header === 'string' ? header : '';
 }
-
-const unknownModel = (asked: string, served: string): RequestError =>
-  new RequestError({
-    status: 404,
-    type: 'invalid_request_error',
-    code: 'model_not_found',
-    param: 'model',
-    message: `The model "${asked.slice(0, 128)}" does not exist here; this server serves "${served}".`,
-  });

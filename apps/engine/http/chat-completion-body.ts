@@ -4,7 +4,7 @@ import type { AskedChat } from '../generation/accept-request.ts';
 import type { ChatMessage } from '../generation/chat-template.ts';
 import { invalidRequest } from '../generation/request-error.ts';
 import { type AnswerWishes, askedSettings, sessionOf, wishesOf } from './completion-settings.ts';
-import { parseParameters, partial, settings, text, unsupported } from './parameters.ts';
+import { bodySchema, parseParameters, partial, settings, text, unsupported } from './parameters.ts';
 
 const { model, ...optionalSettings } = settings;
 
@@ -24,12 +24,17 @@ const message = z.strictObject({
   annotations: z.union([z.null(), z.tuple([])]).optional(),
 });
 
+export const messages = z.array(message).min(1);
+
 const shape = {
   model,
-  messages: z.array(message).min(1),
+  messages,
   ...partial(optionalSettings),
   max_completion_tokens: settings.max_tokens.optional(),
 };
+
+/** For the OpenAPI document. */
+export const chatCompletionSchema = bodySchema(shape);
 
 export interface ChatCompletionBody {
   readonly model: string;
@@ -54,12 +59,16 @@ export function readChatCompletionBody(body: unknown): ChatCompletionBody {
     model: parsed.model,
     asked: {
       ...askedSettings(parsed, parsed.max_completion_tokens ?? parsed.max_tokens ?? null),
-      messages: parsed.messages.map(chatMessage),
+      messages: readMessages(parsed.messages),
     },
     wishes: wishesOf(parsed),
     session: sessionOf(parsed),
   };
 }
+
+/** @throws RequestError for what is not text */
+export const readMessages = (parsed: z.infer<typeof messages>): readonly ChatMessage[] =>
+  parsed.map(chatMessage);
 
 function chatMessage(parsed: z.infer<typeof message>, index: number): ChatMessage {
   const { role, content, name } = parsed;

@@ -3,14 +3,33 @@ import { z } from 'zod';
 import type { AskedCompletion } from '../generation/accept-request.ts';
 import { invalidRequest } from '../generation/request-error.ts';
 import { type AnswerWishes, askedSettings, sessionOf, wishesOf } from './completion-settings.ts';
-import { parseParameters, partial, settings, text } from './parameters.ts';
+import { bodySchema, parseParameters, partial, settings, text } from './parameters.ts';
 
 export const MAX_PROMPT_COUNT = 64;
 
 const { model, ...optionalSettings } = settings;
 
 /** Read by hand below: a schema would collect a fault for each of a million wrong elements. */
-const shape = { model, prompt: z.unknown(), ...partial(optionalSettings) };
+const shape = {
+  model,
+  prompt: z.unknown().meta({
+    anyOf: [
+      { type: 'string', minLength: 1 },
+      { type: 'array', minItems: 1, maxItems: MAX_PROMPT_COUNT, items: { type: 'string', minLength: 1 } },
+      { type: 'array', minItems: 1, items: { type: 'integer', minimum: 0 } },
+      {
+        type: 'array',
+        minItems: 1,
+        maxItems: MAX_PROMPT_COUNT,
+        items: { type: 'array', minItems: 1, items: { type: 'integer', minimum: 0 } },
+      },
+    ],
+  }),
+  ...partial(optionalSettings),
+};
+
+/** For the OpenAPI document. */
+export const completionSchema = bodySchema(shape);
 
 export interface CompletionBody {
   readonly model: string;

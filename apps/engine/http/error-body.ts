@@ -15,11 +15,15 @@ export function errorBody(error: RequestError): ErrorBody {
   return { error: { message, type, param, code } };
 }
 
-/** Headers that tell a client whether and when to try again. */
+/** Headers that tell a client whether and when to try again. What the caller must change will never fit as it is. */
 export function retryHeaders(error: RequestError): Record<string, string> {
-  const { retryAfterMs } = error;
-  if (retryAfterMs === null) return {};
-  return { 'retry-after': String(Math.ceil(retryAfterMs / 1000)), 'retry-after-ms': String(retryAfterMs) };
+  const { retryAfterMs, status } = error;
+  if (retryAfterMs === null) return status < 500 && status !== 408 ? { 'x-should-retry': 'false' } : {};
+  return {
+    'x-should-retry': 'true',
+    'retry-after': String(Math.ceil(retryAfterMs / 1000)),
+    'retry-after-ms': String(retryAfterMs),
+  };
 }
 
 /** What Fastify and Node raise before a route runs, by the code they give it. */

@@ -7,12 +7,17 @@ import { z } from 'zod';
 import { invalidRequest, type RequestError } from '../generation/request-error.ts';
 
 const MAX_LIST_LENGTH = 4096;
+/** Their readers bound them by what the model can take. */
+const longLists: readonly string[] = ['prompt', 'tokens'];
 const hasLoneSurrogate = /\p{Surrogate}/u;
 
 /** Text as the tokenizer can take it: no NUL, no half of a surrogate pair. */
-export const text = z.string().refine((value) => !value.includes('\0') && !hasLoneSurrogate.test(value), {
-  error: 'contains a NUL character or half of a surrogate pair',
-});
+export const text = z
+  .string()
+  .refine((value) => !value.includes('\0') && !hasLoneSurrogate.test(value), {
+    error: 'contains a NUL character or half of a surrogate pair',
+  })
+  .meta({ pattern: '^[^\\u0000]*$' });
 
 const label = text.max(512);
 
@@ -115,7 +120,7 @@ export function parseParameters<Shape extends z.ZodRawShape>(
   }
   const honoured: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(body)) {
-    if (key !== 'prompt') refuseLongLists(value, key);
+    if (!longLists.includes(key)) refuseLongLists(value, key);
   }
   for (const [key, value] of Object.entries(body)) {
     if (Object.hasOwn(shape, key)) {
@@ -129,6 +134,25 @@ export function parseParameters<Shape extends z.ZodRawShape>(
   const parsed = z.object({ ...partial(withoutEffect), ...shape }).safeParse(honoured);
   if (!parsed.success) throw refusal(parsed.error, honoured);
   return parsed.data as z.infer<z.ZodObject<Shape>>;
+}
+
+/** All that parseParameters takes with this shape, as one schema: null is absent, every other key is refused. */
+export function bodySchema(shape: z.ZodRawShape): z.ZodType {
+  const neutral = Object.fromEntries(Object.entries(onlyNeutral).map(([key, [schema]]) => [key, schema]));
+  const known: z.ZodRawShape = {
+    ...Object.fromEntries(onlyNull.map((key) => [key, z.null().optional()])),
+    ...partial(neutral),
+    ...partial(withoutEffect),
+    ...shape,
+  };
+  return z.strictObject(
+    Object.fromEntries(
+      Object.entries(known).map(([key, schema]) => [
+        key,
+        schema instanceof z.ZodOptional ? schema.nullable() : schema,
+      ]),
+    ),
+  );
 }
 
 /** Before any schema sees it: a schema collects a fault for every wrong element. */

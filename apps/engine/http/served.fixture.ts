@@ -58,6 +58,7 @@ export async function serve(
       },
     },
     objectives: () => ({ ttftMs: 10_000, itlMs: 10_000 }),
+    version: '0.0.0',
     apiKey: null,
     now,
     log: (line) => logged.push(line),

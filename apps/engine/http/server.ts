@@ -2,8 +2,6 @@
  * The inference endpoint: Fastify, its routes, limits and errors. main.ts builds one, listens, drains and closes it. Only
  * this file knows Fastify's own errors and hooks; what a request means is decided below it, in generation/.
  */
-import { randomUUID } from 'node:crypto';
-import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Objectives } from '@variator/scheduler/sequence';
 import Fastify, { type FastifyInstance } from 'fastify';
@@ -11,14 +9,15 @@ import type { Fleet } from '../fleet/fleet.ts';
 import type { Generation } from '../generation/generation.ts';
 import { RequestError } from '../generation/request-error.ts';
 import { Admission } from './admission.ts';
-import { answer, type EndpointParts } from './answer-endpoint.ts';
+import type { EndpointParts } from './answer-endpoint.ts';
+import { answerHeaders, requestIdOf } from './answer-headers.ts';
 import type { RequestRecorder } from './answer-run.ts';
-import { chatShape, completionShape } from './answer-shapes.ts';
 import { checkApiKey } from './api-key.ts';
-import { readChatCompletionBody } from './chat-completion-body.ts';
-import { readCompletionBody } from './completion-body.ts';
+import { answerBrokenHttp } from './broken-http.ts';
 import { asRequestError, errorBody, retryHeaders, serverError } from './error-body.ts';
 import { readJson } from './read-json.ts';
+import { type Route, routerPattern } from './route.ts';
+import { inferenceRoutes } from './routes.ts';
 
 export interface InferenceLimits {
   readonly maxBodyBytes: number;
@@ -46,6 +45,11 @@ export interface InferenceServerOptions {
   readonly recorder: RequestRecorder;
   readonly objectives: () => Objectives;
   readonly limits?: Partial<InferenceLimits>;
+  /** What clients call the model; the model's own id where none is given. */
+  readonly servedModelNames?: readonly string[];
+  readonly version: string;
+  /** Which workers have work and make no steps; '' while one advances. */
+  readonly stalledReason?: () => string;
   /** null: no key is asked for. */
   readonly apiKey: string | null;
   /** Epoch milliseconds. */
@@ -68,13 +72,13 @@ export interface InferenceServer {
   refusedCounts(): Readonly<Record<string, number>>;
 }
 
-const methodsByPath: Readonly<Record<string, string>> = {
-  '/v1/chat/completions': 'POST',
-  '/v1/completions': 'POST',
-  '/v1/models': 'GET, HEAD',
-  '/health': 'GET, HEAD',
-  '/ready': 'GET, HEAD',
-};
+interface RouteConfig {
+  readonly isOpen?: boolean;
+  /** Where the method is not one of the path's: those that are. */
+  readonly allowed?: string;
+}
+
+const routerMethods = ['DELETE', 'GET', 'OPTIONS', 'PATCH', 'POST', 'PUT', 'TRACE'] as const;
 /** How long close() waits for the accounts of cancelled sequences. */
 const LAST_ACCOUNTS_MS = 5000;
 
@@ -102,20 +106,23 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     objectives: options.objectives,
     tenant: 'default',
     now,
+    servedModelNames: options.servedModelNames ?? [generation.modelId],
+    version: options.version,
     unreadyReason,
     refusalReason,
+    stalledReason: options.stalledReason ?? (() => ''),
   };
 
   const app = Fastify({
     logger: false,
     bodyLimit: limits.maxBodyBytes,
-    genReqId: () => `req_${randomUUID().replaceAll('-', '')}`,
+    genReqId: requestIdOf,
     requestTimeout: 30_000,
     keepAliveTimeout: 65_000,
     forceCloseConnections: true,
     return503OnClosing: false,
     http: { headersTimeout: 10_000, connectionsCheckingInterval: 1000 },
-    clientErrorHandler: (error, socket) => answerBrokenHttp(error, socket),
+    clientErrorHandler: answerBrokenHttp,
   });
   app.server.maxConnections = limits.maxConnectionCount;
   app.removeAllContentTypeParsers();
@@ -127,8 +134,19 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
     if (isDraining) reply.header('connection', 'close');
-    if (request.is404) throw notFound(request.method, request.url);
-    if (request.url.startsWith('/v1/')) checkApiKey(options.apiKey, request.headers.authorization);
+    if (request.is404) throw unknownUrl(request.method, request.url);
+    const { allowed, isOpen } = request.routeOptions.config as RouteConfig;
+    if (allowed !== undefined) {
+      reply.header('allow', allowed);
+      if (request.method === 'OPTIONS') return reply.status(204).send();
+      const path = (request.url.split('?')[0] ?? '').slice(0, 128);
+      throw refusal(405, 'method_not_allowed', `${path} takes ${allowed}, not ${request.method}.`);
+    }
+    if (isOpen !== true) checkApiKey(options.apiKey, request.headers.authorization);
+  });
+  app.addHook('onSend', async (request, reply) => {
+    if (request.method !== 'POST') return;
+    reply.headers(answerHeaders(admission.load(), reply.elapsedTime));
   });
   app.setErrorHandler((error, request, reply) => {
     const known = asRequestError(error);
@@ -139,7 +157,7 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     refusedCounts.set(refused.code, (refusedCounts.get(refused.code) ?? 0) + 1);
     return reply.status(refused.status).headers(retryHeaders(refused)).send(errorBody(refused));
   });
-  addRoutes(app, parts);
+  addRoutes(app, inferenceRoutes(parts));
 
   return {
     async listen({ host, port }) {
@@ -161,93 +179,34 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
   };
 }
 
-function addRoutes(app: FastifyInstance, parts: EndpointParts): void {
-  const { generation } = parts;
-  const model = {
-    id: generation.modelId,
-    object: 'model',
-    created: Math.floor(parts.now() / 1000),
-    owned_by: 'variator',
-    max_model_len: generation.maxModelLenTokens,
-  };
-  app.get('/health', async () => ({ status: 'ok' }));
-  app.get('/ready', async (_request, reply) => {
-    const reason = parts.unreadyReason();
-    if (reason === '') return { status: 'ready' };
-    return reply.status(503).header('retry-after', '1').send({ status: 'unready', reason });
-  });
-  app.get('/v1/models', async () => ({ object: 'list', data: [model] }));
-  app.get<{ Params: { '*': string } }>('/v1/models/*', async (request) => {
-    const asked = request.params['*'];
-    if (asked === model.id) return model;
-    throw refusal(404, 'model_not_found', `The model "${asked.slice(0, 128)}" does not exist here.`);
-  });
-  app.post('/v1/chat/completions', async (request, reply) => {
-    const { model: asked, asked: chat, wishes, session } = readChatCompletionBody(request.body);
-    return answer(
-      request,
-      reply,
-      {
-        endpoint: '/v1/chat/completions',
-        idPrefix: 'chatcmpl',
-        model: asked,
-        wishes,
-        session,
-        prompts: [() => generation.acceptChat(chat)],
-        shape: chatShape,
-      },
-      parts,
-    );
-  });
-  app.post('/v1/completions', async (request, reply) => {
-    const { model: asked, asked: completions, wishes, session } = readCompletionBody(request.body);
-    return answer(
-      request,
-      reply,
-      {
-        endpoint: '/v1/completions',
-        idPrefix: 'cmpl',
-        model: asked,
-        wishes,
-        session,
-        prompts: completions.map((each) => () => generation.acceptCompletion(each)),
-        shape: completionShape,
-      },
-      parts,
-    );
-  });
+/** Every path also answers the methods it does not take: with 405, or to OPTIONS with those that it takes. */
+function addRoutes(app: FastifyInstance, routes: readonly Route[]): void {
+  const byPattern = new Map<string, Route[]>();
+  for (const route of routes) {
+    const url = routerPattern(route);
+    byPattern.set(url, [...(byPattern.get(url) ?? []), route]);
+    app.route({
+      method: route.method,
+      url,
+      config: { isOpen: route.isOpen === true },
+      handler: route.answer,
+    });
+  }
+  for (const [url, taken] of byPattern) {
+    const methods = taken.map(({ method }) => method);
+    const allowed = methods.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ');
+    app.route({
+      method: routerMethods.filter((method) => !methods.some((own) => own === method)),
+      url,
+      config: { allowed },
+      handler: async () => undefined,
+    });
+  }
 }
 
 /** Before the body is read, which nobody asked for. */
-function notFound(method: string, url: string): RequestError {
-  const path = url.split('?')[0] ?? '';
-  const allowed = Object.hasOwn(methodsByPath, path) ? methodsByPath[path] : undefined;
-  return allowed === undefined
-    ? refusal(404, 'unknown_url', `Unknown request URL: ${method} ${path.slice(0, 128)}.`)
-    : refusal(405, 'method_not_allowed', `${path} takes ${allowed}, not ${method}.`);
-}
+const unknownUrl = (method: string, url: string): RequestError =>
+  refusal(404, 'unknown_url', `Unknown request URL: ${method} ${(url.split('?')[0] ?? '').slice(0, 128)}.`);
 
 const refusal = (status: number, code: string, message: string): RequestError =>
   new RequestError({ status, type: 'invalid_request_error', code, message });
-
-/** What is not HTTP at all still gets the error shape, and its connection is closed. */
-function answerBrokenHttp(error: Error & { code?: string }, socket: Socket): void {
-  if (!socket.writable) {
-    socket.destroy();
-    return;
-  }
-  const [line, message] =
-    error.code === 'HPE_HEADER_OVERFLOW'
-      ? ['431 Request Header Fields Too Large', 'The headers are too large.']
-      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? ['408 Request Timeout', 'The request took too long to arrive.']
-        : ['400 Bad Request', 'The request is not valid HTTP.'];
-  const body = JSON.stringify(
-    errorBody(
-      new RequestError({ status: 400, type: 'invalid_request_error', code: 'invalid_request', message }),
-    ),
-  );
-  socket.end(
-    `HTTP/1.1 ${line}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nx-request-id: req_${randomUUID().replaceAll('-', '')}\r\nconnection: close\r\n\r\n${body}`,
-  );
-}

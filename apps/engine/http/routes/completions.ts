@@ -1,0 +1,38 @@
+/** POST /v1/completions. */
+import { answer, type EndpointParts } from '../answer-endpoint.ts';
+import { completionShape } from '../answer-shapes.ts';
+import { completionSchema, readCompletionBody } from '../completion-body.ts';
+import type { Route } from '../route.ts';
+import { answerRefusals, eventStream, textCompletion } from './answer-doc.ts';
+
+export function completionRoutes(parts: EndpointParts): readonly Route[] {
+  return [
+    {
+      method: 'POST',
+      path: '/v1/completions',
+      doc: {
+        summary: 'The continuation of one prompt or several, whole or streamed',
+        body: completionSchema,
+        ok: { 'application/json': textCompletion, 'text/event-stream': eventStream },
+        refusals: answerRefusals,
+      },
+      answer: async (request, reply) => {
+        const { model, asked, wishes, session } = readCompletionBody(request.body);
+        return answer(
+          request,
+          reply,
+          {
+            endpoint: '/v1/completions',
+            idPrefix: 'cmpl',
+            model,
+            wishes,
+            session,
+            prompts: asked.map((each) => () => parts.generation.acceptCompletion(each)),
+            shape: completionShape,
+          },
+          parts,
+        );
+      },
+    },
+  ];
+}
