@@ -15,6 +15,8 @@ export interface Config {
   readonly dataDir: string;
   /** A named execution path with optional settings: `balanced,maxRunningCount=1`; null where none was asked for. */
   readonly path: string | null;
+  /** Worker processes on this machine; they share its threads and KV memory. */
+  readonly workerCount: number;
   readonly threadCount: number;
   readonly kvMemoryBytes: number;
   /** Null: what the model and the KV memory allow. */
@@ -76,17 +78,23 @@ const options = {
     value: 'NAME[,SETTING=N...]',
     help: 'execution path to start on: balanced, latency, throughput, reference (balanced)',
   },
+  workers: {
+    flag: '--workers',
+    env: 'VARIATOR_WORKERS',
+    value: 'N',
+    help: 'worker processes on this machine; they share threads and KV memory (1)',
+  },
   threads: {
     flag: '--threads',
     env: 'VARIATOR_THREADS',
     value: 'N',
-    help: 'compute threads (the machine: at most 2)',
+    help: 'compute threads of all workers (the machine: at most 2, or one a worker)',
   },
   kvMemory: {
     flag: '--kv-memory',
     env: 'VARIATOR_KV_MEMORY',
     value: 'SIZE',
-    help: 'memory for the KV cache, e.g. 512MiB (1GiB)',
+    help: 'memory for the KV cache of all workers, e.g. 512MiB (1GiB)',
   },
   maxModelLen: {
     flag: '--max-model-len',
@@ -179,6 +187,7 @@ export function readConfig(
   const given = { ...fromEnvironment(env), ...fromFlags(argv) };
   const text = (name: OptionName): string | null => given[name] ?? null;
   const dataDir = resolve(text('data') ?? '.variator');
+  const workerCount = whole('workers', text('workers') ?? '1', 0, 64);
   const home = env.XDG_CACHE_HOME ?? join(homedir(), '.cache');
   return Object.freeze({
     model: text('model'),
@@ -188,7 +197,13 @@ export function readConfig(
     webPort: whole('webPort', text('webPort') ?? '3000', 0, 65_535),
     dataDir,
     path: text('path'),
-    threadCount: whole('threads', text('threads') ?? String(Math.min(2, availableParallelism())), 1, 256),
+    workerCount,
+    threadCount: whole(
+      'threads',
+      text('threads') ?? String(Math.min(Math.max(2, workerCount), availableParallelism())),
+      1,
+      256,
+    ),
     kvMemoryBytes: size('kvMemory', text('kvMemory') ?? '1GiB'),
     maxModelLenTokens:
       text('maxModelLen') === null ? null : whole('maxModelLen', text('maxModelLen') ?? '', 16, 10_000_000),

@@ -10,7 +10,13 @@ import { join } from 'node:path';
 import { createTelemetryClient } from '@variator/clickhouse/client';
 import { migrate } from '@variator/clickhouse/migrate';
 import { latestFits } from '@variator/clickhouse/queries/fits';
-import { type Envelope, type ExecutionPath, pathFaults } from '@variator/kernels/execution-path';
+import {
+  type Envelope,
+  type ExecutionPath,
+  PathError,
+  parsePath,
+  pathFaults,
+} from '@variator/kernels/execution-path';
 import { KvPlanError, kvPlan } from '@variator/kernels/kv-plan';
 import { loadModel } from '@variator/kernels/model';
 import { ModelError } from '@variator/kernels/model/model-error';
@@ -72,22 +78,33 @@ async function main(config: Config): Promise<void> {
     vocabularySize: model.shape.vocabularySize,
     threadCount: 1,
   });
-  /** The path asked for at the start counts as promoted; after that, what was promoted last counts. */
-  let isPathAsked = config.path !== null;
+  /** The path asked for at the start counts as promoted for each worker; after that, what was promoted last counts. */
+  const askedWorkerIds = new Set<string>();
   function pathFor(
     workerId: string,
     hello: { path: ExecutionPath; envelope: Envelope },
   ): ExecutionPath | null {
-    if (isPathAsked) {
-      isPathAsked = false;
-      control.switchWorkerTo(workerId, hello.path, 'start').catch((error: Error) => log(error.message));
-      return null;
+    if (config.path !== null && !askedWorkerIds.has(workerId)) {
+      askedWorkerIds.add(workerId);
+      const path = parsedPath(config.path, hello.envelope);
+      if (path) control.switchWorkerTo(workerId, path, 'start').catch((error: Error) => log(error.message));
+      return path;
     }
     const promoted = control.livePathFor(workerId);
     // Another machine or model may not be able to run what was promoted on the last one.
     return promoted !== null && pathFaults(promoted, hello.envelope).length === 0 ? promoted : null;
   }
   const progress = new WorkerProgress();
+  /** Null where a worker that joined from another machine has not what this one was asked for. */
+  function parsedPath(text: string, envelope: Envelope): ExecutionPath | null {
+    try {
+      return parsePath(text, envelope);
+    } catch (error) {
+      if (!(error instanceof PathError)) throw error;
+      log(error.message);
+      return null;
+    }
+  }
   const fleet = workerFleet({
     linkPath: config.linkPath,
     now,

@@ -5,6 +5,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
+import { ALIVE } from './parent-watch.ts';
 
 /** A child exits with this when starting it again cannot help: its last line on stderr says why. */
 export const FATAL_EXIT_CODE = 78;
@@ -18,6 +19,8 @@ export interface PartSpec {
   readonly args: (restartCount: number) => readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly cwd: string;
+  /** True: it says that it lives (see parent-watch.ts); where it falls silent it hangs, and is killed and started again. */
+  readonly isWatched?: true;
 }
 
 export interface Part {
@@ -30,10 +33,30 @@ export interface Part {
   stop(limitMs: number): Promise<void>;
 }
 
+const WATCH_MS = 500;
+/** Turns of the watch, not a span of time: where this process itself stood still, no turns passed. */
+const MOST_SILENT_TURNS = 10;
 const LEAST_PAUSE_MS = 100;
 const MOST_PAUSE_MS = 5000;
 /** A child that lived this long starts again without a pause. */
 const HEALTHY_MS = 10_000;
+
+/** Kills a child that has said that it lives and then does not for too long. Returns how to end the watch. */
+function watchForSilence(child: ChildProcess, log: (line: string) => void): () => void {
+  let silentTurns: number | null = null;
+  child.on('message', (message) => {
+    if (message === ALIVE) silentTurns = 0;
+  });
+  const watch = setInterval(() => {
+    if (silentTurns === null) return;
+    silentTurns += 1;
+    if (silentTurns !== MOST_SILENT_TURNS) return;
+    log(`has not moved for ${(MOST_SILENT_TURNS * WATCH_MS) / 1000} s; killing it`);
+    child.kill('SIGKILL');
+  }, WATCH_MS);
+  watch.unref();
+  return () => clearInterval(watch);
+}
 
 /**
  * @param log receives the child's lines and what happens to it
@@ -57,9 +80,10 @@ export function startPart(
     const started = spawn(spec.command, spec.args(restarts), {
       cwd: spec.cwd,
       env: spec.env as NodeJS.ProcessEnv,
-      stdio: ['pipe', 'pipe', 'pipe'],
+      stdio: spec.isWatched ? ['pipe', 'pipe', 'pipe', 'ipc'] : ['pipe', 'pipe', 'pipe'],
       detached: true,
     });
+    const unwatch = spec.isWatched ? watchForSilence(started, log) : () => {};
     child = started;
     // A child that is gone closes its end; writing is never done, so the error says nothing more than `exit` does.
     started.stdin?.on('error', (error) => log(`${spec.name}: ${error.message}`));
@@ -77,6 +101,7 @@ export function startPart(
       });
       started.once('close', (code, signal) => {
         child = null;
+        unwatch();
         resolve();
         if (isStopping) return;
         if (code === FATAL_EXIT_CODE) {

@@ -1,5 +1,5 @@
 /**
- * `npm start`: starts ClickHouse, gateway, worker, optimizer and dashboard in that order, watches them, and ends them in
+ * `npm start`: starts ClickHouse, gateway, workers, optimizer and dashboard in that order, watches them, and ends them in
  * the reverse order on one Ctrl-C. Called by main.ts. Serves nothing itself, so that a fault in a part never reaches it.
  */
 import { writeFileSync } from 'node:fs';
@@ -11,6 +11,7 @@ import { resolveDefaultModel } from './default-model.ts';
 import { type EmbeddedClickHouse, embeddedClickHouse } from './embedded-clickhouse.ts';
 import { type Part, startPart } from './part.ts';
 import { dashboardHost, linkPlace, makeDataFolder, withFreePorts } from './places.ts';
+import { workerShares } from './worker-shares.ts';
 
 interface Launch {
   readonly name: string;
@@ -18,6 +19,7 @@ interface Launch {
   readonly flags: readonly string[];
   /** For the first start alone. */
   readonly firstFlags?: readonly string[];
+  readonly isWatched?: true;
   readonly env?: Readonly<Record<string, string>>;
 }
 
@@ -30,12 +32,14 @@ export async function start(argv: readonly string[], root: string): Promise<numb
   makeDataFolder(asked.dataDir);
   const onPorts = await withFreePorts(asked);
   const link = linkPlace(asked.linkPath);
-  const config: Config = Object.freeze({ ...onPorts, linkPath: link.path });
+  const { line: sharesLine, ...shares } = workerShares(onPorts);
+  const config: Config = Object.freeze({ ...onPorts, ...shares, linkPath: link.path });
 
   const ending = endOfSupervisor();
   const fatal = resolvers<string>();
   const stopping = new AbortController();
   const parts: Part[] = [];
+  const workerIds = Array.from({ length: config.workerCount }, (_, index) => `worker-${index}`);
   let clickhouse: EmbeddedClickHouse | null = null;
   const startedAt = performance.now();
   const say = (part: string) => (line: string) => console.log(`[${part}] ${line}`);
@@ -48,7 +52,7 @@ export async function start(argv: readonly string[], root: string): Promise<numb
     const stop = (name: string, limitMs: number) => parts.find((part) => part.name === name)?.stop(limitMs);
     await Promise.all([stop('dashboard', 3000), stop('optimizer', 3000)]);
     await stop('gateway', DRAIN_LIMIT_MS + 10_000);
-    await stop('worker', 3000);
+    await Promise.all(workerIds.map((workerId) => stop(workerId, 3000)));
     await clickhouse?.stop();
   }
 
@@ -57,7 +61,7 @@ export async function start(argv: readonly string[], root: string): Promise<numb
     if (config.clickhouseUrl === null)
       clickhouse = await embeddedClickHouse(join(config.dataDir, 'clickhouse'), say('clickhouse'));
     const clickhouseUrl = config.clickhouseUrl ?? clickhouse?.url ?? '';
-    const launch = ({ name, script, flags, firstFlags = [], env = {} }: Launch) => {
+    const launch = ({ name, script, flags, firstFlags = [], env = {}, isWatched }: Launch) => {
       const loader = script.endsWith('.mjs') ? [] : ['--import', 'tsx'];
       const args = (restartCount: number) => [
         ...loader,
@@ -71,6 +75,7 @@ export async function start(argv: readonly string[], root: string): Promise<numb
         args,
         cwd: root,
         env: { ...environmentForParts(), ...env },
+        ...(isWatched ? { isWatched } : {}),
       };
       parts.push(startPart(spec, say(name), fatal.resolve));
     };
@@ -93,7 +98,15 @@ export async function start(argv: readonly string[], root: string): Promise<numb
       firstFlags: pathFlags,
       env: { ...secrets, VARIATOR_CLICKHOUSE_URL: clickhouseUrl },
     });
-    launch({ name: 'worker', script: 'apps/engine/worker/main.ts', flags: [...engineFlags, ...pathFlags] });
+    if (sharesLine !== '') console.log(sharesLine);
+    for (const workerId of workerIds) {
+      launch({
+        name: workerId,
+        script: 'apps/engine/worker/main.ts',
+        flags: [...engineFlags, ...pathFlags, '--worker-id', workerId],
+        isWatched: true,
+      });
+    }
     const keyFlags = config.adminKey === null ? [] : ['--admin-key-file', keyFile];
     launch({
       name: 'optimizer',
@@ -140,7 +153,6 @@ function flagsFor(config: Config, modelPath: string): string[] {
     ['--kv-memory', `${config.kvMemoryBytes}B`],
     ['--device-usd-per-hour', config.deviceUsdPerHour],
     ['--link', config.linkPath],
-    ['--worker-id', config.workerId],
   ];
   if (config.maxModelLenTokens !== null) flags.push(['--max-model-len', config.maxModelLenTokens]);
   if (config.servedModelNames !== null)

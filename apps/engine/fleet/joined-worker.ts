@@ -22,6 +22,8 @@ export interface JoinedWorker {
   pathId: string;
   numericsId: string;
   lastHeardAt: number;
+  /** Turns of the gateway's watch since then. */
+  silentTurns: number;
   runningCount: number;
   waitingCount: number;
   kvUsedBlockCount: number;
@@ -46,6 +48,7 @@ export function joinedWorker(hello: Hello, link: FrameSocket<GatewayFrame>, now:
     pathId: pathId(hello.path),
     numericsId: numericsId(hello.path),
     lastHeardAt: now,
+    silentTurns: 0,
     runningCount: 0,
     waitingCount: 0,
     kvUsedBlockCount: 0,

@@ -87,12 +87,14 @@ it('of two workers one is killed: the other takes its sequences at once', async 
   await two.joinedCount(2);
 });
 
-it('a worker that stands still is dropped after seconds of silence, and its streams go on', async () => {
+it('a worker that stands still is dropped after seconds of silence, its streams go on, and it is replaced', async () => {
+  const pid = two.pid(0);
   const read = await disturbed(two, 'still', 60, () => two.kill(0, 'SIGSTOP'));
   expect(read.map(({ tokenIds }) => tokenIds)).toEqual(undisturbed);
   expect(two.logged.join('\n')).toContain('silent for too long');
-  two.kill(0, 'SIGKILL');
   await two.joinedCount(2);
+  expect(two.pid(0)).not.toBe(pid);
+  expect(two.logged.join('\n')).toContain('has not moved for 5 s; killing it');
 });
 
 it('while no worker is there requests wait, cancel and stop end at once, and the fleet says that it is unready', async () => {

@@ -65,6 +65,7 @@ export async function realWorkers(options: RealWorkersOptions): Promise<RealWork
       args: () => ['--import', 'tsx', 'apps/engine/worker/main.ts', ...flags],
       cwd: repository,
       env: environmentForParts(),
+      isWatched: true as const,
     };
     return startPart(spec, log, log);
   });

@@ -36,9 +36,12 @@ export interface FleetOptions {
 }
 
 const MOST_QUEUED_ROW_BATCHES = 10_000;
-/** Heartbeats come twice a second; a worker silent for this long while its socket lives is lost all the same. */
-const SILENCE_MS = 2500;
+/**
+ * Heartbeats come twice a second; a worker silent for 2.5 s while its socket lives is lost all the same. Counted in turns
+ * of the watch: where this process itself stood still, frames lie unread and no turns passed.
+ */
 const WATCH_MS = 250;
+const MOST_SILENT_TURNS = 10;
 const CALL_LIMIT_MS = 120_000;
 /** Calibration waits for its small share of the device's time. */
 const CALIBRATION_LIMIT_MS = 3_600_000;
@@ -58,7 +61,6 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
   let isClosing = false;
   /** When the fleet last became smaller; null before. */
   let lostAt: number | null = null;
-  let watchedAt = now();
 
   const fitKey = (deviceKind: string, modelHash: string, kernels: string) =>
     `${deviceKind}/${modelHash}/${kernels}`;
@@ -70,12 +72,9 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
     situation: () => ({ isClosing, hasWorker: workers.size > 0, isSuccessorExpected: isSuccessorExpected() }),
   });
   const watch = setInterval(() => {
-    // Where this process itself stood still, frames lie unread: nobody else was silent.
-    const wasAwake = now() - watchedAt < 4 * WATCH_MS;
-    watchedAt = now();
     for (const worker of workers.values()) {
-      if (!wasAwake) worker.lastHeardAt = Math.max(worker.lastHeardAt, now() - SILENCE_MS + 4 * WATCH_MS);
-      else if (now() - worker.lastHeardAt > SILENCE_MS) lose(worker, 'it has been silent for too long');
+      worker.silentTurns += 1;
+      if (worker.silentTurns > MOST_SILENT_TURNS) lose(worker, 'it has been silent for too long');
     }
     if (workers.size === 0 && sequences.waitingCount > 0 && !isSuccessorExpected())
       sequences.failWaiting(`no worker joined within ${SUCCESSOR_WAIT_MS / 1000} s`);
@@ -139,6 +138,7 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
 
   function receive(worker: JoinedWorker, frame: WorkerFrame): void {
     worker.lastHeardAt = now();
+    worker.silentTurns = 0;
     switch (frame.type) {
       case 'tokens':
         try {

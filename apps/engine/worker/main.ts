@@ -10,7 +10,7 @@ import { KvPlanError } from '@variator/kernels/kv-plan';
 import { loadModel } from '@variator/kernels/model';
 import { ModelError } from '@variator/kernels/model/model-error';
 import { NativeError } from '@variator/kernels/native';
-import { watchParent } from '../cli/parent-watch.ts';
+import { keepSayingAlive, watchParent } from '../cli/parent-watch.ts';
 import { CANNOT_RUN, FATAL_EXIT_CODE } from '../cli/part.ts';
 import { ConfigError, readConfig } from '../config.ts';
 import { type FrameSocket, frameSocket } from '../fleet/frame-socket.ts';
@@ -82,6 +82,7 @@ async function main(): Promise<void> {
       });
     });
   isOpening = false;
+  keepSayingAlive();
   const dialling = (async () => {
     while (!isEnding) {
       await dial();

@@ -1,0 +1,40 @@
+import { expect, it } from 'vitest';
+import { ConfigError } from '../config.ts';
+import { workerShares } from './worker-shares.ts';
+
+const GiB = 1024 ** 3;
+
+it.each([
+  [1, 2, GiB, { threadCount: 2, kvMemoryBytes: GiB, line: '' }],
+  [0, 2, GiB, { threadCount: 2, kvMemoryBytes: GiB, line: '' }],
+  [
+    2,
+    5,
+    GiB,
+    {
+      threadCount: 2,
+      kvMemoryBytes: GiB / 2,
+      line: '2 workers, each with 2 threads and 512 MiB for its KV cache',
+    },
+  ],
+  [
+    2,
+    2,
+    GiB,
+    {
+      threadCount: 1,
+      kvMemoryBytes: GiB / 2,
+      line: '2 workers, each with 1 thread and 512 MiB for its KV cache',
+    },
+  ],
+])('%i workers share %i threads and the KV memory', (workerCount, threadCount, kvMemoryBytes, shares) => {
+  expect(workerShares({ workerCount, threadCount, kvMemoryBytes })).toEqual(shares);
+});
+
+it('a worker without a thread is refused in one sentence that names what to change', () => {
+  const share = () => workerShares({ workerCount: 3, threadCount: 2, kvMemoryBytes: GiB });
+  expect(share).toThrow(ConfigError);
+  expect(share).toThrow(
+    /3 workers need at least 3 threads, and there are 2: lower --workers .* or raise --threads/,
+  );
+});

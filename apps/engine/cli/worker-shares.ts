@@ -1,0 +1,36 @@
+/**
+ * How the workers of this machine share its threads and KV memory: evenly. Asked by start.ts before any part runs, so that
+ * what cannot be shared is one sentence and nothing was started.
+ */
+import { type Config, ConfigError } from '../config.ts';
+
+export interface WorkerShares {
+  /** Of each worker. */
+  readonly threadCount: number;
+  readonly kvMemoryBytes: number;
+  /** For people; '' for one worker, which has everything. */
+  readonly line: string;
+}
+
+/** @throws ConfigError where a worker would get no thread */
+export function workerShares(
+  config: Pick<Config, 'workerCount' | 'threadCount' | 'kvMemoryBytes'>,
+): WorkerShares {
+  const { workerCount, threadCount, kvMemoryBytes } = config;
+  if (workerCount < 2) return { threadCount, kvMemoryBytes, line: '' };
+  if (threadCount < workerCount) {
+    throw new ConfigError(
+      `${workerCount} workers need at least ${workerCount} threads, and there are ${threadCount}: lower --workers (VARIATOR_WORKERS), or raise --threads (VARIATOR_THREADS) to let them share cores.`,
+    );
+  }
+  const each = {
+    threadCount: Math.floor(threadCount / workerCount),
+    kvMemoryBytes: Math.floor(kvMemoryBytes / workerCount),
+  };
+  const mebibytes = Math.floor(each.kvMemoryBytes / 1024 ** 2);
+  const threads = each.threadCount === 1 ? '1 thread' : `${each.threadCount} threads`;
+  return {
+    ...each,
+    line: `${workerCount} workers, each with ${threads} and ${mebibytes} MiB for its KV cache`,
+  };
+}
