@@ -25,7 +25,10 @@ const goodStep: StepInput = {
   temperatures: Float32Array.of(0, 0),
   topPs: Float32Array.of(1, 1),
   topKs: Int32Array.of(0, 0),
+  minPs: Float32Array.of(0, 0),
   seeds: Uint32Array.of(0, 0, 0, 0),
+  rules: null,
+  scoring: null,
   isLogitsWanted: false,
 };
 

@@ -15,6 +15,27 @@ export type ModelHandle = { readonly [modelBrand]: true };
 /** A paged KV cache, float32, drawn in native/kv_cache.h. Owned until `closeKvCache`. */
 export type KvCacheHandle = { readonly [kvCacheBrand]: true };
 
+/** What sequences ask of their logits before a token is drawn. Lists lie end to end; `...Starts` says where each begins. */
+export interface LogitRules {
+  readonly repetitionPenalties: Float32Array; // [n] 1 = off
+  readonly frequencyPenalties: Float32Array; // [n] 0 = off
+  readonly presencePenalties: Float32Array; // [n] 0 = off
+  readonly countStarts: Int32Array; // [n + 1]
+  readonly countedTokenIds: Int32Array; // [C] distinct within a sequence
+  readonly tokenCounts: Int32Array; // [C] times generated; 0 = stands in the prompt only
+  readonly biasStarts: Int32Array; // [n + 1]
+  readonly biasTokenIds: Int32Array; // [B]
+  readonly biases: Float32Array; // [B] added; -Infinity = never drawn
+}
+
+/** Log-probabilities of the model itself: before rules, temperature and truncation. */
+export interface Scoring {
+  /** -1: none wanted; otherwise so many of the likeliest beside the token itself. */
+  readonly topCounts: Int32Array; // [n]
+  /** The token that follows each computed one, or -1 where its log-probability is not wanted. */
+  readonly scoredTokenIds: Int32Array; // [T]
+}
+
 /**
  * One step, flat. n sequences, T tokens in all; sequence i computes tokens tokenStarts[i] .. tokenStarts[i+1] at
  * positions contextLengths[i] onward, attends to all before them, and where isSampled[i] is 1 yields one token.
@@ -31,8 +52,13 @@ export interface StepInput {
   readonly temperatures: Float32Array; // [n] 0 = greedy
   readonly topPs: Float32Array; // [n] 1 = off
   readonly topKs: Int32Array; // [n] 0 = off
+  readonly minPs: Float32Array; // [n] 0 = off
   /** Low and high 32 bits of each sequence's seed; the draw depends on (seed, position, logits) alone. */
   readonly seeds: Uint32Array; // [n, 2]
+  /** null where no sequence of the step has any. */
+  readonly rules: LogitRules | null;
+  /** null where nobody wants log-probabilities. */
+  readonly scoring: Scoring | null;
   /** True to receive the logits of the last token of every sequence (sampled or not). */
   readonly isLogitsWanted: boolean;
 }
@@ -40,6 +66,12 @@ export interface StepInput {
 export interface StepOutput {
   readonly sampledTokenIds: Int32Array; // [n], -1 where nothing was sampled
   readonly logits: Float32Array | null; // [n, vocabulary] when wanted
+  /**
+   * By sequence: its scored tokens in order, then its sampled one. 1 + top count entries for each: the token itself, then
+   * the likeliest, the lowest id first among equals. null without scoring.
+   */
+  readonly logprobTokenIds: Int32Array | null;
+  readonly logprobs: Float32Array | null;
   /** Wall time of the native call, milliseconds. */
   readonly deviceMs: number;
   /** Share of the machine's CPU time used by other processes during the call, 0..1 (0 where unknown). */

@@ -7,9 +7,11 @@ import type { LinearVariantId } from './catalogue.ts';
 import type { LoadedModel } from './model/loaded-model.ts';
 import {
   type KvCacheHandle,
+  type LogitRules,
   type ModelHandle,
   NativeError,
   type NativeKernels,
+  type Scoring,
   type StepOutput,
 } from './native.ts';
 
@@ -28,12 +30,15 @@ export interface Chunk {
   readonly temperature?: number;
   readonly topP?: number;
   readonly topK?: number;
+  readonly minP?: number;
   readonly seed?: number;
 }
 
 export interface StepSettings {
   readonly linear: LinearVariantId;
   readonly threadCount?: number;
+  readonly rules?: LogitRules;
+  readonly scoring?: Scoring;
   readonly isLogitsWanted?: boolean;
 }
 
@@ -94,7 +99,10 @@ export class StepDriver {
       temperatures: Float32Array.from(chunks, (chunk) => chunk.temperature ?? 0),
       topPs: Float32Array.from(chunks, (chunk) => chunk.topP ?? 1),
       topKs: Int32Array.from(chunks, (chunk) => chunk.topK ?? 0),
+      minPs: Float32Array.from(chunks, (chunk) => chunk.minP ?? 0),
       seeds,
+      rules: settings.rules ?? null,
+      scoring: settings.scoring ?? null,
       isLogitsWanted: settings.isLogitsWanted ?? false,
     });
     for (const chunk of chunks) {

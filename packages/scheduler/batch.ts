@@ -1,6 +1,14 @@
 /** The plain data of one step: what the device is told to run, and what it answers. Made by scheduler.ts. */
-import type { Account, EndedSequence, Sampling, SequenceStart, TokenEvent } from './sequence.ts';
+import type {
+  Account,
+  EndedSequence,
+  Sampling,
+  SequenceStart,
+  TokenEvent,
+  TokenLogprobs,
+} from './sequence.ts';
 import type { StepFeatures } from './step-time.ts';
+import type { TokenCounts } from './token-counts.ts';
 
 export interface BatchEntry {
   readonly sequenceId: string;
@@ -15,6 +23,12 @@ export interface BatchEntry {
   readonly sampling: Sampling;
   /** `recompute`: tokens that were in the cache before a preemption. */
   readonly kind: 'prefill' | 'decode' | 'recompute';
+  /** What the penalties count, where one is on; the scheduler goes on counting in it once the step has run. */
+  readonly tokenCounts?: TokenCounts;
+  /** Not to be sampled in this step. */
+  readonly bannedTokenIds?: readonly number[];
+  /** For each computed token the one that follows it where its log-probability is wanted, otherwise -1. */
+  readonly scoredTokenIds?: readonly number[];
 }
 
 export interface Batch {
@@ -27,6 +41,8 @@ export interface StepResult {
   readonly stepId: number;
   /** One per entry, -1 where nothing was sampled. */
   readonly sampledTokenIds: ArrayLike<number>;
+  /** One list per entry: its scored tokens in order, then its sampled one where wanted. Absent where no entry wants any. */
+  readonly logprobs?: readonly (readonly TokenLogprobs[])[];
   readonly deviceMs: number;
 }
 

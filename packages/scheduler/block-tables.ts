@@ -3,7 +3,7 @@
  * compose.ts. Blocks are shared only when full, so nobody ever writes into a block that another sequence reads.
  */
 import { KvBlocks } from './kv-blocks.ts';
-import type { OpenSequence } from './open-sequence.ts';
+import { isStillScored, type OpenSequence } from './open-sequence.ts';
 import { blockHash, PrefixCache, rootHash } from './prefix-cache.ts';
 
 export class BlockTables {
@@ -39,7 +39,7 @@ export class BlockTables {
 
   /**
    * Starts the table of an admitted sequence with the blocks that hold its longest known prefix, at most up to its last
-   * token, which is always computed. Returns the tokens found.
+   * token, which is always computed; with none where the prompt is still to be scored. Returns the tokens found.
    */
   attachPrefix(sequence: OpenSequence, numericsId: string): number {
     if (sequence.kvNumericsId !== numericsId) {
@@ -47,7 +47,9 @@ export class BlockTables {
       sequence.blockHashes = [];
     }
     sequence.isKvMixed = false;
-    const mostBlocks = Math.floor((sequence.tokenIds.length - 1) / this.blockSize);
+    const mostBlocks = isStillScored(sequence)
+      ? 0
+      : Math.floor((sequence.tokenIds.length - 1) / this.blockSize);
     for (let index = 0; index < mostBlocks; index += 1) {
       const blockId = this.#cache.find(this.#hashOf(sequence, index));
       if (blockId === null) break;

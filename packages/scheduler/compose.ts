@@ -5,7 +5,14 @@
  */
 import type { BatchEntry } from './batch.ts';
 import type { BlockTables } from './block-tables.ts';
-import { comparePreemption, nextKind, type OpenSequence, remainingTokenCount } from './open-sequence.ts';
+import {
+  comparePreemption,
+  generatedTokenCount,
+  isStillScored,
+  nextKind,
+  type OpenSequence,
+  remainingTokenCount,
+} from './open-sequence.ts';
 import type { WaitingQueue } from './waiting-queue.ts';
 
 export interface SchedulerLimits {
@@ -143,6 +150,8 @@ function growForChunk(tables: BlockTables, sequence: OpenSequence, budget: numbe
 
 function entryOf(sequence: OpenSequence, tokenCount: number): BatchEntry {
   const start = sequence.computedTokenCount;
+  const { minTokens = 0 } = sequence.spec.sampling;
+  const isBanning = minTokens > 0 && generatedTokenCount(sequence) < minTokens;
   return {
     sequenceId: sequence.spec.sequenceId,
     tokenIds: sequence.tokenIds.slice(start, start + tokenCount),
@@ -151,7 +160,20 @@ function entryOf(sequence: OpenSequence, tokenCount: number): BatchEntry {
     isSampled: start + tokenCount === sequence.tokenIds.length,
     sampling: sequence.spec.sampling,
     kind: nextKind(sequence),
+    ...(sequence.tokenCounts === null ? {} : { tokenCounts: sequence.tokenCounts }),
+    ...(isBanning ? { bannedTokenIds: sequence.spec.stopTokenIds } : {}),
+    ...(isStillScored(sequence) ? { scoredTokenIds: scoredTokenIds(sequence, start, tokenCount) } : {}),
   };
+}
+
+/** What was scored before a preemption is not scored again. */
+function scoredTokenIds(sequence: OpenSequence, start: number, tokenCount: number): number[] {
+  const { scoredTokenCount, tokenCountToScore, tokenIds } = sequence;
+  return Array.from({ length: tokenCount }, (_, offset) => {
+    const position = start + offset;
+    const isScored = position >= scoredTokenCount && position < tokenCountToScore;
+    return isScored ? (tokenIds[position + 1] ?? -1) : -1;
+  });
 }
 
 function markScheduled(sequence: OpenSequence, numericsId: string, stepId: number, now: number): void {

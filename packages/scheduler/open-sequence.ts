@@ -12,7 +12,9 @@ import type {
   SequenceSpec,
   SequenceStart,
   ServiceTier,
+  TokenLogprobs,
 } from './sequence.ts';
+import { TokenCounts } from './token-counts.ts';
 
 export interface OpenSequence {
   readonly spec: SequenceSpec;
@@ -22,6 +24,14 @@ export interface OpenSequence {
   /** Prompt, then generated tokens. */
   readonly tokenIds: number[];
   readonly promptTokenCount: number;
+  /** null where no penalty is on. */
+  readonly tokenCounts: TokenCounts | null;
+  /** Prompt tokens, from the second on, whose log-probabilities are wanted; 0 where none are. */
+  readonly tokenCountToScore: number;
+  /** How many of them are known. */
+  scoredTokenCount: number;
+  /** Theirs, until the first token takes them along. */
+  promptLogprobs: TokenLogprobs[];
 
   /** Blocks that hold its first `computedTokenCount` tokens. */
   readonly blockTable: number[];
@@ -56,12 +66,20 @@ const tierHandicapMs: Readonly<Record<ServiceTier, number>> = { priority: 0, def
 const tierOrder: Readonly<Record<ServiceTier, number>> = { priority: 0, default: 1, flex: 2 };
 
 export function openSequence(spec: SequenceSpec, now: number): OpenSequence {
+  const tokenCounts = TokenCounts.for(spec.sampling, spec.promptTokenIds);
+  if (tokenCounts !== null) for (const tokenId of spec.generatedTokenIds) tokenCounts.add(tokenId);
+  // A resumed sequence has delivered its prompt's with the first token it comes with.
+  const isScored = spec.sampling.isPromptScored === true && spec.generatedTokenIds.length === 0;
   return {
     spec,
     submittedAt: now,
     queueRank: now + tierHandicapMs[spec.serviceTier],
     tokenIds: [...spec.promptTokenIds, ...spec.generatedTokenIds],
     promptTokenCount: spec.promptTokenIds.length,
+    tokenCounts,
+    tokenCountToScore: isScored ? spec.promptTokenIds.length - 1 : 0,
+    scoredTokenCount: 0,
+    promptLogprobs: [],
     blockTable: [],
     computedTokenCount: 0,
     blockHashes: [],
@@ -96,6 +114,17 @@ export function openSequence(spec: SequenceSpec, now: number): OpenSequence {
 /** Known tokens whose KV is not computed yet; at least 1 for an open sequence. */
 export function remainingTokenCount(sequence: OpenSequence): number {
   return sequence.tokenIds.length - sequence.computedTokenCount;
+}
+
+/** True until all of its prompt's wanted log-probabilities are known; blocks that others computed do not bring any. */
+export function isStillScored(sequence: OpenSequence): boolean {
+  return sequence.scoredTokenCount < sequence.tokenCountToScore;
+}
+
+/** Takes a token in that a step has sampled for it. */
+export function addToken(sequence: OpenSequence, tokenId: number): void {
+  sequence.tokenIds.push(tokenId);
+  sequence.tokenCounts?.add(tokenId);
 }
 
 export function generatedTokenCount(sequence: OpenSequence): number {
@@ -141,5 +170,6 @@ export function endedSequence(
     preemptionCount: sequence.preemptionCount,
     queueMs: (sequence.firstScheduledAt ?? now) - sequence.submittedAt,
     isMixedNumerics: sequence.isMixedNumerics,
+    ...(sequence.promptLogprobs.length === 0 ? {} : { promptLogprobs: sequence.promptLogprobs }),
   };
 }

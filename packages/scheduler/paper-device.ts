@@ -1,10 +1,11 @@
 /**
  * A device on paper, for this package's tests alone: its KV cells chain (token, numerics, everything before) through the
- * block table, and a token is a pure function of (seed, position, chain). A wrong block table, an overwritten block or a block
- * reused across numerics changes the tokens that come out, exactly as on a real device.
+ * block table, and a token is a pure function of (seed, position, chain, what penalties count, what is banned); so are its
+ * log-probabilities. A wrong block table, an overwritten block or a block reused across numerics changes the tokens that
+ * come out, exactly as on a real device.
  */
-import type { Batch } from './batch.ts';
-import type { SequenceSpec } from './sequence.ts';
+import type { Batch, BatchEntry } from './batch.ts';
+import type { SequenceSpec, TokenLogprobs } from './sequence.ts';
 
 interface Cell {
   readonly tokenId: number;
@@ -26,21 +27,66 @@ const extend = (chain: number, tokenId: number, numerics: number): number =>
 const textHash = (text: string): number =>
   [...text].reduce((hash, character) => mix(hash, character.codePointAt(0) ?? 0), 1);
 
-const sample = (seed: number, position: number, chain: number): number =>
-  mix(mix(seed, position), chain) % vocabularySize;
+function sample(
+  seed: number,
+  position: number,
+  chain: number,
+  counted: Iterable<readonly [tokenId: number, count: number]>,
+  banned: readonly number[],
+): number {
+  let hash = mix(mix(seed, position), chain);
+  for (const [tokenId, count] of counted) hash = (hash + mix(tokenId, count)) >>> 0;
+  let token = hash % vocabularySize;
+  while (banned.includes(token)) token = (token + 1) % vocabularySize;
+  return token;
+}
+
+/** Of a token where the chain has come to. */
+function paperLogprobs(chain: number, tokenId: number, topCount: number): TokenLogprobs {
+  const logprobOf = (id: number): number => -(mix(chain, id) % 1000) / 100;
+  return {
+    logprob: logprobOf(tokenId),
+    top: Array.from({ length: topCount }, (_, rank): [number, number] => [rank, logprobOf(rank)]),
+  };
+}
 
 /** What the device answers to a sequence that has it to itself, for ever: the judge of every batch. */
 export function tokensAlone(spec: SequenceSpec, numericsId: string, count: number): number[] {
   const numerics = textHash(numericsId);
   let chain = 0;
   for (const tokenId of spec.promptTokenIds) chain = extend(chain, tokenId, numerics);
+  const { seed, minTokens = 0 } = spec.sampling;
+  const counted = new Map<number, number>();
+  if ((spec.sampling.repetitionPenalty ?? 1) !== 1) {
+    for (const tokenId of spec.promptTokenIds) counted.set(tokenId, 0);
+  }
+  const isCounting =
+    counted.size > 0 ||
+    (spec.sampling.presencePenalty ?? 0) !== 0 ||
+    (spec.sampling.frequencyPenalty ?? 0) !== 0;
   const tokenIds: number[] = [];
   for (let index = 0; index < count; index += 1) {
-    const tokenId = sample(spec.sampling.seed, spec.promptTokenIds.length + index, chain);
+    const banned = index < minTokens ? spec.stopTokenIds : [];
+    const tokenId = sample(seed, spec.promptTokenIds.length + index, chain, counted, banned);
     tokenIds.push(tokenId);
+    if (isCounting) counted.set(tokenId, (counted.get(tokenId) ?? 0) + 1);
     chain = extend(chain, tokenId, numerics);
   }
   return tokenIds;
+}
+
+/** The log-probabilities of all given tokens but the first, by the device alone. */
+export function logprobsAlone(
+  tokenIds: readonly number[],
+  numericsId: string,
+  topCount: number,
+): TokenLogprobs[] {
+  const numerics = textHash(numericsId);
+  let chain = 0;
+  return tokenIds.slice(0, -1).map((tokenId, index) => {
+    chain = extend(chain, tokenId, numerics);
+    return paperLogprobs(chain, tokenIds[index + 1] ?? -1, topCount);
+  });
 }
 
 export class PaperDevice {
@@ -51,11 +97,15 @@ export class PaperDevice {
     this.#blockSize = blockSize;
   }
 
-  /** @throws Error where an entry breaks the border's contract */
-  run(batch: Batch, numericsId: string): number[] {
+  /** What a step answers. @throws Error where an entry breaks the border's contract */
+  run(batch: Batch, numericsId: string): { sampledTokenIds: number[]; logprobs: TokenLogprobs[][] } {
     const written = new Set<number>();
     const numerics = textHash(numericsId);
-    return batch.entries.map((entry) => {
+    const logprobs: TokenLogprobs[][] = [];
+    const sampledTokenIds = batch.entries.map((entry) => {
+      const own: TokenLogprobs[] = [];
+      logprobs.push(own);
+      const { logprobCount } = entry.sampling;
       const { contextLength, tokenIds, blockTable } = entry;
       const length = contextLength + tokenIds.length;
       if (tokenIds.length < 1) throw new Error('An entry without tokens.');
@@ -78,10 +128,24 @@ export class PaperDevice {
         written.add(slot);
         chain = extend(chain, tokenId, numerics);
         this.#cells.set(slot, { tokenId, numerics, chain });
+        const scored = entry.scoredTokenIds?.[offset] ?? -1;
+        if (scored >= 0 && logprobCount !== undefined) own.push(paperLogprobs(chain, scored, logprobCount));
       }
-      return entry.isSampled ? sample(entry.sampling.seed, length, chain) : -1;
+      if (!entry.isSampled) return -1;
+      const token = sample(entry.sampling.seed, length, chain, countedOf(entry), entry.bannedTokenIds ?? []);
+      if (logprobCount !== undefined) own.push(paperLogprobs(chain, token, logprobCount));
+      return token;
     });
+    return { sampledTokenIds, logprobs };
   }
+}
+
+function countedOf({ tokenCounts }: BatchEntry): [number, number][] {
+  if (tokenCounts === undefined) return [];
+  return Array.from(tokenCounts.tokenIds.subarray(0, tokenCounts.length), (tokenId, place) => [
+    tokenId,
+    tokenCounts.counts[place] ?? 0,
+  ]);
 }
 
 /** Numbers in [0, 1), the same for the same seed (mulberry32). */

@@ -3,9 +3,9 @@
  * sequence has seen. What is checked after each of them is what the scheduler promises.
  */
 import { describe, expect, test } from 'vitest';
-import { PaperDevice, seededRandom, tokensAlone } from './paper-device.ts';
+import { logprobsAlone, PaperDevice, seededRandom, tokensAlone } from './paper-device.ts';
 import { Scheduler, type SchedulerLimits } from './scheduler.ts';
-import type { EndedSequence, SequenceSpec, ServiceTier } from './sequence.ts';
+import type { EndedSequence, SequenceSpec, ServiceTier, TokenEvent, TokenLogprobs } from './sequence.ts';
 import type { StepTimeFit } from './step-time.ts';
 
 const fit: StepTimeFit = {
@@ -33,6 +33,7 @@ const fit: StepTimeFit = {
 interface Track {
   readonly spec: SequenceSpec;
   readonly tokenIds: number[];
+  readonly events: TokenEvent[];
   /** Where the tokens it came with were made; null for a fresh sequence. */
   readonly resumedFrom: string | null;
   firstNumericsId: string | null;
@@ -82,6 +83,7 @@ function walk(seed: number, operationCount: number): string {
     if (!track.isMixedNumerics && madeBy === (track.resumedFrom ?? madeBy) && madeBy !== null) {
       const alone = tokensAlone(track.spec, madeBy, track.tokenIds.length);
       expect(track.tokenIds).toEqual(alone);
+      expectLogprobs(track, ended, madeBy);
     }
     if (ended.reason === 'length') {
       const total = track.spec.promptTokenIds.length + track.tokenIds.length;
@@ -101,7 +103,16 @@ function walk(seed: number, operationCount: number): string {
       sequenceId: `s${submittedCount}`,
       promptTokenIds,
       generatedTokenIds: [],
-      sampling: { temperature: 1, topP: 1, topK: 0, seed: below(4) },
+      sampling: {
+        temperature: 1,
+        topP: 1,
+        topK: 0,
+        seed: below(4),
+        ...(below(4) === 0 ? { frequencyPenalty: 0.5 } : {}),
+        ...(below(4) === 0 ? { repetitionPenalty: 1.2 } : {}),
+        ...(below(4) === 0 ? { minTokens: below(10) } : {}),
+        ...pick([{}, {}, { logprobCount: 2 }, { logprobCount: 1, isPromptScored: true }]),
+      },
       maxTokens: 1 + below(40),
       stopTokenIds: below(3) === 0 ? [below(50), below(50)] : [],
       tenant: 't',
@@ -117,6 +128,7 @@ function walk(seed: number, operationCount: number): string {
     tracks.set(spec.sequenceId, {
       spec,
       tokenIds: [...generatedTokenIds],
+      events: [],
       resumedFrom: generatedTokenIds.length > 0 ? numericsId : null,
       firstNumericsId: null,
       isMixedNumerics: false,
@@ -142,7 +154,7 @@ function walk(seed: number, operationCount: number): string {
       track.firstNumericsId ??= numericsId;
       if (track.firstNumericsId !== numericsId) track.isMixedNumerics = true;
     }
-    const sampledTokenIds = device.run(batch, numericsId);
+    const answered = device.run(batch, numericsId);
     inFlight();
     now += 1 + below(30);
     const deviceMs = random() * 20;
@@ -153,11 +165,12 @@ function walk(seed: number, operationCount: number): string {
       for (const ended of scheduler.abort(batch.stepId, 'the device fell over', now)) noteEnded(ended);
       return;
     }
-    const settlement = scheduler.settle({ stepId: batch.stepId, sampledTokenIds, deviceMs }, now);
+    const settlement = scheduler.settle({ stepId: batch.stepId, ...answered, deviceMs }, now);
     for (const event of settlement.events) {
       const track = trackOf(event.sequenceId);
       expect(event.index).toBe(track.tokenIds.length);
       track.tokenIds.push(event.tokenId);
+      track.events.push(event);
       log.push(`token ${event.sequenceId} ${event.tokenId} ${now}`);
     }
     for (const ended of settlement.ended) noteEnded(ended);
@@ -227,6 +240,27 @@ function walk(seed: number, operationCount: number): string {
   expect(Math.abs(accountsMs - stepMs)).toBeLessThanOrEqual(1e-9 * stepMs);
   log.push(`${largestRunningCount} running, ${preemptionCount} preempted, ${cachedTokenCount} cached`);
   return log.join('\n');
+}
+
+/** Every generated token has its own where asked; the prompt's come once, with the first token or with the end. */
+function expectLogprobs(
+  { spec, tokenIds, events, resumedFrom }: Track,
+  ended: EndedSequence,
+  numericsId: string,
+) {
+  const { logprobCount, isPromptScored = false } = spec.sampling;
+  const promptCount = spec.promptTokenIds.length;
+  const all: readonly TokenLogprobs[] =
+    logprobCount === undefined
+      ? []
+      : logprobsAlone([...spec.promptTokenIds, ...tokenIds], numericsId, logprobCount);
+  for (const event of events) {
+    expect(event.logprobs).toEqual(all[promptCount - 1 + event.index]);
+    const isFirst = event.index === 0 && isPromptScored && promptCount > 1;
+    expect(event.promptLogprobs).toEqual(isFirst ? all.slice(0, promptCount - 1) : undefined);
+  }
+  if (resumedFrom !== null || events.length > 0) expect(ended.promptLogprobs).toBeUndefined();
+  else expect(ended.promptLogprobs ?? []).toEqual(all.slice(0, ended.promptLogprobs?.length ?? 0));
 }
 
 describe('a random walk', () => {

@@ -1,9 +1,9 @@
 /** Tables of cases: one promise of the scheduler each. The random walks are in scheduler-walk.test.ts. */
 import { describe, expect, test } from 'vitest';
 import type { Batch, StepSettlement } from './batch.ts';
-import { PaperDevice, tokensAlone } from './paper-device.ts';
+import { logprobsAlone, PaperDevice, tokensAlone } from './paper-device.ts';
 import { Scheduler, SchedulerError, type SchedulerOptions } from './scheduler.ts';
-import type { EndedSequence, SequenceSpec } from './sequence.ts';
+import type { EndedSequence, Sampling, SequenceSpec } from './sequence.ts';
 
 const defaults: SchedulerOptions = {
   blockCount: 64,
@@ -44,9 +44,9 @@ function setUp(change: Partial<SchedulerOptions> = {}) {
     if (one !== null) ended.set(one.sequenceId, one);
   };
   const settle = (batch: Batch, numericsId: string): StepSettlement => {
-    const sampledTokenIds = device.run(batch, numericsId);
+    const answered = device.run(batch, numericsId);
     now += 10;
-    const settlement = scheduler.settle({ stepId: batch.stepId, sampledTokenIds, deviceMs: 10 }, now);
+    const settlement = scheduler.settle({ stepId: batch.stepId, ...answered, deviceMs: 10 }, now);
     for (const event of settlement.events) {
       tokens.set(event.sequenceId, [...(tokens.get(event.sequenceId) ?? []), event.tokenId]);
     }
@@ -118,6 +118,67 @@ describe('tokens', () => {
     run.drain();
     expect(run.tokens.get('a')).toEqual(alone.slice(2));
     expect(run.ended.get('a')?.completionTokenCount).toBe(6);
+  });
+});
+
+describe('sampling that looks at the sequence itself', () => {
+  const asking = (sequenceId: string, sampling: Partial<Sampling>, change: Partial<SequenceSpec> = {}) =>
+    spec(sequenceId, { ...change, sampling: { ...spec('').sampling, ...sampling } });
+
+  test('a sequence without penalties, bans and log-probabilities carries nothing for them', () => {
+    const run = setUp();
+    run.submit(spec('plain', { stopTokenIds: [1] }));
+    expect(Object.keys(run.step().batch.entries[0] ?? {}).sort()).toEqual(
+      ['blockTable', 'contextLength', 'isSampled', 'kind', 'sampling', 'sequenceId', 'tokenIds'].sort(),
+    );
+  });
+
+  test('penalties count on where a lost worker left: same tokens resumed after any of them', () => {
+    const asked = asking('a', { repetitionPenalty: 1.3, frequencyPenalty: 0.5 }, { maxTokens: 12 });
+    const alone = tokensAlone(asked, 'A', 12);
+    expect(alone).not.toEqual(tokensAlone(spec('a'), 'A', 12));
+    for (let resumedAt = 0; resumedAt < 12; resumedAt += 1) {
+      const run = setUp();
+      run.submit({ ...asked, generatedTokenIds: alone.slice(0, resumedAt) });
+      run.drain();
+      expect(run.tokens.get('a')).toEqual(alone.slice(resumedAt));
+    }
+  });
+
+  test('a stop token does not come before min_tokens, counted from the first token wherever it was made', () => {
+    const plain = tokensAlone(spec('a'), 'A', 6);
+    const stopTokenIds = [plain[1] ?? -1];
+    const asked = asking('a', { minTokens: 4 }, { maxTokens: 6, stopTokenIds });
+    const alone = tokensAlone(asked, 'A', 6);
+    expect(alone.slice(0, 4)).not.toContain(plain[1]);
+    for (const resumedAt of [0, 3]) {
+      const run = setUp();
+      run.submit({ ...asked, generatedTokenIds: alone.slice(0, resumedAt) });
+      const batches = run.drain();
+      const banned = batches.flatMap(({ entries }) => entries.map((entry) => entry.bannedTokenIds));
+      expect(banned.filter((ids) => ids !== undefined)).toHaveLength(4 - resumedAt);
+      expect(run.tokens.get('a')).toEqual(alone.slice(resumedAt));
+    }
+  });
+
+  test("a prompt's log-probabilities are computed beside a warm cache, and come with the first token or the end", () => {
+    const run = setUp({ limits: { tokenBudget: 5, maxRunningCount: 4 } });
+    const prompt = countingUp(12);
+    run.submit(spec('warming', { promptTokenIds: prompt }));
+    run.drain();
+    const asked = asking('a', { logprobCount: 3, isPromptScored: true }, { promptTokenIds: prompt });
+    run.submit(asked);
+    const events = [];
+    while (run.scheduler.openSequenceIds().length > 0) events.push(...run.step().settlement.events);
+    const all = logprobsAlone([...prompt, ...(run.tokens.get('a') ?? [])], 'A', 3);
+    expect(run.ended.get('a')?.cachedTokenCount).toBe(0);
+    expect(events[0]?.promptLogprobs).toEqual(all.slice(0, 11));
+    expect(events.map((event) => event.logprobs)).toEqual(all.slice(11));
+    expect(events.slice(1).every((event) => event.promptLogprobs === undefined)).toBe(true);
+    const stopped = { ...asked, sequenceId: 'b', stopTokenIds: [run.tokens.get('a')?.[0] ?? -1] };
+    run.submit(stopped);
+    run.drain();
+    expect(run.ended.get('b')).toMatchObject({ reason: 'stop', promptLogprobs: all.slice(0, 11) });
   });
 });
 

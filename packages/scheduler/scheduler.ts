@@ -6,10 +6,11 @@
  *   submit -> [ schedule -> (device runs the batch) -> settle ]* -> ended        cancel: at once, or at the next settle
  */
 import { auditState } from './audit.ts';
-import type { Batch, StepCharge, StepResult, StepSettlement } from './batch.ts';
+import type { Batch, BatchEntry, StepCharge, StepResult, StepSettlement } from './batch.ts';
 import { BlockTables } from './block-tables.ts';
 import { type Composition, compose, type SchedulerLimits, type SchedulerState } from './compose.ts';
 import {
+  addToken,
   endedSequence,
   generatedTokenCount,
   type OpenSequence,
@@ -24,6 +25,7 @@ import type {
   SequenceSpec,
   SequenceStart,
   TokenEvent,
+  TokenLogprobs,
 } from './sequence.ts';
 import { chargeStep, featuresOf, predictMs, type StepTimeFit } from './step-time.ts';
 import { WaitingQueue } from './waiting-queue.ts';
@@ -151,6 +153,7 @@ export class Scheduler {
       const sequence = sequenceAt(composition, index);
       sequence.computedTokenCount += entry.tokenIds.length;
       this.#state.tables.offerFullBlocks(sequence);
+      const logprobs = takeLogprobs(sequence, entry, result.logprobs?.[index]);
       if (sequence.endWith !== null) {
         ended.push(this.#end(sequence, sequence.endWith, '', now));
         continue;
@@ -165,11 +168,14 @@ export class Scheduler {
         ended.push(this.#end(sequence, 'stop', '', now));
         continue;
       }
-      const event = {
+      const event: TokenEvent = {
         sequenceId: entry.sequenceId,
         tokenId,
         index: generatedTokenCount(sequence),
+        ...(logprobs === undefined ? {} : { logprobs }),
+        ...(sequence.promptLogprobs.length === 0 ? {} : { promptLogprobs: sequence.promptLogprobs }),
       };
+      sequence.promptLogprobs = [];
       events.push(event);
       accounts.push({ ...sequence.account });
       if (event.index === 0) firstTokenCount += 1;
@@ -178,7 +184,7 @@ export class Scheduler {
         gapsMs.push(now - sequence.lastTokenAt);
       }
       sequence.lastTokenAt = now;
-      sequence.tokenIds.push(tokenId);
+      addToken(sequence, tokenId);
       if (this.#isFullLength(sequence)) {
         ended.push(this.#end(sequence, 'length', '', now));
       } else if (this.#isBeyondPool(sequence)) {
@@ -341,6 +347,19 @@ function bookCharge({ batch, composition, fit }: StepInFlight, deviceMs: number)
     }
   }
   return charge;
+}
+
+/** Keeps the prompt's, and returns those of the sampled token where they are wanted. */
+function takeLogprobs(
+  sequence: OpenSequence,
+  entry: BatchEntry,
+  logprobs: readonly TokenLogprobs[] | undefined,
+): TokenLogprobs | undefined {
+  if (logprobs === undefined || sequence.spec.sampling.logprobCount === undefined) return undefined;
+  const scored = entry.isSampled ? logprobs.slice(0, -1) : logprobs;
+  sequence.scoredTokenCount += scored.length;
+  sequence.promptLogprobs.push(...scored);
+  return entry.isSampled ? logprobs.at(-1) : undefined;
 }
 
 function sequenceAt(composition: Composition, index: number): OpenSequence {

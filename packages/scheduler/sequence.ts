@@ -7,6 +7,7 @@ export type ServiceTier = 'priority' | 'default' | 'flex';
 /** Why a sequence ended. `stop`: an end-of-sequence token, or the gateway found a stop string. */
 export type EndReason = 'stop' | 'length' | 'cancelled' | 'error';
 
+/** How tokens are chosen. What few requests ask for is absent where it is off, on the link too. */
 export interface Sampling {
   /** 0 is greedy. */
   readonly temperature: number;
@@ -16,6 +17,29 @@ export interface Sampling {
   readonly topK: number;
   /** Drawn by the gateway where the client gave none; a whole number from 0 to 2^53 - 1. */
   readonly seed: number;
+  /** Least probability of a token as a share of the likeliest one's. */
+  readonly minP?: number;
+  /** Subtracted once from the logit of every token generated before. */
+  readonly presencePenalty?: number;
+  /** Subtracted from a logit for every time its token was generated. */
+  readonly frequencyPenalty?: number;
+  /** Divides positive logits and multiplies negative ones, of every token of prompt and answer. */
+  readonly repetitionPenalty?: number;
+  /** Pairs of a token id and what is added to its logit. */
+  readonly logitBias?: readonly (readonly [tokenId: number, bias: number])[];
+  /** Stop tokens are not sampled before so many tokens were generated. */
+  readonly minTokens?: number;
+  /** Log-probabilities with every generated token: its own, and so many of the likeliest. */
+  readonly logprobCount?: number;
+  /** The prompt's log-probabilities too, as many for each; such a sequence computes its whole prompt itself. */
+  readonly isPromptScored?: boolean;
+}
+
+/** A token's log-probability by the model alone: before penalties, biases, temperature and truncation. */
+export interface TokenLogprobs {
+  readonly logprob: number;
+  /** The likeliest tokens in its place, the likeliest first. */
+  readonly top: readonly (readonly [tokenId: number, logprob: number])[];
 }
 
 export interface Objectives {
@@ -58,6 +82,10 @@ export interface TokenEvent {
   readonly tokenId: number;
   /** 0 for the first generated token. */
   readonly index: number;
+  /** Where asked for. */
+  readonly logprobs?: TokenLogprobs;
+  /** With the first token, where asked for: of the prompt's tokens from the second on. */
+  readonly promptLogprobs?: readonly TokenLogprobs[];
 }
 
 /** What is known once a sequence's first token is out, and would be lost with its worker. */
@@ -82,4 +110,6 @@ export interface EndedSequence {
   readonly queueMs: number;
   /** True where steps of more than one numericsId computed it. */
   readonly isMixedNumerics: boolean;
+  /** Where asked for and no token came to bring them. */
+  readonly promptLogprobs?: readonly TokenLogprobs[];
 }

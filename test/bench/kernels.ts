@@ -84,7 +84,10 @@ export async function benchKernels(): Promise<readonly Figure[]> {
       temperatures: new Float32Array(sequenceCount),
       topPs: new Float32Array(sequenceCount).fill(1),
       topKs: new Int32Array(sequenceCount),
+      minPs: new Float32Array(sequenceCount),
       seeds: new Uint32Array(2 * sequenceCount),
+      rules: null,
+      scoring: null,
       isLogitsWanted: false,
     };
   }

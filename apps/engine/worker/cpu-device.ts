@@ -1,9 +1,9 @@
 /**
- * The CPU as a device: maps the model, makes the paged KV cache, turns batches into the flat arrays of the native border.
+ * The CPU as a device: maps the model, makes the paged KV cache, runs batches through the native border (step-input.ts).
  * Started by worker/main.ts. The first KV blocks are the scheduler's, the last ones scratch.
  */
 import { linearVariantsFor } from '@variator/kernels/catalogue';
-import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
+import type { Envelope } from '@variator/kernels/execution-path';
 import {
   KV_BLOCK_SIZE,
   type KvPlanOptions,
@@ -13,9 +13,9 @@ import {
 } from '@variator/kernels/kv-plan';
 import type { LoadedModel } from '@variator/kernels/model';
 import type { TensorSource } from '@variator/kernels/model/model-shape';
-import { loadNative, type StepInput } from '@variator/kernels/native';
-import type { BatchEntry } from '@variator/scheduler/batch';
+import { loadNative } from '@variator/kernels/native';
 import type { Device } from './device.ts';
+import { entryLogprobs, stepInput } from './step-input.ts';
 
 export interface CpuDeviceOptions extends KvPlanOptions {
   readonly threadCount: number;
@@ -73,12 +73,15 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
       return { prepareMs };
     },
     async run(path, entries) {
-      const { sampledTokenIds, deviceMs, foreignCpuShare } = await native.runStep(
-        handle,
-        kvCache,
-        stepInput(path, entries),
-      );
-      return { sampledTokenIds, deviceMs, foreignCpuShare };
+      const output = await native.runStep(handle, kvCache, stepInput(path, entries));
+      const { sampledTokenIds, deviceMs, foreignCpuShare } = output;
+      const logprobs = entryLogprobs(entries, output);
+      return {
+        sampledTokenIds,
+        deviceMs,
+        foreignCpuShare,
+        ...(logprobs === null ? {} : { logprobs }),
+      };
     },
     close() {
       native.closeKvCache(kvCache);
@@ -93,43 +96,4 @@ function linearWeights({ tensors }: LoadedModel): TensorSource[] {
     ...tensors.layers.flatMap(({ q, k, v, o, gate, up, down }) => [q, k, v, o, gate, up, down]),
     tensors.head,
   ];
-}
-
-const TWO_TO_32 = 2 ** 32;
-
-/** Flattens a batch; shapes stand in packages/kernels/native.ts. */
-export function stepInput(path: ExecutionPath, entries: readonly BatchEntry[]): StepInput {
-  const count = entries.length;
-  const tokenCount = entries.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
-  const blockTableStride = entries.reduce((most, { blockTable }) => Math.max(most, blockTable.length), 1);
-  const input = {
-    linear: path.linear,
-    threadCount: path.threadCount,
-    tokenIds: new Int32Array(tokenCount),
-    tokenStarts: new Int32Array(count + 1),
-    contextLengths: new Int32Array(count),
-    blockTables: new Int32Array(count * blockTableStride),
-    blockTableStride,
-    isSampled: new Uint8Array(count),
-    temperatures: new Float32Array(count),
-    topPs: new Float32Array(count),
-    topKs: new Int32Array(count),
-    seeds: new Uint32Array(2 * count),
-    isLogitsWanted: false,
-  };
-  let at = 0;
-  entries.forEach(({ tokenIds, contextLength, blockTable, isSampled, sampling }, index) => {
-    input.tokenIds.set(tokenIds, at);
-    at += tokenIds.length;
-    input.tokenStarts[index + 1] = at;
-    input.contextLengths[index] = contextLength;
-    input.blockTables.set(blockTable, index * blockTableStride);
-    input.isSampled[index] = isSampled ? 1 : 0;
-    input.temperatures[index] = sampling.temperature;
-    input.topPs[index] = sampling.topP;
-    input.topKs[index] = sampling.topK;
-    input.seeds[2 * index] = sampling.seed % TWO_TO_32;
-    input.seeds[2 * index + 1] = Math.floor(sampling.seed / TWO_TO_32);
-  });
-  return input;
 }

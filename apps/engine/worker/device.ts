@@ -4,10 +4,13 @@
  */
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
 import type { BatchEntry } from '@variator/scheduler/batch';
+import type { TokenLogprobs } from '@variator/scheduler/sequence';
 
 export interface DeviceResult {
   /** One per entry, -1 where nothing was sampled. */
   readonly sampledTokenIds: Int32Array;
+  /** One list per entry, as StepResult has them; absent where no entry wants any. */
+  readonly logprobs?: readonly (readonly TokenLogprobs[])[];
   readonly deviceMs: number;
   readonly foreignCpuShare: number;
 }

@@ -194,6 +194,8 @@ napi_value stepOutput(napi_env env, const Step& step) {
   const napi_value output = makeObject(env);
   setProperty(env, output, "sampledTokenIds", makeInt32Array(env, step.sampledTokenIds));
   setProperty(env, output, "logits", step.isLogitsWanted ? makeFloat32Array(env, step.logits) : makeNull(env));
+  setProperty(env, output, "logprobTokenIds", step.scoring ? makeInt32Array(env, step.logprobTokenIds) : makeNull(env));
+  setProperty(env, output, "logprobs", step.scoring ? makeFloat32Array(env, step.logprobs) : makeNull(env));
   setProperty(env, output, "deviceMs", makeNumber(env, step.deviceMs));
   setProperty(env, output, "foreignCpuShare", makeNumber(env, step.foreignCpuShare));
   return output;

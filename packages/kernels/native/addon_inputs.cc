@@ -39,6 +39,27 @@ TensorSource readSource(napi_env env, napi_value parent, const char* name) {
           integerOf(env, object, "columns", 1, offsetAtMost)};
 }
 
+LogitRules readRules(napi_env env, napi_value object) {
+  const auto integers = [&](const char* name) { return readTypedArray<int32_t>(env, propertyOf(env, object, name), name); };
+  const auto floats = [&](const char* name) { return readTypedArray<float>(env, propertyOf(env, object, name), name); };
+  LogitRules rules;
+  rules.repetitionPenalties = floats("repetitionPenalties");
+  rules.frequencyPenalties = floats("frequencyPenalties");
+  rules.presencePenalties = floats("presencePenalties");
+  rules.countStarts = integers("countStarts");
+  rules.countedTokenIds = integers("countedTokenIds");
+  rules.tokenCounts = integers("tokenCounts");
+  rules.biasStarts = integers("biasStarts");
+  rules.biasTokenIds = integers("biasTokenIds");
+  rules.biases = floats("biases");
+  return rules;
+}
+
+Scoring readScoring(napi_env env, napi_value object) {
+  const auto integers = [&](const char* name) { return readTypedArray<int32_t>(env, propertyOf(env, object, name), name); };
+  return {integers("topCounts"), integers("scoredTokenIds")};
+}
+
 }  // namespace
 
 std::unique_ptr<Model> readModel(napi_env env, napi_value shapeObject, napi_value tensors) {
@@ -106,14 +127,18 @@ std::shared_ptr<Step> readStep(napi_env env, napi_value input) {
   const auto temperatures = readTypedArray<float>(env, field("temperatures"), "temperatures");
   const auto topPs = readTypedArray<float>(env, field("topPs"), "topPs");
   const auto topKs = readTypedArray<int32_t>(env, field("topKs"), "topKs");
+  const auto minPs = readTypedArray<float>(env, field("minPs"), "minPs");
   const auto seeds = readTypedArray<uint32_t>(env, field("seeds"), "seeds");
   const size_t count = step->contextLengths.size();
-  if (temperatures.size() != count || topPs.size() != count || topKs.size() != count || seeds.size() != 2 * count) {
-    throw NativeFault("temperatures, topPs, topKs, seeds: must have an entry (seeds two) for each sequence");
+  if (temperatures.size() != count || topPs.size() != count || topKs.size() != count || minPs.size() != count ||
+      seeds.size() != 2 * count) {
+    throw NativeFault("temperatures, topPs, topKs, minPs, seeds: must have an entry (seeds two) for each sequence");
   }
+  if (!isNull(env, field("rules"))) step->rules = readRules(env, field("rules"));
+  if (!isNull(env, field("scoring"))) step->scoring = readScoring(env, field("scoring"));
   for (size_t s = 0; s < count; s++) {
     const uint64_t seed = static_cast<uint64_t>(seeds[2 * s + 1]) << 32 | seeds[2 * s];
-    step->samplings.push_back({temperatures[s], topPs[s], topKs[s], seed});
+    step->samplings.push_back({temperatures[s], topPs[s], topKs[s], minPs[s], false, seed});
   }
   step->isLogitsWanted = readBoolean(env, field("isLogitsWanted"), "isLogitsWanted");
   return step;

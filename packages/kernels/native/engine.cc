@@ -1,6 +1,7 @@
 // See engine.h. The checks of a step stand here, before anything is launched.
 #include "engine.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -30,6 +31,61 @@ void settle(const Work& work, const Engine::Settled& settled) {
 
 void require(bool isMet, const std::string& fault) {
   if (!isMet) throw NativeFault(fault);
+}
+
+void requireSize(size_t size, int64_t expected, const char* name) {
+  require(static_cast<int64_t>(size) == expected,
+          std::string(name) + ": has " + std::to_string(size) + " entries, not " + std::to_string(expected));
+}
+
+void requireStarts(const std::vector<int32_t>& starts, int64_t count, size_t end, const char* name) {
+  requireSize(starts.size(), count + 1, name);
+  require(starts[0] == 0 && starts[count] == static_cast<int64_t>(end) && std::is_sorted(starts.begin(), starts.end()),
+          std::string(name) + ": must rise from 0 to the length of its lists");
+}
+
+void requireTokens(const std::vector<int32_t>& tokenIds, int32_t least, int64_t vocabularySize, const char* name) {
+  for (const int32_t token : tokenIds) {
+    require(token >= least && token < vocabularySize,
+            std::string(name) + ": " + std::to_string(token) + " is not one of " + std::to_string(vocabularySize));
+  }
+}
+
+// The bounds keep every ruled logit a finite number or -infinity.
+void checkRules(const LogitRules& rules, int64_t count, int64_t vocabularySize) {
+  requireSize(rules.repetitionPenalties.size(), count, "repetitionPenalties");
+  requireSize(rules.frequencyPenalties.size(), count, "frequencyPenalties");
+  requireSize(rules.presencePenalties.size(), count, "presencePenalties");
+  requireStarts(rules.countStarts, count, rules.countedTokenIds.size(), "countStarts");
+  requireSize(rules.tokenCounts.size(), rules.countStarts[count], "tokenCounts");
+  requireStarts(rules.biasStarts, count, rules.biasTokenIds.size(), "biasStarts");
+  requireSize(rules.biases.size(), rules.biasStarts[count], "biases");
+  requireTokens(rules.countedTokenIds, 0, vocabularySize, "countedTokenIds");
+  requireTokens(rules.biasTokenIds, 0, vocabularySize, "biasTokenIds");
+  for (const int32_t times : rules.tokenCounts) require(times >= 0, "tokenCounts: must not be negative");
+  for (int64_t s = 0; s < count; s++) {
+    const std::string who = "[" + std::to_string(s) + "]: ";
+    const float repetition = rules.repetitionPenalties[s];
+    require(repetition >= 0.01f && repetition <= 100, "repetitionPenalties" + who + "must be from 0.01 to 100");
+    require(std::abs(rules.frequencyPenalties[s]) <= 2, "frequencyPenalties" + who + "must be from -2 to 2");
+    require(std::abs(rules.presencePenalties[s]) <= 2, "presencePenalties" + who + "must be from -2 to 2");
+    int64_t banCount = 0;
+    for (int32_t i = rules.biasStarts[s]; i < rules.biasStarts[s + 1]; i++) {
+      if (std::isinf(rules.biases[i]) && rules.biases[i] < 0) banCount++;
+      else require(std::abs(rules.biases[i]) <= 100, "biases" + who + "must be from -100 to 100, or -infinity");
+    }
+    require(banCount < vocabularySize, "biases" + who + "leave no token to draw");
+  }
+}
+
+void checkScoring(const Step& step, int64_t vocabularySize) {
+  const Scoring& scoring = *step.scoring;
+  requireSize(scoring.topCounts.size(), step.sequenceCount(), "topCounts");
+  requireSize(scoring.scoredTokenIds.size(), step.tokenCount(), "scoredTokenIds");
+  requireTokens(scoring.scoredTokenIds, -1, vocabularySize, "scoredTokenIds");
+  for (const int32_t topCount : scoring.topCounts) {
+    require(topCount >= -1 && topCount <= std::min<int64_t>(vocabularySize, 128), "topCounts: must be from -1 to 128, within the vocabulary");
+  }
 }
 
 }  // namespace
@@ -98,13 +154,9 @@ void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
           "threadCount: must be from 1 to " + std::to_string(engine.maxThreadCount()));
   const int64_t count = step.sequenceCount();
   require(count >= 1, "contextLengths: a step needs a sequence");
-  const auto sized = [&](size_t size, int64_t expected, const char* name) {
-    require(static_cast<int64_t>(size) == expected,
-            std::string(name) + ": has " + std::to_string(size) + " entries, not " + std::to_string(expected));
-  };
-  sized(step.tokenStarts.size(), count + 1, "tokenStarts");
-  sized(step.isSampled.size(), count, "isSampled");
-  sized(step.blockTables.size(), count * step.blockTableStride, "blockTables");
+  requireSize(step.tokenStarts.size(), count + 1, "tokenStarts");
+  requireSize(step.isSampled.size(), count, "isSampled");
+  requireSize(step.blockTables.size(), count * step.blockTableStride, "blockTables");
   require(step.tokenStarts[0] == 0, "tokenStarts: must begin with 0");
   for (int64_t s = 0; s < count; s++) {
     const std::string who = "[" + std::to_string(s) + "]: ";
@@ -124,12 +176,12 @@ void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
     require(std::isfinite(sampling.temperature) && sampling.temperature >= 0, "temperatures" + who + "must be 0 or more");
     require(sampling.topP > 0 && sampling.topP <= 1, "topPs" + who + "must be above 0 and at most 1");
     require(sampling.topK >= 0, "topKs" + who + "must be 0 or more");
+    require(sampling.minP >= 0 && sampling.minP <= 1, "minPs" + who + "must be from 0 to 1");
   }
-  sized(step.tokenIds.size(), step.tokenStarts[count], "tokenIds");
-  for (const int32_t token : step.tokenIds) {
-    require(token >= 0 && token < shape.vocabularySize, "tokenIds: " + std::to_string(token) + " is not one of " +
-                                                            std::to_string(shape.vocabularySize));
-  }
+  if (step.rules) checkRules(*step.rules, count, shape.vocabularySize);
+  if (step.scoring) checkScoring(step, shape.vocabularySize);
+  requireSize(step.tokenIds.size(), step.tokenStarts[count], "tokenIds");
+  requireTokens(step.tokenIds, 0, shape.vocabularySize, "tokenIds");
 }
 
 }  // namespace variator

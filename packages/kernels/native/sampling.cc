@@ -1,6 +1,7 @@
-// Greedy: the lowest index of the largest logit. Otherwise temperature, then top-k, then top-p (the smallest set of
-// likeliest tokens that holds the share), then one draw by inverting the cumulative sum. The draw is a hash of
-// (seed, position): splitmix64's finaliser (Steele, Lea and Flood, 2014), so that no state is carried between steps.
+// Greedy: the lowest index of the largest logit. Otherwise temperature, then min-p (a share of the likeliest token's
+// probability), top-k, top-p (the smallest set of likeliest tokens that holds the share), then one draw by inverting the
+// cumulative sum. The draw is a hash of (seed, position): splitmix64's finaliser (Steele, Lea and Flood, 2014), so that no
+// state is carried between steps.
 #include "sampling.h"
 
 #include <algorithm>
@@ -49,6 +50,13 @@ int32_t sampleToken(const float* logits, int64_t vocabularySize, const Sampling&
   auto& weights = scratch.weights;
   const float factor = std::min(1.0f / sampling.temperature, 1e30f);
   floatOps().exponentials(logits, vocabularySize, most, factor, weights.data());
+  if (sampling.minP > 0) {
+    for (int64_t i = 0; i < vocabularySize; i++) weights[i] = weights[i] < sampling.minP ? 0 : weights[i];
+  }
+  // e^x is clamped from below, and what is banned must have no weight at all.
+  if (sampling.hasBans) {
+    for (int64_t i = 0; i < vocabularySize; i++) weights[i] = std::isinf(logits[i]) ? 0 : weights[i];
+  }
   const double share = draw(sampling.seed, position);
   const bool isTopKOn = sampling.topK > 0 && sampling.topK < vocabularySize;
   double total = 0;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "logprobs.h"
 #include "native_fault.h"
 
 namespace variator {
@@ -247,14 +248,31 @@ void StepRunner::feedForward(int thread, int64_t layer) {
   }
 }
 
-// Final norm, LM head and sampling, of the rows that need them.
+// Final norm, LM head and sampling, of the rows that need them: the last rows at once, then scored rows in portions.
 void StepRunner::finish(int thread) {
+  const auto headRowCount = static_cast<int64_t>(headRows_.size());
+  const int64_t stride = padded(model_.shape.vocabularySize);
+  int64_t rowCount = lastRowCount_;
+  for (int64_t first = 0; first < headRowCount; first += rowCount, rowCount = scoredRowsAtOnce) {
+    rowCount = std::min(rowCount, headRowCount - first);
+    if (rowCount == 0) continue;
+    computeLogits(thread, first, rowCount);
+    const Share share = shareOf(rowCount, thread, step_->threadCount);
+    for (int64_t i = share.begin; i < share.end; i++) {
+      const HeadRow& row = headRows_[first + i];
+      const float* logits = logits_ + i * stride;
+      if (row.scoredTokenId >= 0) score(row, row.scoredTokenId, logits, threads_[thread]);
+      else chooseToken(row, logits, threads_[thread]);
+    }
+  }
+}
+
+void StepRunner::computeLogits(int thread, int64_t firstHeadRow, int64_t rowCount) {
   const ModelShape& shape = model_.shape;
-  const auto rowCount = static_cast<int64_t>(headRows_.size());
-  if (rowCount == 0) return;
   const Share share = shareOf(rowCount, thread, step_->threadCount);
   for (int64_t i = share.begin; i < share.end; i++) {
-    floatOps().rmsNorm(hidden_ + headRows_[i] * padded(shape.hiddenSize), model_.finalNorm.data(), shape.hiddenSize,
+    const int64_t row = headRows_[firstHeadRow + i].row;
+    floatOps().rmsNorm(hidden_ + row * padded(shape.hiddenSize), model_.finalNorm.data(), shape.hiddenSize,
                        shape.rmsNormEpsilon, normed_.values + i * normed_.stride);
     if (isInt8()) quantiseRow(normed_, i, shape.hiddenSize);
   }
@@ -269,20 +287,34 @@ void StepRunner::finish(int thread) {
              }
            });
   team_.barrier();
+}
 
-  for (int64_t i = share.begin; i < share.end; i++) {
-    const int32_t sequence = headSequences_[i];
-    const float* logits = logits_ + i * stride;
-    if (step_->isLogitsWanted) {
-      std::copy(logits, logits + shape.vocabularySize, step_->logits.begin() + sequence * shape.vocabularySize);
-    }
-    if (step_->isSampled[sequence] == 0) continue;
-    const int64_t position = step_->contextLengths[sequence] + step_->chunkLength(sequence);
-    const int32_t token =
-        sampleToken(logits, shape.vocabularySize, step_->samplings[sequence], position, threads_[thread].sampling);
-    if (token < 0) isBroken_.store(true);
-    step_->sampledTokenIds[sequence] = token;
+void StepRunner::chooseToken(const HeadRow& row, const float* logits, ThreadScratch& scratch) {
+  const int64_t vocabularySize = model_.shape.vocabularySize;
+  const int32_t sequence = row.sequence;
+  if (step_->isLogitsWanted) {
+    std::copy(logits, logits + vocabularySize, step_->logits.begin() + sequence * vocabularySize);
   }
+  if (step_->isSampled[sequence] == 0) return;
+  const float* ruled = logits;
+  Sampling sampling = step_->samplings[sequence];
+  if (step_->rules && step_->rules->changesLogits(sequence)) {
+    std::copy(logits, logits + vocabularySize, scratch.sampling.ruled.begin());
+    sampling.hasBans = applyRules(*step_->rules, sequence, scratch.sampling.ruled.data());
+    ruled = scratch.sampling.ruled.data();
+  }
+  const int64_t position = step_->contextLengths[sequence] + step_->chunkLength(sequence);
+  const int32_t token = sampleToken(ruled, vocabularySize, sampling, position, scratch.sampling);
+  if (token < 0) isBroken_.store(true);
+  step_->sampledTokenIds[sequence] = token;
+  if (token >= 0 && row.logprobsAt >= 0) score(row, token, logits, scratch);
+}
+
+void StepRunner::score(const HeadRow& row, int32_t tokenId, const float* logits, ThreadScratch& scratch) {
+  const bool isFinite = scoreRow(logits, model_.shape.vocabularySize, tokenId, step_->scoring->topCounts[row.sequence],
+                                 scratch.sampling.weights, step_->logprobTokenIds.data() + row.logprobsAt,
+                                 step_->logprobs.data() + row.logprobsAt);
+  if (!isFinite) isBroken_.store(true);
 }
 
 }  // namespace variator

@@ -2,11 +2,13 @@
 // Owned by Engine; runs on its compute thread and thread team.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "float_ops.h"
 #include "int8_panels.h"
 #include "kv_cache.h"
+#include "logit_rules.h"
 #include "model.h"
 #include "sampling.h"
 #include "thread_team.h"
@@ -16,6 +18,12 @@ namespace variator {
 static inline int64_t padded(int64_t columns) { return (columns + 31) / 32 * 32; }
 
 enum class LinearVariant { Reference, Int8Generic, Int8Avx512Vnni };
+
+// Log-probabilities that a step is asked for.
+struct Scoring {
+  std::vector<int32_t> topCounts;       // [n], -1: none wanted; else so many of the likeliest beside the token itself
+  std::vector<int32_t> scoredTokenIds;  // [T], the token that follows a row, or -1 where its log-probability is not wanted
+};
 
 // StepInput of native.ts, copied and checked (addon.cc), and StepOutput.
 struct Step {
@@ -28,10 +36,15 @@ struct Step {
   int64_t blockTableStride;
   std::vector<uint8_t> isSampled;       // [n]
   std::vector<Sampling> samplings;      // [n]
+  std::optional<LogitRules> rules;
+  std::optional<Scoring> scoring;
   bool isLogitsWanted;
 
   std::vector<int32_t> sampledTokenIds;  // [n], -1 where nothing was sampled
   std::vector<float> logits;             // [n, vocabularySize] when wanted
+  // By sequence: its scored rows, then its sampled token; 1 + top count entries each, the token itself first.
+  std::vector<int32_t> logprobTokenIds;
+  std::vector<float> logprobs;
   double deviceMs = 0;
   double foreignCpuShare = 0;
 
@@ -72,9 +85,17 @@ class StepRunner {
     Scratch<float> weightRows, panels, scores;
     SamplingScratch sampling;
   };
+  // Scored rows pass through the LM head so many at a time: a prompt's logits all at once would be too much memory.
+  static constexpr int64_t scoredRowsAtOnce = 64;
   // Up to maxPairCount (row, head) pairs of one sequence and KV head.
   struct AttentionUnit {
     int32_t sequence, kvHead, firstPair, pairCount;
+  };
+  // A row whose logits are needed: the last of a sequence, or one that is scored.
+  struct HeadRow {
+    int32_t row, sequence;
+    int32_t scoredTokenId;  // -1: a last row
+    int64_t logprobsAt;     // where its log-probabilities go; -1: nowhere
   };
   struct Linear {
     const Tensor* tensor;
@@ -82,6 +103,7 @@ class StepRunner {
   };
 
   void prepareScratch();
+  void listHeadRows();
   void listAttentionUnits();
   void runThread(int thread);
   void embed(int thread);
@@ -97,7 +119,11 @@ class StepRunner {
   void attend(int thread, int64_t layer);
   void feedForward(int thread, int64_t layer);
   void finish(int thread);
+  void computeLogits(int thread, int64_t firstHeadRow, int64_t rowCount);
+  void chooseToken(const HeadRow& row, const float* logits, ThreadScratch& scratch);
+  void score(const HeadRow& row, int32_t tokenId, const float* logits, ThreadScratch& scratch);
   int64_t slabRows() const;
+  int64_t headRowsAtOnce() const;
   bool isInt8() const { return step_->linear != LinearVariant::Reference; }
 
   const Model& model_;
@@ -106,8 +132,8 @@ class StepRunner {
   const PackedModel* packed_ = nullptr;
   Step* step_ = nullptr;
   std::vector<int32_t> positions_, sequences_;  // [T]
-  std::vector<int32_t> headRows_;               // [sequence] row of its last token where logits are needed
-  std::vector<int32_t> headSequences_;
+  std::vector<HeadRow> headRows_;               // last rows, then scored rows
+  int64_t lastRowCount_ = 0;
   std::vector<AttentionUnit> attentionUnits_;
   std::vector<std::atomic<int32_t>> nextAttentionUnits_;  // [layer]
   std::vector<ThreadScratch> threads_;
@@ -118,7 +144,7 @@ class StepRunner {
   ActivationScratch normedScratch_, attendedScratch_, gatedScratch_;
   float *hidden_ = nullptr, *cosines_ = nullptr, *sines_ = nullptr;  // [T, hiddenSize], [T, headSize / 2]
   float *q_ = nullptr, *k_ = nullptr, *v_ = nullptr;                 // [T, heads padded to 32]
-  float* logits_ = nullptr;                                          // [head rows, vocabulary padded to 32]
+  float* logits_ = nullptr;                                          // [head rows at once, vocabulary padded to 32]
   Activations normed_{}, attended_{}, gated_{};
 };
 

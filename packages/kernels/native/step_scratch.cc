@@ -28,8 +28,6 @@ void StepRunner::prepareScratch() {
   const int64_t rows = step.tokenCount();
   positions_.resize(rows);
   sequences_.resize(rows);
-  headRows_.clear();
-  headSequences_.clear();
   int64_t longest = 0;
   for (int64_t s = 0; s < step.sequenceCount(); s++) {
     for (int32_t row = step.tokenStarts[s]; row < step.tokenStarts[s + 1]; row++) {
@@ -37,19 +35,15 @@ void StepRunner::prepareScratch() {
       sequences_[row] = static_cast<int32_t>(s);
     }
     longest = std::max<int64_t>(longest, step.contextLengths[s] + step.chunkLength(s));
-    if (step.isSampled[s] != 0 || step.isLogitsWanted) {
-      headRows_.push_back(step.tokenStarts[s + 1] - 1);
-      headSequences_.push_back(static_cast<int32_t>(s));
-    }
   }
-  const auto headRowCount = static_cast<int64_t>(headRows_.size());
+  listHeadRows();
   hidden_ = hiddenScratch_.sized(rows * padded(shape.hiddenSize));
   cosines_ = cosinesScratch_.sized(rows * shape.headSize / 2);
   sines_ = sinesScratch_.sized(rows * shape.headSize / 2);
   q_ = qScratch_.sized(rows * padded(shape.querySize()));
   k_ = kScratch_.sized(rows * padded(shape.keySize()));
   v_ = vScratch_.sized(rows * padded(shape.keySize()));
-  logits_ = logitsScratch_.sized(headRowCount * padded(shape.vocabularySize));
+  logits_ = logitsScratch_.sized(headRowsAtOnce() * padded(shape.vocabularySize));
   normed_ = normedScratch_.sized(rows, shape.hiddenSize);
   attended_ = attendedScratch_.sized(rows, shape.querySize());
   gated_ = gatedScratch_.sized(rows, shape.intermediateSize);
@@ -61,11 +55,48 @@ void StepRunner::prepareScratch() {
     scratch.weightRows.sized(4 * padded(std::max({shape.hiddenSize, shape.querySize(), shape.intermediateSize})));
     scratch.panels.sized(2 * referenceSlabRows * panelRows);
     scratch.scores.sized(AttentionCall::maxPairCount * scoreStride_);
+    if (step.rules) scratch.sampling.ruled.resize(shape.vocabularySize);
     scratch.sampling.weights.resize(shape.vocabularySize);
     scratch.sampling.candidates.resize(shape.vocabularySize);
   }
   step_->sampledTokenIds.assign(step.sequenceCount(), -1);
   if (step.isLogitsWanted) step_->logits.resize(step.sequenceCount() * shape.vocabularySize);
+}
+
+int64_t StepRunner::headRowsAtOnce() const {
+  const auto scoredRowCount = static_cast<int64_t>(headRows_.size()) - lastRowCount_;
+  return std::max(lastRowCount_, std::min(scoredRowCount, scoredRowsAtOnce));
+}
+
+void StepRunner::listHeadRows() {
+  const Step& step = *step_;
+  headRows_.clear();
+  for (int64_t s = 0; s < step.sequenceCount(); s++) {
+    if (step.isSampled[s] == 0 && !step.isLogitsWanted) continue;
+    headRows_.push_back({step.tokenStarts[s + 1] - 1, static_cast<int32_t>(s), -1, -1});
+  }
+  lastRowCount_ = static_cast<int64_t>(headRows_.size());
+  if (!step.scoring) return;
+  int64_t at = 0, lastRow = 0;
+  for (int64_t s = 0; s < step.sequenceCount(); s++) {
+    const int64_t size = 1 + step.scoring->topCounts[s];
+    if (size > 0) {
+      for (int32_t row = step.tokenStarts[s]; row < step.tokenStarts[s + 1]; row++) {
+        const int32_t tokenId = step.scoring->scoredTokenIds[row];
+        if (tokenId < 0) continue;
+        headRows_.push_back({row, static_cast<int32_t>(s), tokenId, at});
+        at += size;
+      }
+    }
+    if (step.isSampled[s] == 0 && !step.isLogitsWanted) continue;
+    if (size > 0 && step.isSampled[s] != 0) {
+      headRows_[lastRow].logprobsAt = at;
+      at += size;
+    }
+    lastRow++;
+  }
+  step_->logprobTokenIds.resize(at);
+  step_->logprobs.resize(at);
 }
 
 void StepRunner::listAttentionUnits() {
