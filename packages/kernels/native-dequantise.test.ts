@@ -214,7 +214,10 @@ async function headColumns(
       temperatures: new Float32Array(count),
       topPs: new Float32Array(count).fill(1),
       topKs: new Int32Array(count),
+      minPs: new Float32Array(count),
       seeds: new Uint32Array(2 * count),
+      rules: null,
+      scoring: null,
       isLogitsWanted: true,
     });
     for (let token = 0; token < count; token += 1) {
