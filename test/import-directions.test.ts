@@ -22,9 +22,11 @@ const arrows: Record<string, readonly string[]> = {
   'apps/web': [],
   'apps/engine': ['packages/optimizer', 'packages/scheduler', 'packages/kernels', 'clickhouse'],
   'apps/engine/config.ts': [],
+  'apps/engine/sqlite-file.ts': [],
   'apps/engine/generation': ['packages/kernels', 'packages/scheduler'],
   'apps/engine/http': [
     'apps/engine/generation',
+    'apps/engine/batches',
     'apps/engine/fleet',
     'apps/engine/telemetry',
     'clickhouse',
@@ -33,7 +35,9 @@ const arrows: Record<string, readonly string[]> = {
   ],
   'apps/engine/fleet': ['packages/scheduler', 'packages/kernels', 'clickhouse'],
   'apps/engine/telemetry': ['clickhouse'],
+  'apps/engine/batches': ['apps/engine/sqlite-file.ts', 'apps/engine/fleet', 'packages/scheduler'],
   'apps/engine/control': [
+    'apps/engine/sqlite-file.ts',
     'apps/engine/fleet',
     'packages/optimizer',
     'packages/scheduler',

@@ -2,11 +2,9 @@
  * The control plane's database: Kysely over a SQLite file (libsql). Called by open-control.ts alone, which owns it; each
  * method is one question or one change, in one transaction. Decides nothing; JSON goes in and out as typed nouns.
  */
-import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs';
-import { dirname } from 'node:path';
 import type { ProposalDraft } from '@variator/optimizer/proposal';
 import { Kysely, SqliteDialect, type Transaction } from 'kysely';
-import Database from 'libsql';
+import { openSqliteFile } from '../sqlite-file.ts';
 import { ControlError } from './control-error.ts';
 import { type ControlTables, migrateControl } from './control-migrations.ts';
 import type { LedgerEntry, Proposal, ProposalState } from './control-types.ts';
@@ -86,24 +84,9 @@ export async function openControlStore(file: string, now: number): Promise<Contr
   return createStore(db);
 }
 
-function openDatabase(file: string): Database.Database {
+function openDatabase(file: string): ReturnType<typeof openSqliteFile> {
   try {
-    if (file !== ':memory:') {
-      mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
-      // The file exists with its narrow mode before anything is written; SQLite gives its WAL the same mode.
-      closeSync(openSync(file, 'a', 0o600));
-      chmodSync(file, 0o600);
-    }
-    const database = new Database(file);
-    for (const pragma of [
-      'busy_timeout = 3000',
-      'journal_mode = WAL',
-      'synchronous = NORMAL',
-      'foreign_keys = ON',
-    ]) {
-      database.pragma(pragma);
-    }
-    return database;
+    return openSqliteFile(file, 'NORMAL');
   } catch (error) {
     throw new ControlError('invalid', `The control database ${file} cannot be opened: ${words(error)}.`, {
       cause: error,
