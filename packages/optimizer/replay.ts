@@ -195,6 +195,7 @@ function specOf(arrival: Arrival, index: number, promptTokenIds: readonly number
     program: '',
     serviceTier: 'default',
     objectives: arrival.objectives,
+    ageLimits: null,
     cacheSalt: '',
   } as const;
 }

@@ -1,19 +1,20 @@
 /**
- * Composes one step: decode first, then prefills under way, then admissions, all under one token budget. Called by
- * scheduler.ts alone, on the scheduler's own state. Preempts when blocks run out; ends nothing, since the scheduler ends a
- * sequence that outgrows the whole pool before it comes here.
+ * Composes one step: decode first, then prefills under way and admissions by queue rank, all under one token budget.
+ * Called by scheduler.ts alone, on the scheduler's own state. Preempts when blocks run out, and flex where a higher tier
+ * needs its room; ends nothing, since the scheduler ends a sequence that outgrows the whole pool before it comes here.
  */
 import type { BatchEntry } from './batch.ts';
 import type { BlockTables } from './block-tables.ts';
+import { type AdmissionState, displaceable, nextAdmission, noteAdmission } from './next-admission.ts';
 import {
   comparePreemption,
   generatedTokenCount,
+  isEldestOf,
   isStillScored,
   nextKind,
   type OpenSequence,
   remainingTokenCount,
 } from './open-sequence.ts';
-import type { WaitingQueue } from './waiting-queue.ts';
 
 export interface SchedulerLimits {
   /** Most tokens one step may compute. */
@@ -22,12 +23,11 @@ export interface SchedulerLimits {
   readonly maxRunningCount: number;
 }
 
-export interface SchedulerState {
+export interface SchedulerState extends AdmissionState {
   limits: SchedulerLimits;
   numericsId: string;
   /** In order of admission. */
   readonly running: OpenSequence[];
-  readonly waiting: WaitingQueue;
   readonly tables: BlockTables;
   admissionCount: number;
 }
@@ -40,8 +40,12 @@ export interface Composition {
   cachedTokenCount: number;
 }
 
+/** While others run, flex leaves this share of sequences and blocks free, so that who comes next need not push it out. */
+const SHARE_LEFT_BY_FLEX = 1 / 8;
+
 export function compose(state: SchedulerState, stepId: number, now: number): Composition {
   const composition: Composition = { entries: [], sequences: [], preemptionCount: 0, cachedTokenCount: 0 };
+  const { running } = state;
   let budget = state.limits.tokenBudget;
   const add = (sequence: OpenSequence, tokenCount: number): void => {
     composition.entries.push(entryOf(sequence, tokenCount));
@@ -50,34 +54,45 @@ export function compose(state: SchedulerState, stepId: number, now: number): Com
     budget -= tokenCount;
   };
 
+  const displaced = displacedFlex(state);
+  for (const victim of displaced) preempt(state, victim, composition);
+
   // After limits were lowered more sequences may decode than the budget holds: then they take turns.
-  const decoding = state.running
+  const decoding = running
     .filter((sequence) => nextKind(sequence) === 'decode')
     .sort((a, b) => a.lastStepId - b.lastStepId || comparePreemption(a, b));
+  // Where blocks are short the eldest takes its own first: it must not be the one that goes.
+  if (state.tables.availableCount < decoding.length) {
+    const index = decoding.findIndex((sequence) => isEldestOf(running, sequence));
+    decoding.unshift(...decoding.splice(Math.max(0, index), 1));
+  }
   for (const sequence of decoding) {
     if (budget === 0) break;
-    if (state.running.includes(sequence) && makeRoom(state, composition, sequence)) add(sequence, 1);
+    if (running.includes(sequence) && makeRoom(state, composition, sequence)) add(sequence, 1);
   }
 
-  const prefilling = state.running
+  const prefilling = running
     .filter((sequence) => nextKind(sequence) !== 'decode')
     .sort((a, b) => a.queueRank - b.queueRank || a.admissionOrder - b.admissionOrder);
-  for (const sequence of prefilling) {
-    if (budget === 0) break;
-    if (!state.running.includes(sequence)) continue;
+  let isDoorOpen = true;
+  while (budget > 0) {
+    // Blocks are short: whoever came in now would be pushed out soon, or would push out others.
+    isDoorOpen &&= composition.preemptionCount === displaced.length;
+    const [next] = prefilling;
+    const candidate = isDoorOpen ? nextAdmission(state) : null;
+    if (candidate !== null && (next === undefined || candidate.queueRank < next.queueRank)) {
+      isDoorOpen = admit(state, candidate, composition, now);
+      if (isDoorOpen) add(candidate, growForChunk(state.tables, candidate, budget));
+      continue;
+    }
+    if (next === undefined) break;
+    prefilling.shift();
+    if (!running.includes(next)) continue;
     // A prefill waits for decodes to give blocks back; only where nothing else moves does it push others out.
-    const canStart = state.tables.reachableTokenCount(sequence) > sequence.computedTokenCount;
+    const canStart = state.tables.reachableTokenCount(next) > next.computedTokenCount;
     if (!canStart && composition.entries.length > 0) continue;
-    if (!canStart && !makeRoom(state, composition, sequence)) continue;
-    add(sequence, growForChunk(state.tables, sequence, budget));
-  }
-
-  // Blocks are short: whoever came in now would be pushed out soon, or would push out others.
-  if (composition.preemptionCount > 0) return composition;
-  while (budget > 0 && state.running.length < state.limits.maxRunningCount) {
-    const sequence = state.waiting.first();
-    if (sequence === null || !admit(state, sequence, composition)) break;
-    add(sequence, growForChunk(state.tables, sequence, budget));
+    if (!canStart && !makeRoom(state, composition, next)) continue;
+    add(next, growForChunk(state.tables, next, budget));
   }
   return composition;
 }
@@ -85,21 +100,39 @@ export function compose(state: SchedulerState, stepId: number, now: number): Com
 /** Makes sure that one more token fits, if need be by preempting; false where the sequence itself had to go. */
 function makeRoom(state: SchedulerState, composition: Composition, sequence: OpenSequence): boolean {
   while (!state.tables.grow(sequence, sequence.computedTokenCount + 1)) {
-    const victim = state.running
+    const candidates = state.running
       .filter((candidate) => !composition.sequences.includes(candidate))
-      .sort(comparePreemption)
-      .at(-1);
+      .sort(comparePreemption);
+    const victim =
+      candidates.findLast((candidate) => !isEldestOf(state.running, candidate)) ?? candidates.at(-1);
     if (victim === undefined || state.running.length === 1) {
       throw new Error('A sequence that runs alone found no KV block.');
     }
-    preempt(state, victim);
-    composition.preemptionCount += 1;
+    preempt(state, victim, composition);
     if (victim === sequence) return false;
   }
   return true;
 }
 
-function preempt(state: SchedulerState, victim: OpenSequence): void {
+/** Who gives up its room to the next to be admitted: as many as that takes, and nobody where all would not be enough. */
+function displacedFlex(state: SchedulerState): OpenSequence[] {
+  const { running, tables, limits } = state;
+  const candidate = nextAdmission(state);
+  if (candidate === null) return [];
+  const victims = displaceable(running, candidate);
+  let missingBlockCount =
+    tables.blocksFor(candidate.tokenIds.length) + blocksOwed(state) - tables.availableCount;
+  for (let count = 0; count <= victims.length; count += 1) {
+    if (missingBlockCount <= 0 && running.length - count < limits.maxRunningCount)
+      return victims.slice(0, count);
+    // Its blocks, those it needed yet, and its spare one; fewer where it shares some.
+    missingBlockCount -= tables.blocksFor(victims[count]?.tokenIds.length ?? 0) + 1;
+  }
+  return [];
+}
+
+function preempt(state: SchedulerState, victim: OpenSequence, composition: Composition): void {
+  composition.preemptionCount += 1;
   victim.recomputeUntil = Math.max(victim.recomputeUntil, victim.computedTokenCount);
   victim.preemptionCount += 1;
   state.tables.releaseAll(victim);
@@ -108,20 +141,26 @@ function preempt(state: SchedulerState, victim: OpenSequence): void {
 }
 
 /**
- * Lets the first of the waiting run if all its known tokens fit beside what the running ones still need for theirs, with
- * a spare block for each of these to decode into. Nobody overtakes a sequence that does not fit yet.
+ * Lets a waiting sequence run if all its known tokens fit beside what the running ones still need for theirs, with a
+ * spare block for each of these to decode into. Nobody overtakes a sequence that does not fit yet.
  */
-function admit(state: SchedulerState, sequence: OpenSequence, composition: Composition): boolean {
-  const { tables, running, waiting } = state;
+function admit(
+  state: SchedulerState,
+  sequence: OpenSequence,
+  composition: Composition,
+  now: number,
+): boolean {
+  const { tables, running, waiting, limits } = state;
+  const leftShare = leavesRoom(state, sequence, now) ? SHARE_LEFT_BY_FLEX : 0;
+  if (running.length >= limits.maxRunningCount - Math.floor(leftShare * limits.maxRunningCount)) return false;
   const foundTokenCount = tables.attachPrefix(sequence, state.numericsId);
-  let neededBlockCount = tables.blocksFor(sequence.tokenIds.length) - sequence.blockTable.length;
-  for (const other of running) {
-    neededBlockCount += tables.blocksFor(other.tokenIds.length) - other.blockTable.length + 1;
-  }
-  if (neededBlockCount > tables.availableCount) {
+  const neededBlockCount =
+    tables.blocksFor(sequence.tokenIds.length) - sequence.blockTable.length + blocksOwed(state);
+  if (neededBlockCount > tables.availableCount - Math.floor(leftShare * tables.blockCount)) {
     tables.releaseAll(sequence);
     return false;
   }
+  noteAdmission(state, sequence);
   waiting.remove(sequence);
   running.push(sequence);
   state.admissionCount += 1;
@@ -131,6 +170,21 @@ function admit(state: SchedulerState, sequence: OpenSequence, composition: Compo
     composition.cachedTokenCount += foundTokenCount;
   }
   return true;
+}
+
+/** Flex takes the room that others leave, until its age has made up for its tier or it holds up one of a higher tier. */
+function leavesRoom({ running, waiting }: SchedulerState, sequence: OpenSequence, now: number): boolean {
+  if (sequence.spec.serviceTier !== 'flex' || sequence.queueRank <= now) return false;
+  for (const lane of waiting.lanes()) if (lane.serviceTier !== 'flex') return false;
+  return running.some((other) => other.spec.serviceTier !== 'flex');
+}
+
+/** What the running sequences still need for their known tokens, with a spare block for each to decode into. */
+function blocksOwed({ tables, running }: SchedulerState): number {
+  return running.reduce(
+    (sum, { tokenIds, blockTable }) => sum + tables.blocksFor(tokenIds.length) - blockTable.length + 1,
+    0,
+  );
 }
 
 /** Grows the table for as many of the next tokens as budget and blocks allow, and returns how many. */

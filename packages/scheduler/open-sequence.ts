@@ -19,6 +19,8 @@ import { TokenCounts } from './token-counts.ts';
 export interface OpenSequence {
   readonly spec: SequenceSpec;
   readonly submittedAt: number;
+  /** Counts up with every submission. */
+  readonly submissionOrder: number;
   /** Where it stands among the waiting: smaller goes first (see `queueRank`). */
   readonly queueRank: number;
   /** Prompt, then generated tokens. */
@@ -63,9 +65,9 @@ export interface OpenSequence {
 /** How much later a tier's sequence counts as submitted. Linear ageing: whoever waits long enough goes first. */
 const tierHandicapMs: Readonly<Record<ServiceTier, number>> = { priority: 0, default: 10_000, flex: 60_000 };
 
-const tierOrder: Readonly<Record<ServiceTier, number>> = { priority: 0, default: 1, flex: 2 };
+export const tierOrder: Readonly<Record<ServiceTier, number>> = { priority: 0, default: 1, flex: 2 };
 
-export function openSequence(spec: SequenceSpec, now: number): OpenSequence {
+export function openSequence(spec: SequenceSpec, submissionOrder: number, now: number): OpenSequence {
   const tokenCounts = TokenCounts.for(spec.sampling, spec.promptTokenIds);
   if (tokenCounts !== null) for (const tokenId of spec.generatedTokenIds) tokenCounts.add(tokenId);
   // A resumed sequence has delivered its prompt's with the first token it comes with.
@@ -73,6 +75,7 @@ export function openSequence(spec: SequenceSpec, now: number): OpenSequence {
   return {
     spec,
     submittedAt: now,
+    submissionOrder,
     queueRank: now + tierHandicapMs[spec.serviceTier],
     tokenIds: [...spec.promptTokenIds, ...spec.generatedTokenIds],
     promptTokenCount: spec.promptTokenIds.length,
@@ -151,6 +154,29 @@ export function sequenceStart(sequence: OpenSequence): SequenceStart {
     cachedTokenCount: sequence.cachedTokenCount,
     queueMs: (sequence.firstScheduledAt ?? sequence.submittedAt) - sequence.submittedAt,
   };
+}
+
+/** True for the one that nobody pushes out, whatever its tier: so something always gets to its end. */
+export function isEldestOf(running: readonly OpenSequence[], sequence: OpenSequence): boolean {
+  return running.every(
+    (other) =>
+      other === sequence ||
+      other.queueRank > sequence.queueRank ||
+      (other.queueRank === sequence.queueRank && other.submissionOrder > sequence.submissionOrder),
+  );
+}
+
+/** True when it has outlived its request, or has waited for its first step anywhere longer than it may. */
+export function isExpired({ spec, submittedAt, firstScheduledAt }: OpenSequence, now: number): boolean {
+  const { ageLimits } = spec;
+  if (ageLimits === null) return false;
+  const hasWaited = firstScheduledAt === null && spec.generatedTokenIds.length === 0;
+  const { totalMs, queueMs } = ageLimits;
+  const ageMs = now - submittedAt;
+  return (
+    (totalMs !== null && ageMs >= totalMs) ||
+    (queueMs !== null && hasWaited && ageMs >= queueMs)
+  );
 }
 
 export function endedSequence(

@@ -32,6 +32,7 @@ const fit: StepTimeFit = {
 
 interface Track {
   readonly spec: SequenceSpec;
+  readonly submittedAt: number;
   readonly tokenIds: number[];
   readonly events: TokenEvent[];
   /** Where the tokens it came with were made; null for a fresh sequence. */
@@ -115,10 +116,12 @@ function walk(seed: number, operationCount: number): string {
       },
       maxTokens: 1 + below(40),
       stopTokenIds: below(3) === 0 ? [below(50), below(50)] : [],
-      tenant: 't',
+      tenant: pick(['t', 'u', 'v']),
       program: '',
       serviceTier: pick<ServiceTier>(['priority', 'default', 'flex']),
       objectives: { ttftMs: 1000, itlMs: 100 },
+      ageLimits:
+        below(6) === 0 ? { queueMs: pick([null, below(300)]), totalMs: pick([null, below(2000)]) } : null,
       cacheSalt: pick(['', '', 'salt']),
     };
     const resumedCount = below(4) === 0 ? below(spec.maxTokens) : 0;
@@ -127,6 +130,7 @@ function walk(seed: number, operationCount: number): string {
     );
     tracks.set(spec.sequenceId, {
       spec,
+      submittedAt: now,
       tokenIds: [...generatedTokenIds],
       events: [],
       resumedFrom: generatedTokenIds.length > 0 ? numericsId : null,
@@ -138,6 +142,22 @@ function walk(seed: number, operationCount: number): string {
     if (ended !== null) noteEnded(ended);
   };
   const step = (inFlight: () => void): void => {
+    const overdueIds = [...tracks.values()].filter(
+      ({ spec, ended, submittedAt, firstNumericsId }) =>
+        ended === null &&
+        spec.ageLimits !== null &&
+        (now - submittedAt >= (spec.ageLimits.totalMs ?? Number.POSITIVE_INFINITY) ||
+          (firstNumericsId === null &&
+            now - submittedAt >= (spec.ageLimits.queueMs ?? Number.POSITIVE_INFINITY))),
+    );
+    const expired = scheduler.expire(now);
+    expect(expired.map(({ sequenceId }) => sequenceId).sort()).toEqual(
+      overdueIds.map(({ spec }) => spec.sequenceId).sort(),
+    );
+    for (const ended of expired) {
+      expect(ended.reason).toBe('expired');
+      noteEnded(ended);
+    }
     const before = scheduler.counts();
     const batch = scheduler.schedule(now);
     if (batch === null) {
@@ -184,10 +204,10 @@ function walk(seed: number, operationCount: number): string {
     expect(Math.abs(charged - deviceMs)).toBeLessThanOrEqual(1e-9 * deviceMs);
     expect(settlement.emittedTokenCount).toBe(settlement.events.length);
     expect(settlement.itlTokenCount).toBeLessThanOrEqual(settlement.events.length);
-    if (settlement.preemptionCount > 0) {
-      // A step that pushes sequences out lets nobody in.
-      expect(during.waitingCount).toBe(before.waitingCount + settlement.preemptionCount);
-    }
+    // Who is let in is in the batch: a step lets nobody in whom it does not compute.
+    const admittedCount = before.waitingCount + settlement.preemptionCount - during.waitingCount;
+    expect(admittedCount).toBeGreaterThanOrEqual(0);
+    expect(admittedCount).toBeLessThanOrEqual(batch.entries.length);
     preemptionCount += settlement.preemptionCount;
     cachedTokenCount += settlement.cachedTokenCount;
   };

@@ -25,6 +25,7 @@ function spec(sequenceId: string, change: Partial<SequenceSpec> = {}): SequenceS
     program: '',
     serviceTier: 'default',
     objectives: { ttftMs: 1000, itlMs: 100 },
+    ageLimits: null,
     cacheSalt: '',
     ...change,
   };
@@ -345,8 +346,8 @@ describe('preemption', () => {
     const run = setUp({ blockCount: 7, limits: { tokenBudget: 32, maxRunningCount: 2 } });
     const flex = spec('flex', { promptTokenIds: countingUp(9), serviceTier: 'flex', maxTokens: 12 });
     const quick = spec('quick', { promptTokenIds: countingUp(9, 20), maxTokens: 12 });
-    // The flex sequence comes long before the other, so it is admitted first, and still is the one that goes.
-    run.submit(flex, -100_000);
+    // The flex sequence comes before the other and is admitted with it, and still is the one that goes.
+    run.submit(flex, -20_000);
     run.submit(quick);
     const kinds = run
       .drain()
@@ -362,24 +363,128 @@ describe('preemption', () => {
     expect(ended?.account.decodeDeviceMs).toBeGreaterThan(0);
   });
 
+  test('spares the eldest, whatever its tier: what has waited that long gets to its end', () => {
+    const run = setUp({ blockCount: 7, limits: { tokenBudget: 32, maxRunningCount: 2 } });
+    run.submit(spec('flex', { promptTokenIds: countingUp(9), serviceTier: 'flex', maxTokens: 12 }), -100_000);
+    run.submit(spec('quick', { promptTokenIds: countingUp(9, 20), maxTokens: 12, serviceTier: 'priority' }));
+    run.drain();
+    expect(run.ended.get('flex')?.preemptionCount).toBe(0);
+    expect(run.ended.get('quick')?.preemptionCount).toBeGreaterThan(0);
+  });
+
   test('never takes the blocks of a sequence that the same step already computes', () => {
     const run = setUp({ blockCount: 8, limits: { tokenBudget: 64, maxRunningCount: 3 } });
-    const prompts = [7, 8, 8].map((length, index) =>
+    const prompts = [8, 7, 8].map((length, index) =>
       spec(`s${index}`, { promptTokenIds: countingUp(length, 10 * index) }),
     );
     for (const prompt of prompts) run.submit(prompt);
     run.step();
-    // They take turns now; in the second turn s2 comes first, and s0 needs a block that only s1 or s2 could give.
+    // They take turns now; s0 has its turn first, and s1 needs a block that only s2 could give, or s0 no more.
     run.scheduler.setLimits({ tokenBudget: 2, maxRunningCount: 2 });
-    run.step();
-    const { batch, settlement } = run.step();
-    expect(batch.entries.map(({ sequenceId }) => sequenceId)).toEqual(['s2', 's0']);
-    expect(settlement.preemptionCount).toBe(1);
-    run.drain();
-    expect(run.ended.get('s1')?.preemptionCount).toBe(1);
+    const computed: string[] = [];
+    while (run.scheduler.openSequenceIds().length > 0) {
+      const { batch, settlement } = run.step();
+      if (settlement.preemptionCount > 0) computed.push(...batch.entries.map(({ sequenceId }) => sequenceId));
+    }
+    expect(computed.length).toBeGreaterThan(0);
+    expect(run.ended.get('s0')?.preemptionCount).toBe(0);
     for (const prompt of prompts) {
       expect(run.tokens.get(prompt.sequenceId)).toEqual(tokensAlone(prompt, 'A', 6));
     }
+  });
+});
+
+describe('flex', () => {
+  const flex = (id: string, change: Partial<SequenceSpec> = {}): SequenceSpec =>
+    spec(id, { serviceTier: 'flex', maxTokens: 40, ...change });
+
+  test('gives its place to a default sequence that finds none, the last that came first, and no more than needed', () => {
+    const run = setUp({ limits: { tokenBudget: 64, maxRunningCount: 2 } });
+    run.submit(flex('f1'));
+    run.submit(flex('f2'));
+    run.step();
+    run.submit(spec('quick'));
+    const { batch, settlement } = run.step();
+    expect(settlement.preemptionCount).toBe(1);
+    expect(batch.entries.map(({ sequenceId }) => sequenceId)).toEqual(['f1', 'quick']);
+    run.drain();
+    expect(run.ended.get('f1')?.preemptionCount).toBe(0);
+    expect(run.tokens.get('f2')).toEqual(tokensAlone(flex('f2'), 'A', 40));
+  });
+
+  test('gives its blocks, too, but not where all of them would not be enough', () => {
+    const run = setUp({ blockCount: 16, limits: { tokenBudget: 64, maxRunningCount: 4 } });
+    run.submit(spec('stays', { promptTokenIds: countingUp(24), maxTokens: 8 }));
+    run.submit(flex('f', { promptTokenIds: countingUp(20, 30), maxTokens: 8 }));
+    run.step();
+    run.submit(spec('too-much', { promptTokenIds: countingUp(40), maxTokens: 1 }));
+    expect(run.step().settlement.preemptionCount).toBe(0);
+    run.drain();
+    expect(run.ended.get('f')?.preemptionCount).toBe(0);
+
+    run.submit(flex('g', { promptTokenIds: countingUp(20, 30), maxTokens: 8 }));
+    run.submit(flex('h', { promptTokenIds: countingUp(24, 60), maxTokens: 8 }));
+    run.step();
+    run.submit(spec('fits', { promptTokenIds: countingUp(28, 5), maxTokens: 2 }));
+    expect(run.step().settlement.preemptionCount).toBe(1);
+    run.drain();
+    expect(run.ended.get('h')?.preemptionCount).toBe(1);
+    expect(run.ended.get('g')?.preemptionCount).toBe(0);
+  });
+
+  test('keeps its place once its age has made up for its tier', () => {
+    const run = setUp({ limits: { tokenBudget: 64, maxRunningCount: 1 } });
+    run.submit(flex('f', { maxTokens: 6 }), -60_000);
+    run.step();
+    run.submit(spec('quick'));
+    run.drain();
+    expect([...run.ended.keys()]).toEqual(['f', 'quick']);
+  });
+
+  test('leaves an eighth of the places free while others run, and takes all when they do not', () => {
+    const run = setUp({ blockCount: 200, limits: { tokenBudget: 200, maxRunningCount: 8 } });
+    run.submit(spec('quick', { maxTokens: 3 }));
+    for (let count = 0; count < 10; count += 1) run.submit(flex(`f${count}`));
+    run.step();
+    expect(run.scheduler.counts()).toMatchObject({ runningCount: 7, waitingCount: 4 });
+    run.step();
+    run.step();
+    run.step();
+    expect(run.scheduler.counts()).toMatchObject({ runningCount: 8, waitingCount: 2 });
+  });
+
+  test('does not keep a long prompt of its own before one of a higher tier', () => {
+    const run = setUp({ limits: { tokenBudget: 10, maxRunningCount: 4 } });
+    run.submit(flex('long', { promptTokenIds: countingUp(60, 30) }));
+    run.step();
+    run.submit(spec('quick'));
+    expect(run.step().batch.entries.map(({ sequenceId }) => sequenceId)).toEqual(['quick']);
+  });
+});
+
+describe('age limits', () => {
+  test('end a sequence between two steps: in the queue, and while it runs', () => {
+    const run = setUp({ limits: { tokenBudget: 16, maxRunningCount: 1 } });
+    run.submit(spec('runs', { maxTokens: 50, ageLimits: { queueMs: 5, totalMs: 45 } }), 0);
+    run.submit(spec('waits', { ageLimits: { queueMs: 15, totalMs: null } }), 0);
+    run.submit(spec('patient', { ageLimits: { queueMs: 1000, totalMs: null } }), 0);
+    run.step();
+    expect(run.scheduler.expire(10)).toEqual([]);
+    expect(run.scheduler.expire(15)).toMatchObject([{ sequenceId: 'waits', reason: 'expired', queueMs: 15 }]);
+    for (let steps = 0; steps < 3; steps += 1) run.step();
+    expect(run.scheduler.expire(44)).toEqual([]);
+    expect(run.scheduler.expire(45)).toMatchObject([
+      { sequenceId: 'runs', reason: 'expired', completionTokenCount: 4 },
+    ]);
+    expect(run.scheduler.audit()).toEqual([]);
+    expect(run.scheduler.counts()).toEqual({ runningCount: 0, waitingCount: 1, kvUsedBlockCount: 0 });
+  });
+
+  test('are not looked at while a step is in flight', () => {
+    const run = setUp();
+    run.submit(spec('a'));
+    run.scheduler.schedule(0);
+    expect(() => run.scheduler.expire(0)).toThrow(SchedulerError);
   });
 });
 

@@ -13,6 +13,7 @@ import {
   addToken,
   endedSequence,
   generatedTokenCount,
+  isExpired,
   type OpenSequence,
   openSequence,
   remainingTokenCount,
@@ -28,6 +29,7 @@ import type {
   TokenLogprobs,
 } from './sequence.ts';
 import { chargeStep, featuresOf, predictMs, type StepTimeFit } from './step-time.ts';
+import { TenantService } from './tenant-service.ts';
 import { WaitingQueue } from './waiting-queue.ts';
 
 export type { SchedulerLimits } from './compose.ts';
@@ -70,6 +72,7 @@ export class Scheduler {
   readonly #open = new Map<string, OpenSequence>();
   #fit: StepTimeFit | null = null;
   #lastStepId = 0;
+  #submissionCount = 0;
   #inFlight: StepInFlight | null = null;
 
   constructor(options: SchedulerOptions) {
@@ -82,6 +85,8 @@ export class Scheduler {
       numericsId: options.numericsId,
       running: [],
       waiting: new WaitingQueue(),
+      tenants: new TenantService(),
+      passedByCount: 0,
       tables: new BlockTables(options.blockCount, options.blockSize),
       admissionCount: 0,
     };
@@ -96,12 +101,14 @@ export class Scheduler {
     if (this.#open.has(spec.sequenceId)) {
       throw new SchedulerError(`The sequence ${spec.sequenceId} is open already.`);
     }
-    const sequence = openSequence(spec, now);
+    this.#submissionCount += 1;
+    const sequence = openSequence(spec, this.#submissionCount, now);
     const fault = this.#submissionFault(sequence);
     if (fault !== '') return endedSequence(sequence, 'error', fault, now);
     if (this.#isFullLength(sequence)) return endedSequence(sequence, 'length', '', now);
     this.#open.set(spec.sequenceId, sequence);
     this.#state.waiting.add(sequence);
+    this.#state.tenants.opened(sequence);
     return null;
   }
 
@@ -119,11 +126,20 @@ export class Scheduler {
     return this.#end(sequence, reason, '', now);
   }
 
+  /**
+   * Ends whatever has outlived its age limits; called before every step, so that none is spent on it.
+   * @throws SchedulerError while a step is in flight
+   */
+  expire(now: number): EndedSequence[] {
+    this.#assertBetweenSteps();
+    return [...this.#open.values()]
+      .filter((sequence) => isExpired(sequence, now))
+      .map((sequence) => this.#end(sequence, 'expired', '', now));
+  }
+
   /** The next step, or null when there is nothing to compute. @throws SchedulerError while a step is in flight */
   schedule(now: number): Batch | null {
-    if (this.#inFlight !== null) {
-      throw new SchedulerError(`Step ${this.#inFlight.batch.stepId} has not settled.`);
-    }
+    this.#assertBetweenSteps();
     if (this.#open.size === 0) return null;
     const stepId = this.takeStepId();
     const composition = compose(this.#state, stepId, now);
@@ -142,7 +158,7 @@ export class Scheduler {
     }
     const inFlight = this.#takeInFlight(result.stepId);
     const { batch, composition, counts, fit } = inFlight;
-    const charge = bookCharge(inFlight, result.deviceMs);
+    const charge = bookCharge(inFlight, result.deviceMs, this.#state.tenants);
     const events: TokenEvent[] = [];
     const accounts: Account[] = [];
     const starts: SequenceStart[] = [];
@@ -277,6 +293,11 @@ export class Scheduler {
     return auditState(this.#state, this.#open.size);
   }
 
+  #assertBetweenSteps(): void {
+    if (this.#inFlight === null) return;
+    throw new SchedulerError(`Step ${this.#inFlight.batch.stepId} has not settled.`);
+  }
+
   #takeInFlight(stepId: number): StepInFlight {
     const inFlight = this.#inFlight;
     if (inFlight === null || inFlight.batch.stepId !== stepId) {
@@ -288,6 +309,7 @@ export class Scheduler {
 
   #end(sequence: OpenSequence, reason: EndReason, message: string, now: number): EndedSequence {
     this.#open.delete(sequence.spec.sequenceId);
+    this.#state.tenants.ended(sequence);
     this.#state.tables.releaseAll(sequence);
     const index = this.#state.running.indexOf(sequence);
     if (index >= 0) this.#state.running.splice(index, 1);
@@ -327,7 +349,11 @@ export class Scheduler {
 }
 
 /** Adds each entry's share of the measured time to its sequence's account, and returns the sums by kind. */
-function bookCharge({ batch, composition, fit }: StepInFlight, deviceMs: number): StepCharge {
+function bookCharge(
+  { batch, composition, fit }: StepInFlight,
+  deviceMs: number,
+  tenants: TenantService,
+): StepCharge {
   const charge = {
     prefillDeviceMs: 0,
     decodeDeviceMs: 0,
@@ -336,11 +362,13 @@ function bookCharge({ batch, composition, fit }: StepInFlight, deviceMs: number)
   };
   const shares = chargeStep(batch.entries, deviceMs, fit);
   for (const [index, entry] of batch.entries.entries()) {
-    const { account, endWith } = sequenceAt(composition, index);
+    const sequence = sequenceAt(composition, index);
+    const { account, endWith } = sequence;
     const kind = entry.kind === 'decode' && endWith !== null ? 'speculationWaste' : entry.kind;
     const shareMs = shares[index] ?? 0;
     charge[`${kind}DeviceMs`] += shareMs;
     account[`${kind}DeviceMs`] += shareMs;
+    tenants.charged(sequence, shareMs);
     if (fit !== null && account.fitId !== fit.fitId) {
       account.fitId = fit.fitId;
       account.fitCount += 1;

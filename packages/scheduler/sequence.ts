@@ -4,8 +4,11 @@
  */
 
 export type ServiceTier = 'priority' | 'default' | 'flex';
-/** Why a sequence ended. `stop`: an end-of-sequence token, or the gateway found a stop string. */
-export type EndReason = 'stop' | 'length' | 'cancelled' | 'error';
+/**
+ * Why a sequence ended. `stop`: an end-of-sequence token, or the gateway found a stop string. `expired`: it grew older
+ * than its age limits allow.
+ */
+export type EndReason = 'stop' | 'length' | 'cancelled' | 'error' | 'expired';
 
 /** How tokens are chosen. What few requests ask for is absent where it is off, on the link too. */
 export interface Sampling {
@@ -48,6 +51,14 @@ export interface Objectives {
   readonly itlMs: number;
 }
 
+/** From submission; null is no limit. */
+export interface AgeLimits {
+  /** Until its first step. */
+  readonly queueMs: number | null;
+  /** Until its end. */
+  readonly totalMs: number | null;
+}
+
 /** A request's tokens as the scheduler takes them in. */
 export interface SequenceSpec {
   readonly sequenceId: string;
@@ -62,6 +73,8 @@ export interface SequenceSpec {
   readonly program: string;
   readonly serviceTier: ServiceTier;
   readonly objectives: Objectives;
+  /** null: it may grow as old as it gets. */
+  readonly ageLimits: AgeLimits | null;
   /** Prompt and result may be shared through the prefix cache only among equal salts. */
   readonly cacheSalt: string;
 }

@@ -145,6 +145,7 @@ async function submitAll(
           program: session,
           serviceTier: 'default',
           objectives,
+          ageLimits: null,
           cacheSalt: tenant,
         },
         now(),

@@ -70,6 +70,7 @@ async function run(device: Device, asked: readonly Asked[], conditions: Conditio
         program: '',
         serviceTier: 'default',
         objectives: { ttftMs: 0, itlMs: 0 },
+        ageLimits: null,
         cacheSalt: '',
       },
       now,

@@ -1,0 +1,89 @@
+/**
+ * Device time that each tenant has had, a counter for each tier: what fairness among tenants goes by (virtual token
+ * counters, arXiv 2401.00588, in charged device ms). Owned by the scheduler. Bounded: whoever has been away longest is
+ * forgotten first. A tenant that comes back is lifted to the least served of those present, so that idling saves nothing
+ * up and nobody is held back for what was long ago.
+ */
+import type { OpenSequence } from './open-sequence.ts';
+import type { ServiceTier } from './sequence.ts';
+
+interface Counter {
+  readonly serviceTier: ServiceTier;
+  attainedMs: number;
+  openCount: number;
+}
+
+const MOST_COUNTERS = 1024;
+/** Weight of the newest sequence in the mean cost. */
+const MEAN_WEIGHT = 0.1;
+
+export class TenantService {
+  /** The longest untouched first. */
+  readonly #counters = new Map<string, Counter>();
+  #meanSequenceMs = 1;
+
+  /** Device ms that a sequence costs on the average of late; what a running one is expected to cost still. */
+  get meanSequenceMs(): number {
+    return this.#meanSequenceMs;
+  }
+
+  attainedMs(serviceTier: ServiceTier, tenant: string): number {
+    return this.#counters.get(keyOf(serviceTier, tenant))?.attainedMs ?? 0;
+  }
+
+  opened({ spec: { serviceTier, tenant } }: OpenSequence): void {
+    const key = keyOf(serviceTier, tenant);
+    const counter = this.#counters.get(key) ?? { serviceTier, attainedMs: 0, openCount: 0 };
+    if (counter.openCount === 0) {
+      counter.attainedMs = Math.max(counter.attainedMs, this.#leastPresentMs(serviceTier));
+    }
+    counter.openCount += 1;
+    this.#touch(key, counter);
+    this.#forgetAbsent();
+  }
+
+  charged({ spec: { serviceTier, tenant } }: OpenSequence, deviceMs: number): void {
+    const counter = this.#counters.get(keyOf(serviceTier, tenant));
+    if (counter !== undefined) counter.attainedMs += deviceMs;
+  }
+
+  ended({ spec: { serviceTier, tenant }, account }: OpenSequence): void {
+    const key = keyOf(serviceTier, tenant);
+    const counter = this.#counters.get(key);
+    if (counter === undefined) return;
+    counter.openCount -= 1;
+    this.#touch(key, counter);
+    const costMs =
+      account.prefillDeviceMs +
+      account.decodeDeviceMs +
+      account.speculationWasteDeviceMs +
+      account.recomputeDeviceMs;
+    if (costMs > 0) this.#meanSequenceMs += MEAN_WEIGHT * (costMs - this.#meanSequenceMs);
+  }
+
+  #leastPresentMs(serviceTier: ServiceTier): number {
+    let least = Number.POSITIVE_INFINITY;
+    for (const counter of this.#counters.values()) {
+      if (counter.serviceTier === serviceTier && counter.openCount > 0) {
+        least = Math.min(least, counter.attainedMs);
+      }
+    }
+    return Number.isFinite(least) ? least : 0;
+  }
+
+  #touch(key: string, counter: Counter): void {
+    this.#counters.delete(key);
+    this.#counters.set(key, counter);
+  }
+
+  #forgetAbsent(): void {
+    if (this.#counters.size <= MOST_COUNTERS) return;
+    for (const [key, { openCount }] of this.#counters) {
+      if (openCount > 0) continue;
+      this.#counters.delete(key);
+      return;
+    }
+  }
+}
+
+const keyOf = (serviceTier: ServiceTier, tenant: string): string => `${serviceTier} ${tenant}`;
