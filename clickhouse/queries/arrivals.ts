@@ -24,7 +24,7 @@ const row = z.object({
   program: z.string(),
   tenant: z.string(),
   serviceTier: z.enum(['priority', 'default', 'flex']),
-  finishReason: z.enum(['stop', 'length', 'cancelled', 'error']),
+  finishReason: z.enum(['stop', 'length', 'cancelled', 'error', 'expired']),
   pathId: z.string(),
   promptTokenCount: z.number(),
   cachedTokenCount: z.number(),

@@ -22,6 +22,8 @@ function traffic(count: number, gapMs: number, prompt: number, answer: number, s
     cachedTokenCount: 0,
     completionTokenCount: Math.max(1, Math.round(answer * (0.7 + 0.6 * random.uniform()))),
     session: `session-${i}`,
+    tenant: '',
+    serviceTier: 'default' as const,
     objectives: relaxed,
     isStreamed: true,
     e2eMs: 1500,

@@ -15,6 +15,8 @@ function arrival(at: number, change: Partial<Arrival> = {}): Arrival {
     cachedTokenCount: 0,
     completionTokenCount: 20,
     session: `session-${at}`,
+    tenant: '',
+    serviceTier: 'default',
     objectives,
     isStreamed: true,
     e2eMs: 90_000,

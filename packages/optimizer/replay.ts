@@ -5,7 +5,7 @@
  */
 import { type Envelope, type ExecutionPath, numericsId } from '@variator/kernels/execution-path';
 import { Scheduler } from '@variator/scheduler/scheduler';
-import type { Objectives } from '@variator/scheduler/sequence';
+import type { Objectives, SequenceSpec, ServiceTier } from '@variator/scheduler/sequence';
 import { predictMs, type StepFeatures, type StepTimeFit } from '@variator/scheduler/step-time';
 import { ArrivalQueue } from './arrival-queue.ts';
 import type { Outcome } from './proposal.ts';
@@ -22,6 +22,8 @@ export interface Arrival {
   readonly completionTokenCount: number;
   /** Requests of one session share prompt starts. */
   readonly session: string;
+  readonly tenant: string;
+  readonly serviceTier: ServiceTier;
   readonly objectives: Objectives;
   /** Gaps are nobody's where the answer came whole. */
   readonly isStreamed: boolean;
@@ -183,7 +185,7 @@ export function replay(question: ReplayQuestion): Replay {
 /** Any id that prompts never use. */
 const GENERATED_TOKEN_ID = 0;
 
-function specOf(arrival: Arrival, index: number, promptTokenIds: readonly number[]) {
+function specOf(arrival: Arrival, index: number, promptTokenIds: readonly number[]): SequenceSpec {
   return {
     sequenceId: String(index),
     promptTokenIds,
@@ -191,13 +193,13 @@ function specOf(arrival: Arrival, index: number, promptTokenIds: readonly number
     sampling: { temperature: 0, topP: 1, topK: 0, seed: 0 },
     maxTokens: arrival.completionTokenCount,
     stopTokenIds: [],
-    tenant: '',
+    tenant: arrival.tenant,
     program: '',
-    serviceTier: 'default',
+    serviceTier: arrival.serviceTier,
     objectives: arrival.objectives,
     ageLimits: null,
     cacheSalt: '',
-  } as const;
+  };
 }
 
 /** Brings into the cache what the window's first requests found there; costs nothing, since it happened before. */
@@ -209,7 +211,9 @@ function warmCache(
 ): void {
   warmingPrompts(arrivals, envelope.kvBlockCount * envelope.kvBlockSize).forEach((prompt, index) => {
     const objectives = { ttftMs: 0, itlMs: 0 };
-    const arrival = { at: now, objectives, session: '', isStreamed: false, e2eMs: 0 };
+    const serviceTier: ServiceTier = 'default';
+    const who = { session: '', tenant: '', serviceTier };
+    const arrival = { ...who, at: now, objectives, isStreamed: false, e2eMs: 0 };
     const counts = { promptTokenCount: prompt.length, cachedTokenCount: 0, completionTokenCount: 1 };
     scheduler.submit(
       { ...specOf({ ...arrival, ...counts }, index, prompt), sequenceId: `warm-${index}` },

@@ -128,7 +128,7 @@ describe('every waiting sequence gets to its end', () => {
       arrivals(run, random, step);
       run.step();
       // Before it stands only what came within the handicap of its tier, 120 steps: some hundred sequences at most.
-      if (step > 15_000) throw new Error(`${patient} starves.`);
+      if (step > 6000) throw new Error(`${patient} starves.`);
     }
     expect(run.ended.get(patient)?.reason).toBe('length');
     expect(run.scheduler.audit()).toEqual([]);

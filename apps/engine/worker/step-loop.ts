@@ -92,6 +92,7 @@ export class StepLoop {
       const now = this.#options.now();
       for (const change of this.#changes.splice(0)) change(now);
       this.#enter(advance(this.#plan, now));
+      for (const ended of this.#scheduler.expire(now)) this.#sendEnded(ended);
       const batch = this.#scheduler.schedule(now);
       if (batch) await this.#serve(batch, now);
       const hasSideStep = await this.#stepAside(batch === null);

@@ -76,6 +76,8 @@ export function createPathSuggester(options: {
         cachedTokenCount: row.cachedTokenCount,
         completionTokenCount: row.completionTokenCount,
         session: row.session,
+        tenant: row.tenant,
+        serviceTier: row.serviceTier,
         objectives: row.objectives,
         isStreamed: row.isStreamed,
         e2eMs: row.e2eMs,
