@@ -56,6 +56,7 @@ const spec: SequenceSpec = {
   program: '',
   serviceTier: 'default',
   objectives: { ttftMs: 0, itlMs: 0 },
+  ageLimits: null,
   cacheSalt: 't',
 };
 

@@ -161,6 +161,7 @@ export function specOf(
     program: '',
     serviceTier: 'default',
     objectives: { ttftMs: 0, itlMs: 0 },
+    ageLimits: null,
     cacheSalt: 'test',
   };
 }
