@@ -120,8 +120,14 @@ function displacedFlex(state: SchedulerState): OpenSequence[] {
   const candidate = nextAdmission(state);
   if (candidate === null) return [];
   const victims = displaceable(running, candidate);
+  if (victims.length === 0) return [];
+  tables.attachPrefix(candidate, state.numericsId);
   let missingBlockCount =
-    tables.blocksFor(candidate.tokenIds.length) + blocksOwed(state) - tables.availableCount;
+    tables.blocksFor(candidate.tokenIds.length) -
+    candidate.blockTable.length +
+    blocksOwed(state) -
+    tables.availableCount;
+  tables.releaseAll(candidate);
   for (let count = 0; count <= victims.length; count += 1) {
     if (missingBlockCount <= 0 && running.length - count < limits.maxRunningCount)
       return victims.slice(0, count);

@@ -173,10 +173,7 @@ export function isExpired({ spec, submittedAt, firstScheduledAt }: OpenSequence,
   const hasWaited = firstScheduledAt === null && spec.generatedTokenIds.length === 0;
   const { totalMs, queueMs } = ageLimits;
   const ageMs = now - submittedAt;
-  return (
-    (totalMs !== null && ageMs >= totalMs) ||
-    (queueMs !== null && hasWaited && ageMs >= queueMs)
-  );
+  return (totalMs !== null && ageMs >= totalMs) || (queueMs !== null && hasWaited && ageMs >= queueMs);
 }
 
 export function endedSequence(

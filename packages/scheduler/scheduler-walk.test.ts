@@ -143,11 +143,12 @@ function walk(seed: number, operationCount: number): string {
   };
   const step = (inFlight: () => void): void => {
     const overdueIds = [...tracks.values()].filter(
-      ({ spec, ended, submittedAt, firstNumericsId }) =>
+      ({ spec, ended, submittedAt, firstNumericsId, resumedFrom }) =>
         ended === null &&
         spec.ageLimits !== null &&
         (now - submittedAt >= (spec.ageLimits.totalMs ?? Number.POSITIVE_INFINITY) ||
           (firstNumericsId === null &&
+            resumedFrom === null &&
             now - submittedAt >= (spec.ageLimits.queueMs ?? Number.POSITIVE_INFINITY))),
     );
     const expired = scheduler.expire(now);

@@ -417,7 +417,7 @@ describe('flex', () => {
     run.submit(spec('stays', { promptTokenIds: countingUp(24), maxTokens: 8 }));
     run.submit(flex('f', { promptTokenIds: countingUp(20, 30), maxTokens: 8 }));
     run.step();
-    run.submit(spec('too-much', { promptTokenIds: countingUp(40), maxTokens: 1 }));
+    run.submit(spec('too-much', { promptTokenIds: countingUp(40, 60), maxTokens: 1 }));
     expect(run.step().settlement.preemptionCount).toBe(0);
     run.drain();
     expect(run.ended.get('f')?.preemptionCount).toBe(0);
