@@ -25,7 +25,18 @@ export interface Config {
   readonly deviceUsdPerHour: number;
   /** What clients call the model, the first as answers report it; null: the model's own id. */
   readonly servedModelNames: readonly string[] | null;
-  readonly apiKey: string | null;
+  /** Empty: no key is asked for. A single one without a name is called `default`. */
+  readonly apiKeys: readonly { readonly name: string; readonly key: string }[];
+  readonly isTenantHeaderTrusted: boolean;
+  /** Most requests and prompt tokens that wait for their first token at once. */
+  readonly maxQueuedRequestCount: number;
+  readonly maxQueuedTokenCount: number;
+  /** Of the queue, for one of several tenants, 0..1. */
+  readonly tenantQueueShare: number;
+  /** Null: none. */
+  readonly requestTimeoutMs: number | null;
+  /** For what is not flex; null: none. */
+  readonly maxQueueWaitMs: number | null;
   readonly adminKey: string | null;
   /** The link's socket; given by the supervisor to the processes it starts. */
   readonly linkPath: string;
@@ -120,11 +131,47 @@ const options = {
     value: 'NAME[,NAME...]',
     help: 'what clients call the model; answers report the first (its folder or file name)',
   },
+  maxQueuedRequests: {
+    flag: '--max-queued-requests',
+    env: 'VARIATOR_MAX_QUEUED_REQUESTS',
+    value: 'N',
+    help: 'most requests that wait for their first token; more are refused with 429 (256)',
+  },
+  maxQueuedTokens: {
+    flag: '--max-queued-tokens',
+    env: 'VARIATOR_MAX_QUEUED_TOKENS',
+    value: 'TOKENS',
+    help: 'most prompt tokens of these (1000000)',
+  },
+  tenantQueueShare: {
+    flag: '--tenant-queue-share',
+    env: 'VARIATOR_TENANT_QUEUE_SHARE',
+    value: 'PERCENT',
+    help: 'most of the queue that one of several tenants may fill (50)',
+  },
+  requestTimeout: {
+    flag: '--request-timeout',
+    env: 'VARIATOR_REQUEST_TIMEOUT',
+    value: 'SECONDS',
+    help: 'longest that a request may take; x-deadline-ms of a client may shorten it (no limit)',
+  },
+  maxQueueWait: {
+    flag: '--max-queue-wait',
+    env: 'VARIATOR_MAX_QUEUE_WAIT',
+    value: 'SECONDS',
+    help: 'longest that a request which is not flex may wait for its first step (no limit)',
+  },
+  trustTenantHeader: {
+    flag: '--trust-tenant-header',
+    env: 'VARIATOR_TRUST_TENANT_HEADER',
+    value: 'on|off',
+    help: 'take x-tenant-id for the tenant; only behind a gateway that sets it (off)',
+  },
   apiKey: {
     flag: '',
     env: 'VARIATOR_API_KEY',
-    value: 'KEY',
-    help: 'clients must send it as a Bearer token (none)',
+    value: 'KEY|NAME:KEY,...',
+    help: 'clients must send one as a Bearer token; its name is the tenant (none)',
     isSecret: true,
   },
   adminKey: {
@@ -188,6 +235,13 @@ export function readConfig(
   const text = (name: OptionName): string | null => given[name] ?? null;
   const dataDir = resolve(text('data') ?? '.variator');
   const workerCount = whole('workers', text('workers') ?? '1', 0, 64);
+  const requestTimeoutMs = span('requestTimeout', text('requestTimeout'));
+  const maxQueueWaitMs = span('maxQueueWait', text('maxQueueWait'));
+  if (requestTimeoutMs !== null && maxQueueWaitMs !== null && maxQueueWaitMs > requestTimeoutMs) {
+    throw new ConfigError(
+      `${nameOf('maxQueueWait')} is longer than ${nameOf('requestTimeout')}: no request could wait that long.`,
+    );
+  }
   const home = env.XDG_CACHE_HOME ?? join(homedir(), '.cache');
   return Object.freeze({
     model: text('model'),
@@ -210,7 +264,14 @@ export function readConfig(
     clickhouseUrl: url('clickhouseUrl', text('clickhouseUrl')),
     deviceUsdPerHour: amount('deviceUsdPerHour', text('deviceUsdPerHour') ?? '0.08'),
     servedModelNames: names('servedModelName', text('servedModelName')),
-    apiKey: key('apiKey', text('apiKey')),
+    apiKeys: namedKeys('apiKey', text('apiKey')),
+    isTenantHeaderTrusted:
+      oneOf('trustTenantHeader', text('trustTenantHeader') ?? 'off', ['on', 'off']) === 'on',
+    maxQueuedRequestCount: whole('maxQueuedRequests', text('maxQueuedRequests') ?? '256', 1, 100_000),
+    maxQueuedTokenCount: whole('maxQueuedTokens', text('maxQueuedTokens') ?? '1000000', 1, 1_000_000_000),
+    tenantQueueShare: whole('tenantQueueShare', text('tenantQueueShare') ?? '50', 1, 100) / 100,
+    requestTimeoutMs,
+    maxQueueWaitMs,
     adminKey: key('adminKey', text('adminKey')),
     linkPath: text('link') ?? join(dataDir, 'link.sock'),
     workerId: text('workerId') ?? 'worker-0',
@@ -326,6 +387,44 @@ function names(name: OptionName, text: string | null): readonly string[] | null 
     );
   }
   return list;
+}
+
+/** Seconds as milliseconds; up to a week. */
+function span(name: OptionName, text: string | null): number | null {
+  if (text === null) return null;
+  const seconds = Number(text);
+  if (!(seconds >= 0.001 && seconds <= 604_800)) {
+    throw new ConfigError(
+      `${nameOf(name)} must be a number of seconds from 0.001 to 604800, not "${text}"; leave it out for no limit.`,
+    );
+  }
+  return seconds * 1000;
+}
+
+function oneOf(name: OptionName, text: string, choices: readonly string[]): string {
+  if (!choices.includes(text))
+    throw new ConfigError(`${nameOf(name)} must be ${choices.join(' or ')}, not "${text}".`);
+  return text;
+}
+
+/** `KEY`, or `NAME:KEY` several times, separated by commas. Says nothing of the keys themselves. */
+function namedKeys(name: OptionName, text: string | null): { name: string; key: string }[] {
+  if (text === null) return [];
+  const keys = text.split(',').map((each) => {
+    const [, keyName, rest] = /^\s*([\w.@-]{1,64}):(.*?)\s*$/.exec(each) ?? [];
+    return { name: keyName ?? '', key: key(name, rest ?? each.trim()) ?? '' };
+  });
+  const [only] = keys;
+  if (keys.length === 1 && only?.name === '') return [{ ...only, name: 'default' }];
+  if (keys.some((each) => each.name === '')) {
+    throw new ConfigError(
+      `${nameOf(name)} must be one key, or several as NAME:KEY separated by commas, the name of 1 to 64 letters, digits, and . @ _ or -.`,
+    );
+  }
+  const isTwice = (field: 'name' | 'key') => new Set(keys.map((each) => each[field])).size < keys.length;
+  if (isTwice('name') || isTwice('key'))
+    throw new ConfigError(`${nameOf(name)} has a name or a key twice; give each tenant one of its own.`);
+  return keys;
 }
 
 function key(name: OptionName, text: string | null): string | null {

@@ -31,6 +31,7 @@ import { workerFleet } from './fleet/worker-fleet.ts';
 import { WorkerProgress } from './fleet/worker-progress.ts';
 import { createGeneration } from './generation/generation.ts';
 import { createInferenceServer } from './http/server.ts';
+import { tenantSecret } from './http/tenant-secret.ts';
 import { createRecorder } from './telemetry/recorder.ts';
 
 /** Streams under way may go on for this long after SIGTERM; then they end with an error event. */
@@ -44,7 +45,8 @@ const now = () => performance.timeOrigin + performance.now();
 const log = (line: string) => console.log(line);
 
 async function main(config: Config): Promise<void> {
-  assertSafeToListen(config);
+  const { host, adminKey, apiKeys } = config;
+  assertSafeToListen({ host, adminKey, apiKey: apiKeys[0]?.key ?? null });
   if (config.model === null || config.clickhouseUrl === null) {
     throw new ConfigError('The gateway needs --model and VARIATOR_CLICKHOUSE_URL; npm start gives both.');
   }
@@ -133,7 +135,16 @@ async function main(config: Config): Promise<void> {
     servedModelNames: config.servedModelNames ?? [model.modelId],
     version,
     stalledReason: () => progress.stalledReason(fleet.workers(), now()),
-    apiKey: config.apiKey,
+    apiKeys: config.apiKeys,
+    isTenantHeaderTrusted: config.isTenantHeaderTrusted,
+    tenantSecret: tenantSecret(config.dataDir),
+    limits: {
+      maxQueuedRequestCount: config.maxQueuedRequestCount,
+      maxQueuedTokenCount: config.maxQueuedTokenCount,
+      tenantQueueShare: config.tenantQueueShare,
+      maxQueueWaitMs: config.maxQueueWaitMs,
+      requestTimeoutMs: config.requestTimeoutMs,
+    },
     now,
     log,
   });

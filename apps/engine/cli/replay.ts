@@ -71,7 +71,7 @@ function readFlags(argv: readonly string[]) {
         help: { type: 'boolean', short: 'h' },
       },
     });
-    return { ...values, apiKey: readConfig([]).apiKey };
+    return { ...values, apiKey: readConfig([]).apiKeys[0]?.key ?? null };
   } catch (error) {
     throw new ConfigError(`${(error as Error).message}. npx variator replay --help lists the flags.`);
   }

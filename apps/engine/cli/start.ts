@@ -28,7 +28,7 @@ const DRAIN_LIMIT_MS = 30_000;
 
 export async function start(argv: readonly string[], root: string): Promise<number> {
   const asked = readConfig(argv);
-  assertSafeToListen({ host: asked.host, apiKey: asked.apiKey, adminKey: asked.adminKey });
+  assertSafeToListen({ host: asked.host, apiKey: asked.apiKeys[0]?.key ?? null, adminKey: asked.adminKey });
   makeDataFolder(asked.dataDir);
   const onPorts = await withFreePorts(asked);
   const link = linkPlace(asked.linkPath);
@@ -80,7 +80,8 @@ export async function start(argv: readonly string[], root: string): Promise<numb
       parts.push(startPart(spec, say(name), fatal.resolve));
     };
     const secrets: Record<string, string> = {};
-    if (config.apiKey !== null) secrets.VARIATOR_API_KEY = config.apiKey;
+    if (config.apiKeys.length > 0)
+      secrets.VARIATOR_API_KEY = config.apiKeys.map(({ name, key }) => `${name}:${key}`).join(',');
     if (config.adminKey !== null) secrets.VARIATOR_ADMIN_KEY = config.adminKey;
     const engineFlags = flagsFor(config, modelPath);
     const keyFile = join(config.dataDir, 'admin-key');
@@ -153,8 +154,14 @@ function flagsFor(config: Config, modelPath: string): string[] {
     ['--kv-memory', `${config.kvMemoryBytes}B`],
     ['--device-usd-per-hour', config.deviceUsdPerHour],
     ['--link', config.linkPath],
+    ['--max-queued-requests', config.maxQueuedRequestCount],
+    ['--max-queued-tokens', config.maxQueuedTokenCount],
+    ['--tenant-queue-share', Math.round(config.tenantQueueShare * 100)],
+    ['--trust-tenant-header', config.isTenantHeaderTrusted ? 'on' : 'off'],
   ];
   if (config.maxModelLenTokens !== null) flags.push(['--max-model-len', config.maxModelLenTokens]);
+  if (config.requestTimeoutMs !== null) flags.push(['--request-timeout', config.requestTimeoutMs / 1000]);
+  if (config.maxQueueWaitMs !== null) flags.push(['--max-queue-wait', config.maxQueueWaitMs / 1000]);
   if (config.servedModelNames !== null)
     flags.push(['--served-model-name', config.servedModelNames.join(',')]);
   return flags.flatMap(([flag, value]) => [flag, String(value)]);
@@ -209,15 +216,19 @@ async function untilReady(config: Config): Promise<void> {
 
 async function servedModel(config: Config): Promise<string> {
   const headers: Record<string, string> =
-    config.apiKey === null ? {} : { authorization: `Bearer ${config.apiKey}` };
+    config.apiKeys[0] === undefined ? {} : { authorization: `Bearer ${config.apiKeys[0].key}` };
   const response = await fetch(`http://${urlHost(config.host)}:${config.port}/v1/models`, { headers });
   const body = (await response.json()) as { data?: { id: string }[] };
   return body.data?.[0]?.id ?? 'default';
 }
 
+/** Of several keys our own variable holds none as it is. */
+const keyWord = ({ apiKeys }: Config): string =>
+  apiKeys.length === 1 && apiKeys[0]?.name === 'default' ? '$VARIATOR_API_KEY' : '$KEY';
+
 function welcome(config: Config, modelId: string, startMs: number): string {
   const host = urlHost(config.host);
-  const key = config.apiKey === null ? '' : ` -H "authorization: Bearer $VARIATOR_API_KEY"`;
+  const key = config.apiKeys.length === 0 ? '' : ` -H "authorization: Bearer ${keyWord(config)}"`;
   const body = JSON.stringify({
     model: modelId,
     messages: [{ role: 'user', content: 'Tell me a story.' }],

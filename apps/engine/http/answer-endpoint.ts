@@ -4,29 +4,28 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { RequestRow } from '@variator/clickhouse/request-row';
-import type { Objectives } from '@variator/scheduler/sequence';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { type Fleet, FleetError } from '../fleet/fleet.ts';
+import { type Fleet, FleetError, type WorkerView } from '../fleet/fleet.ts';
 import type { AcceptedRequest } from '../generation/accept-request.ts';
 import type { Generation } from '../generation/generation.ts';
-import type { Admission } from './admission.ts';
+import { invalidRequest } from '../generation/request-error.ts';
+import type { Admission, Permit } from './admission.ts';
 import { answerHeaders } from './answer-headers.ts';
 import { AnswerRun, type Exchange, type RequestRecorder } from './answer-run.ts';
 import type { AnswerShape, ShapeOptions } from './answer-shapes.ts';
-import type { AnswerWishes } from './completion-settings.ts';
+import type { AnswerWishes, AskedAnswerTerms } from './completion-settings.ts';
 import { unavailable } from './error-body.ts';
+import { ageLimitsLeft, type RequestTerms, requestTerms, type TermsParts } from './request-terms.ts';
 import { streamAnswers, wholeAnswers } from './send-answers.ts';
 import { assertServed } from './served-model.ts';
 import { type SseLimits, SseStream } from './sse-stream.ts';
 
-export interface EndpointParts {
+export interface EndpointParts extends TermsParts {
   readonly generation: Generation;
   readonly fleet: Fleet;
   readonly recorder: RequestRecorder;
   readonly admission: Admission;
   readonly sseLimits: SseLimits;
-  readonly objectives: () => Objectives;
-  readonly tenant: string;
   readonly now: () => number;
   /** Why a load balancer should send none here, for people; '' when it should. */
   readonly unreadyReason: () => string;
@@ -44,13 +43,11 @@ export interface AskedAnswer {
   readonly idPrefix: string;
   readonly model: string;
   readonly wishes: AnswerWishes;
-  readonly session: string;
+  readonly terms: AskedAnswerTerms;
   /** One for each answer. @throws RequestError when called */
   readonly prompts: readonly (() => Promise<AcceptedRequest>)[];
   readonly shape: (options: ShapeOptions) => AnswerShape;
 }
-
-const MAX_SESSION_CHARS = 128;
 
 /** @throws RequestError while nothing has been sent */
 export async function answer(
@@ -64,6 +61,8 @@ export async function answer(
   const reason = parts.refusalReason();
   if (reason !== '') throw unavailable(`The server cannot take requests now: ${reason}`);
 
+  const { isStreamed } = asked.wishes;
+  const terms = requestTerms(request.headers, { ...asked.terms, isStreamed }, parts, arrivedAt);
   const exchange: Exchange = { hasBegun: false, isClientGone: false };
   let runs: readonly AnswerRun[] = [];
   reply.raw.on('close', () => {
@@ -72,27 +71,26 @@ export async function answer(
     for (const run of runs) run.cancel();
   });
 
-  const permit = parts.admission.enter(asked.prompts.length);
+  let permit: Permit | null = null;
   try {
+    permit = parts.admission.enter(asked.prompts.length, terms.tenant);
     const accepted = await Promise.all(asked.prompts.map((accept) => accept()));
-    permit.takePromptTokens(accepted.reduce((sum, each) => sum + each.promptTokenIds.length, 0));
+    const promptTokenCounts = accepted.map(({ promptTokenIds }) => promptTokenIds.length);
+    assertCanFit(promptTokenCounts, parts.fleet.workers());
+    permit.takePrompts(promptTokenCounts, terms.serviceTier);
     if (exchange.isClientGone) {
       reply.hijack();
       return undefined;
     }
     const id = `${asked.idPrefix}-${randomUUID().replaceAll('-', '')}`;
-    runs = await submitAll(
-      accepted,
-      asked,
-      { id, arrivedAt, exchange, header: sessionHeader(request) },
-      parts,
-    );
+    runs = await submitAll(accepted, asked, { id, arrivedAt, exchange, terms, permit }, parts);
     const shape = asked.shape({
       id,
       createdAt: arrivedAt,
       modelId: parts.servedModelNames[0] ?? parts.generation.modelId,
       isUsageWanted: asked.wishes.isStreamed && asked.wishes.isUsageWanted,
       areTokenIdsWanted: asked.wishes.areTokenIdsWanted,
+      serviceTier: terms.serviceTier,
       promptTokenIds: accepted.map((each) => each.promptTokenIds),
     });
     if (!asked.wishes.isStreamed) {
@@ -113,7 +111,8 @@ export async function answer(
     if (exchange.hasBegun) reply.raw.destroy();
     throw error;
   } finally {
-    permit.release();
+    permit?.release();
+    terms.ended(parts.now());
   }
 }
 
@@ -121,14 +120,12 @@ export async function answer(
 async function submitAll(
   accepted: readonly AcceptedRequest[],
   asked: AskedAnswer,
-  own: { id: string; arrivedAt: number; exchange: Exchange; header: string },
+  own: { id: string; arrivedAt: number; exchange: Exchange; terms: RequestTerms; permit: Permit },
   parts: EndpointParts,
 ): Promise<readonly AnswerRun[]> {
-  const { fleet, generation, recorder, tenant, now } = parts;
-  const { ttftMs, itlMs } = parts.objectives();
-  // First tokens and gaps are felt only where the answer is streamed.
-  const objectives = asked.wishes.isStreamed ? { ttftMs, itlMs } : { ttftMs: 0, itlMs: 0 };
-  const session = (own.header === '' ? asked.session : own.header).slice(0, MAX_SESSION_CHARS);
+  const { fleet, generation, recorder, now } = parts;
+  const { terms, permit } = own;
+  const { tenant, program, serviceTier, objectives, cacheSalt } = terms;
   const runs: AnswerRun[] = [];
   try {
     accepted.forEach((each, index) => {
@@ -142,11 +139,11 @@ async function submitAll(
           maxTokens: each.maxTokens,
           stopTokenIds: each.stopTokenIds,
           tenant,
-          program: session,
-          serviceTier: 'default',
+          program,
+          serviceTier,
           objectives,
-          ageLimits: null,
-          cacheSalt: tenant,
+          ageLimits: ageLimitsLeft(terms, now() - own.arrivedAt),
+          cacheSalt,
         },
         now(),
       );
@@ -157,16 +154,15 @@ async function submitAll(
           exchange: own.exchange,
           recorder,
           now,
+          onFirstToken: () => permit.begun(index),
           facts: {
             arrivedAt: own.arrivedAt,
             requestId,
             endpoint: asked.endpoint,
             modelId: generation.modelId,
-            tenant,
-            session,
+            terms,
             isStreamed: asked.wishes.isStreamed,
             promptTokenCount: each.promptTokenIds.length,
-            objectives,
           },
         }),
       );
@@ -180,7 +176,19 @@ async function submitAll(
   return runs;
 }
 
-function sessionHeader(request: FastifyRequest): string {
-  const header = request.headers['x-session-id'];
-  return typeof header === 'string' ? header : '';
+/** No worker of today could ever hold it: better said at once than after a wait. @throws RequestError 400 */
+function assertCanFit(promptTokenCounts: readonly number[], workers: readonly WorkerView[]): void {
+  if (workers.length === 0) return;
+  const most = Math.max(
+    ...workers.map(({ envelope: { kvBlockCount, kvBlockSize, maxModelLenTokens } }) =>
+      Math.min(kvBlockCount * kvBlockSize, maxModelLenTokens),
+    ),
+  );
+  const tooLong = promptTokenCounts.find((count) => count + 1 > most);
+  if (tooLong === undefined) return;
+  throw invalidRequest(
+    'context_length_exceeded',
+    null,
+    `The prompt has ${tooLong} tokens and needs room for at least one more; the KV cache of this server's workers holds ${most}. Please shorten it.`,
+  );
 }

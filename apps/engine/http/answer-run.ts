@@ -9,6 +9,7 @@ import type { AnswerText } from '../generation/answer-text.ts';
 import type { RequestError } from '../generation/request-error.ts';
 import { serverError, unavailable } from './error-body.ts';
 import { endOfRow, type RequestFacts, requestRow } from './request-record.ts';
+import { expired } from './request-terms.ts';
 import { SequenceTiming } from './sequence-timing.ts';
 
 /** What is known of the HTTP exchange; shared by its sequences, written by the endpoint. */
@@ -46,6 +47,7 @@ export class AnswerRun {
   readonly #exchange: Exchange;
   readonly #recorder: RequestRecorder;
   readonly #now: () => number;
+  readonly #onFirstToken: () => void;
   readonly #timing: SequenceTiming;
   #tokenCount = 0;
   #isStopped = false;
@@ -58,6 +60,7 @@ export class AnswerRun {
     readonly exchange: Exchange;
     readonly recorder: RequestRecorder;
     readonly now: () => number;
+    readonly onFirstToken: () => void;
   }) {
     this.#stream = parts.stream;
     this.#events = parts.stream[Symbol.asyncIterator]();
@@ -66,6 +69,7 @@ export class AnswerRun {
     this.#exchange = parts.exchange;
     this.#recorder = parts.recorder;
     this.#now = parts.now;
+    this.#onFirstToken = parts.onFirstToken;
     this.#timing = new SequenceTiming(parts.facts.arrivedAt);
   }
 
@@ -97,6 +101,7 @@ export class AnswerRun {
 
   #takeToken(tokenId: number, at: number): AnswerEvent {
     this.#timing.token(at);
+    if (this.#tokenCount === 0) this.#onFirstToken();
     this.#tokenCount += 1;
     const step = this.#answer.push(tokenId);
     if (step.isStopped) {
@@ -147,6 +152,7 @@ export class AnswerRun {
     const reason = event?.ended.reason;
     if (reason === 'stop' || reason === 'length') return null;
     if (reason === 'cancelled') return unavailable('The server cancelled this request; please try again.');
+    if (reason === 'expired') return expired(this.#facts.terms, this.#now() - this.#facts.arrivedAt);
     if (event === null || event.isLost) {
       return unavailable(
         'The worker was lost while it computed this request; please try again.',

@@ -2,6 +2,8 @@
  * Answers in OpenAI's shapes: chunks and whole objects of /v1/chat/completions and /v1/completions, token ids as vLLM
  * returns them. One shape belongs to one response. Made by the endpoints, driven by send-answers.ts; computes nothing.
  */
+import type { ServiceTier } from '@variator/scheduler/sequence';
+
 export interface Usage {
   readonly promptTokenCount: number;
   readonly cachedTokenCount: number;
@@ -29,6 +31,8 @@ export interface ShapeOptions {
   readonly modelId: string;
   readonly isUsageWanted: boolean;
   readonly areTokenIdsWanted: boolean;
+  /** As used. */
+  readonly serviceTier: ServiceTier;
   /** By index of the answer. */
   readonly promptTokenIds: readonly (readonly number[])[];
 }
@@ -47,13 +51,13 @@ const head = (options: ShapeOptions, object: string): object => ({
   created: Math.floor(options.createdAt / 1000),
   model: options.modelId,
   system_fingerprint: null,
+  service_tier: options.serviceTier,
 });
 
 export function chatShape(options: ShapeOptions): AnswerShape {
   const wanted = options.areTokenIdsWanted;
   const chunk = (choices: readonly object[], rest: object = {}): object => ({
     ...head(options, 'chat.completion.chunk'),
-    service_tier: 'default',
     choices,
     ...(options.isUsageWanted ? { usage: null } : {}),
     ...rest,
@@ -77,7 +81,6 @@ export function chatShape(options: ShapeOptions): AnswerShape {
     usage: (usage) => chunk([], { usage: usageBody(usage) }),
     whole: (answers, usage) => ({
       ...head(options, 'chat.completion'),
-      service_tier: 'default',
       choices: answers.map((answer, index) => ({
         index,
         message: { role: 'assistant', content: answer.text, refusal: null, annotations: [] },

@@ -196,7 +196,7 @@ const chats: [name: string, body: unknown, status: number, code: string, param: 
   ['a chat template', withChat({ chat_template: '{{ 1 }}' }), 400, 'unsupported_parameter', 'chat_template'],
   [
     'a service tier that is not sold',
-    withChat({ service_tier: 'priority' }),
+    withChat({ service_tier: 'scale' }),
     400,
     'invalid_value',
     'service_tier',

@@ -3,7 +3,13 @@ import { z } from 'zod';
 import type { AskedChat } from '../generation/accept-request.ts';
 import type { ChatMessage } from '../generation/chat-template.ts';
 import { invalidRequest } from '../generation/request-error.ts';
-import { type AnswerWishes, askedSettings, sessionOf, wishesOf } from './completion-settings.ts';
+import {
+  type AnswerWishes,
+  type AskedAnswerTerms,
+  askedSettings,
+  termsOf,
+  wishesOf,
+} from './completion-settings.ts';
 import { bodySchema, parseParameters, partial, settings, text, unsupported } from './parameters.ts';
 
 const { model, ...optionalSettings } = settings;
@@ -40,7 +46,7 @@ export interface ChatCompletionBody {
   readonly model: string;
   readonly asked: AskedChat;
   readonly wishes: AnswerWishes;
-  readonly session: string;
+  readonly terms: AskedAnswerTerms;
 }
 
 /** @throws RequestError */
@@ -62,7 +68,7 @@ export function readChatCompletionBody(body: unknown): ChatCompletionBody {
       messages: readMessages(parsed.messages),
     },
     wishes: wishesOf(parsed),
-    session: sessionOf(parsed),
+    terms: termsOf(parsed),
   };
 }
 

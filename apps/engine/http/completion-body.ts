@@ -2,7 +2,13 @@
 import { z } from 'zod';
 import type { AskedCompletion } from '../generation/accept-request.ts';
 import { invalidRequest } from '../generation/request-error.ts';
-import { type AnswerWishes, askedSettings, sessionOf, wishesOf } from './completion-settings.ts';
+import {
+  type AnswerWishes,
+  type AskedAnswerTerms,
+  askedSettings,
+  termsOf,
+  wishesOf,
+} from './completion-settings.ts';
 import { bodySchema, parseParameters, partial, settings, text } from './parameters.ts';
 
 export const MAX_PROMPT_COUNT = 64;
@@ -36,7 +42,7 @@ export interface CompletionBody {
   /** One for each prompt, in order. */
   readonly asked: readonly AskedCompletion[];
   readonly wishes: AnswerWishes;
-  readonly session: string;
+  readonly terms: AskedAnswerTerms;
 }
 
 /** @throws RequestError */
@@ -47,7 +53,7 @@ export function readCompletionBody(body: unknown): CompletionBody {
     model: parsed.model,
     asked: readPrompts(parsed.prompt).map(({ prompt, param }) => ({ ...asked, prompt, param })),
     wishes: wishesOf(parsed),
-    session: sessionOf(parsed),
+    terms: termsOf(parsed),
   };
 }
 

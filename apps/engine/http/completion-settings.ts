@@ -1,6 +1,7 @@
 /** What the two bodies have in common once parsed: sampling and limits, the wishes about the answer's shape, the session. */
 import type { AskedSettings } from '../generation/accept-request.ts';
 import { invalidRequest } from '../generation/request-error.ts';
+import type { AskedTerms } from './request-terms.ts';
 
 /** How the answer should look; nothing here changes its tokens. */
 export interface AnswerWishes {
@@ -47,8 +48,19 @@ export function wishesOf(parsed: ParsedSettings): AnswerWishes {
   };
 }
 
-/** The conversation a request belongs to, as far as the body says; '' where it does not. */
-export function sessionOf(parsed: object): string {
-  const { prompt_cache_key, user } = parsed as { prompt_cache_key?: string; user?: string };
-  return prompt_cache_key ?? user ?? '';
+/** Whose conversation it is and how urgent, as far as the body says; '' where it does not. */
+export type AskedAnswerTerms = Pick<AskedTerms, 'serviceTier' | 'session' | 'program'>;
+
+export function termsOf(parsed: object): AskedAnswerTerms {
+  const { prompt_cache_key, user, metadata, service_tier } = parsed as {
+    prompt_cache_key?: string;
+    user?: string;
+    metadata?: Readonly<Record<string, string>>;
+    service_tier?: AskedTerms['serviceTier'];
+  };
+  return {
+    serviceTier: service_tier ?? '',
+    session: metadata?.session_id || prompt_cache_key || user || '',
+    program: metadata?.program_id || '',
+  };
 }

@@ -1,6 +1,6 @@
 /**
  * A fleet for the endpoint's tests: answers every sequence from a script of token ids, one token a turn of the event loop
- * (or every `gapMs`), obeys stop and cancel, and gives an account at the end. Only the border's promises, no scheduling.
+ * (or every `gapMs`), obeys stop, cancel and age limits, and gives an account at the end. Only the border's promises, no scheduling.
  */
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import type { EndReason, SequenceSpec } from '@variator/scheduler/sequence';
@@ -41,6 +41,9 @@ export function echoFleet(scriptFor: (spec: SequenceSpec) => EchoScript, now: ()
     submitted.push(spec);
     activeCount += 1;
     const script = scriptFor(spec);
+    const submittedAt = now();
+    const isOlderThan = (ms: number | null | undefined): boolean =>
+      typeof ms === 'number' && now() - submittedAt >= ms;
     const leaving = new AbortController();
     let asked: EndReason | null = null;
     const leave = (reason: EndReason): void => {
@@ -57,6 +60,8 @@ export function echoFleet(scriptFor: (spec: SequenceSpec) => EchoScript, now: ()
           : sleep(script.gapMs, undefined, { signal: leaving.signal }).catch(() => undefined));
         const tokenId = script.tokenIds[tokenCount % script.tokenIds.length] ?? 0;
         if (asked !== null) reason = asked;
+        else if (isOlderThan(spec.ageLimits?.totalMs)) reason = 'expired';
+        else if (tokenCount === 0 && isOlderThan(spec.ageLimits?.queueMs)) reason = 'expired';
         else if (script.failAt === tokenCount) reason = 'error';
         else if (script.loseAt === tokenCount) {
           reason = 'error';

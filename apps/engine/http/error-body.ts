@@ -15,10 +15,11 @@ export function errorBody(error: RequestError): ErrorBody {
   return { error: { message, type, param, code } };
 }
 
-/** Headers that tell a client whether and when to try again. What the caller must change will never fit as it is. */
+/** Headers that tell a client whether and when to try again. What the caller must change will never fit as it is, nor what ran out of time. */
 export function retryHeaders(error: RequestError): Record<string, string> {
   const { retryAfterMs, status } = error;
-  if (retryAfterMs === null) return status < 500 && status !== 408 ? { 'x-should-retry': 'false' } : {};
+  if (retryAfterMs === null)
+    return (status < 500 && status !== 408) || status === 504 ? { 'x-should-retry': 'false' } : {};
   return {
     'x-should-retry': 'true',
     'retry-after': String(Math.ceil(retryAfterMs / 1000)),

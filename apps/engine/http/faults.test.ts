@@ -105,18 +105,21 @@ test('over the limit a request is refused at once with 429; the place is free wh
   await admitted.text();
 });
 
-test('prompt tokens inside are bounded, a single request is not', async () => {
-  const served = await opened(() => ({ tokenIds: ids, gapMs: 5 }), { limits: { maxPromptTokenCount: 8 } });
-  const body = { model: MODEL, prompt: Array.from({ length: 20 }, () => 5), max_tokens: 20, stream: true };
-  const first = await served.post('/v1/completions', body);
-  expect(first.status).toBe(200);
-  expect((await served.post('/v1/completions', body)).status).toBe(429);
-  await first.text();
+test('prompt tokens that wait are bounded, a single request is not, and a first token makes room', async () => {
+  const served = await opened(() => ({ tokenIds: ids, gapMs: 150 }), { limits: { maxQueuedTokenCount: 8 } });
+  const body = { model: MODEL, prompt: Array.from({ length: 20 }, () => 5), max_tokens: 3, stream: true };
+  const first = served.post('/v1/completions', body);
+  while (served.fleet.activeCount() === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const refused = await served.post('/v1/completions', body);
+  expect(refused.status).toBe(429);
+  expect(Number(refused.headers.get('retry-after-ms'))).toBeGreaterThanOrEqual(100);
+  const inside = await first;
   expect((await served.post('/v1/completions', { ...body, max_tokens: 1 })).status).toBe(200);
+  await inside.text();
 });
 
 test('a key is asked for on /v1 alone, before the body is read', async () => {
-  const served = await opened(() => ({ tokenIds: ids }), { apiKey: 'sesame' });
+  const served = await opened(() => ({ tokenIds: ids }), { apiKeys: [{ name: 'default', key: 'sesame' }] });
   for (const headers of [{}, { authorization: 'Bearer sesam' }, { authorization: 'Basic sesame' }]) {
     const response = await served.post('/v1/chat/completions', '{', headers as Record<string, string>);
     expect(response.status).toBe(401);

@@ -28,7 +28,9 @@ const withoutEffect = {
     .record(z.string().max(64), label)
     .refine((value) => Object.keys(value).length <= 16, { error: 'has more than 16 entries' }),
   store: z.boolean(),
-  service_tier: z.enum(['auto', 'default']),
+  service_tier: z.enum(['auto', 'default', 'flex', 'priority'], {
+    error: 'expected one of "auto", "default", "flex" and "priority"',
+  }),
   prompt_cache_key: label,
   prompt_cache_retention: z.enum(['in_memory', '24h']),
   safety_identifier: label,

@@ -1,7 +1,8 @@
 /** The row of one request, made when its sequence has ended. Pure; called by answer-run.ts alone. */
 import type { RequestRow } from '@variator/clickhouse/request-row';
-import type { Account, EndReason, Objectives } from '@variator/scheduler/sequence';
+import type { Account, EndReason } from '@variator/scheduler/sequence';
 import type { SequenceEvent } from '../fleet/fleet.ts';
+import type { RequestTerms } from './request-terms.ts';
 
 /** What is known when the sequence is submitted. */
 export interface RequestFacts {
@@ -9,11 +10,9 @@ export interface RequestFacts {
   readonly requestId: string;
   readonly endpoint: RequestRow['endpoint'];
   readonly modelId: string;
-  readonly tenant: string;
-  readonly session: string;
+  readonly terms: RequestTerms;
   readonly isStreamed: boolean;
   readonly promptTokenCount: number;
-  readonly objectives: Objectives;
 }
 
 export interface RowEnd {
@@ -84,16 +83,16 @@ export function requestRow(
   timing: { ttftMs: number; tpotMs: number; itlP95Ms: number; itlMaxMs: number },
   end: RowEnd,
 ): RequestRow {
-  const { objectives } = facts;
+  const { objectives, tenant, session, program, serviceTier } = facts.terms;
   return {
     arrivedAt: facts.arrivedAt,
     requestId: facts.requestId,
     endpoint: facts.endpoint,
     modelId: facts.modelId,
-    tenant: facts.tenant,
-    session: facts.session,
-    program: facts.session,
-    serviceTier: 'default',
+    tenant,
+    session,
+    program,
+    serviceTier,
     isStreamed: facts.isStreamed,
     status: end.status,
     finishReason: end.reason,

@@ -8,22 +8,22 @@ import Fastify, { type FastifyInstance } from 'fastify';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Generation } from '../generation/generation.ts';
 import { RequestError } from '../generation/request-error.ts';
-import { Admission } from './admission.ts';
+import { Admission, type AdmissionLimits } from './admission.ts';
 import type { EndpointParts } from './answer-endpoint.ts';
 import { answerHeaders, requestIdOf } from './answer-headers.ts';
 import type { RequestRecorder } from './answer-run.ts';
-import { checkApiKey } from './api-key.ts';
+import { Callers, type NamedKey } from './api-key.ts';
 import { answerBrokenHttp } from './broken-http.ts';
 import { asRequestError, errorBody, retryHeaders, serverError } from './error-body.ts';
 import { readJson } from './read-json.ts';
+import { RequestHistory } from './request-history.ts';
 import { type Route, routerPattern } from './route.ts';
 import { inferenceRoutes } from './routes.ts';
 
-export interface InferenceLimits {
+export interface InferenceLimits extends AdmissionLimits {
   readonly maxBodyBytes: number;
-  /** Sequences inside at once, running or waiting. */
-  readonly maxSequenceCount: number;
-  readonly maxPromptTokenCount: number;
+  /** Longest a request may take; null: no limit. */
+  readonly requestTimeoutMs: number | null;
   /** Of one stream, before its reader is waited for. */
   readonly maxUnsentBytes: number;
   readonly slowReaderLimitMs: number;
@@ -32,9 +32,13 @@ export interface InferenceLimits {
 
 export const defaultInferenceLimits: InferenceLimits = {
   maxBodyBytes: 2 * 1024 * 1024,
-  maxSequenceCount: 256,
-  maxPromptTokenCount: 1_000_000,
-  maxUnsentBytes: 1024 * 1024,
+  maxSequenceCount: 4096,
+  maxQueuedRequestCount: 256,
+  maxQueuedTokenCount: 1_000_000,
+  tenantQueueShare: 0.5,
+  maxQueueWaitMs: null,
+  requestTimeoutMs: null,
+  maxUnsentBytes: 256 * 1024,
   slowReaderLimitMs: 60_000,
   maxConnectionCount: 4096,
 };
@@ -50,8 +54,11 @@ export interface InferenceServerOptions {
   readonly version: string;
   /** Which workers have work and make no steps; '' while one advances. */
   readonly stalledReason?: () => string;
-  /** null: no key is asked for. */
-  readonly apiKey: string | null;
+  /** Empty: no key is asked for. */
+  readonly apiKeys: readonly NamedKey[];
+  readonly isTenantHeaderTrusted: boolean;
+  /** Salts the prefix cache of every tenant. */
+  readonly tenantSecret: Buffer;
   /** Epoch milliseconds. */
   readonly now: () => number;
   /** Faults of ours, for people. */
@@ -85,7 +92,9 @@ const LAST_ACCOUNTS_MS = 5000;
 export function createInferenceServer(options: InferenceServerOptions): InferenceServer {
   const limits = { ...defaultInferenceLimits, ...options.limits };
   const { generation, fleet, now, log } = options;
-  const admission = new Admission(limits);
+  const callers = new Callers(options);
+  const tenantQueueShare = callers.canTellTenants ? limits.tenantQueueShare : 1;
+  const admission = new Admission({ ...limits, tenantQueueShare }, now);
   const refusedCounts = new Map<string, number>();
   let isDraining = false;
 
@@ -104,7 +113,10 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     admission,
     sseLimits: limits,
     objectives: options.objectives,
-    tenant: 'default',
+    callers,
+    history: new RequestHistory(),
+    requestTimeoutMs: limits.requestTimeoutMs,
+    maxQueueWaitMs: limits.maxQueueWaitMs,
     now,
     servedModelNames: options.servedModelNames ?? [generation.modelId],
     version: options.version,
@@ -142,7 +154,7 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
       const path = (request.url.split('?')[0] ?? '').slice(0, 128);
       throw refusal(405, 'method_not_allowed', `${path} takes ${allowed}, not ${request.method}.`);
     }
-    if (isOpen !== true) checkApiKey(options.apiKey, request.headers.authorization);
+    if (isOpen !== true) callers.of(request.headers);
   });
   app.addHook('onSend', async (request, reply) => {
     if (request.method !== 'POST') return;

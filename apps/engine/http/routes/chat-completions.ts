@@ -18,7 +18,7 @@ export function chatCompletionRoutes(parts: EndpointParts): readonly Route[] {
         refusals: answerRefusals,
       },
       answer: async (request, reply) => {
-        const { model, asked, wishes, session } = readChatCompletionBody(request.body);
+        const { model, asked, wishes, terms } = readChatCompletionBody(request.body);
         return answer(
           request,
           reply,
@@ -27,7 +27,7 @@ export function chatCompletionRoutes(parts: EndpointParts): readonly Route[] {
             idPrefix: 'chatcmpl',
             model,
             wishes,
-            session,
+            terms,
             prompts: [() => parts.generation.acceptChat(asked)],
             shape: chatShape,
           },

@@ -17,7 +17,7 @@ export function completionRoutes(parts: EndpointParts): readonly Route[] {
         refusals: answerRefusals,
       },
       answer: async (request, reply) => {
-        const { model, asked, wishes, session } = readCompletionBody(request.body);
+        const { model, asked, wishes, terms } = readCompletionBody(request.body);
         return answer(
           request,
           reply,
@@ -26,7 +26,7 @@ export function completionRoutes(parts: EndpointParts): readonly Route[] {
             idPrefix: 'cmpl',
             model,
             wishes,
-            session,
+            terms,
             prompts: asked.map((each) => () => parts.generation.acceptCompletion(each)),
             shape: completionShape,
           },
