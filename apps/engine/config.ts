@@ -21,6 +21,10 @@ export interface Config {
   readonly kvMemoryBytes: number;
   /** Null: what the model and the KV memory allow. */
   readonly maxModelLenTokens: number | null;
+  /** Of one input file of a batch, of its lines, and of all files and results of batches together. */
+  readonly maxBatchFileBytes: number;
+  readonly maxBatchLineCount: number;
+  readonly maxBatchStorageBytes: number;
   readonly clickhouseUrl: string | null;
   readonly deviceUsdPerHour: number;
   /** What clients call the model, the first as answers report it; null: the model's own id. */
@@ -112,6 +116,24 @@ const options = {
     env: 'VARIATOR_MAX_MODEL_LEN',
     value: 'TOKENS',
     help: 'longest prompt plus answer (what the model was made for)',
+  },
+  maxBatchFile: {
+    flag: '--max-batch-file',
+    env: 'VARIATOR_MAX_BATCH_FILE',
+    value: 'SIZE',
+    help: 'largest input file of a batch (200MB)',
+  },
+  maxBatchLines: {
+    flag: '--max-batch-lines',
+    env: 'VARIATOR_MAX_BATCH_LINES',
+    value: 'N',
+    help: 'most requests in one batch (50000)',
+  },
+  maxBatchStorage: {
+    flag: '--max-batch-storage',
+    env: 'VARIATOR_MAX_BATCH_STORAGE',
+    value: 'SIZE',
+    help: 'disk for the files and results of all batches (2GiB)',
   },
   clickhouseUrl: {
     flag: '--clickhouse-url',
@@ -261,6 +283,9 @@ export function readConfig(
     kvMemoryBytes: size('kvMemory', text('kvMemory') ?? '1GiB'),
     maxModelLenTokens:
       text('maxModelLen') === null ? null : whole('maxModelLen', text('maxModelLen') ?? '', 16, 10_000_000),
+    maxBatchFileBytes: size('maxBatchFile', text('maxBatchFile') ?? '200MB'),
+    maxBatchLineCount: whole('maxBatchLines', text('maxBatchLines') ?? '50000', 1, 1_000_000),
+    maxBatchStorageBytes: size('maxBatchStorage', text('maxBatchStorage') ?? '2GiB'),
     clickhouseUrl: url('clickhouseUrl', text('clickhouseUrl')),
     deviceUsdPerHour: amount('deviceUsdPerHour', text('deviceUsdPerHour') ?? '0.08'),
     servedModelNames: names('servedModelName', text('servedModelName')),

@@ -22,6 +22,9 @@ import { loadModel } from '@variator/kernels/model';
 import { ModelError } from '@variator/kernels/model/model-error';
 import { createAdminServer } from './api/admin-server.ts';
 import { assertSafeToListen, UnsafeListenError } from './api/safe-to-listen.ts';
+import { BatchesStoreError } from './batches/batches-store.ts';
+import { fleetCapacity } from './batches/fleet-capacity.ts';
+import { openBatches } from './batches/open-batches.ts';
 import { watchParent } from './cli/parent-watch.ts';
 import { CANNOT_RUN, FATAL_EXIT_CODE } from './cli/part.ts';
 import { type Config, ConfigError, readConfig } from './config.ts';
@@ -37,6 +40,8 @@ import { createRecorder } from './telemetry/recorder.ts';
 /** Streams under way may go on for this long after SIGTERM; then they end with an error event. */
 const DRAIN_MS = 20_000;
 const LAST_ROWS_MS = 3000;
+/** A line of a batch runs again after the next start, so that it is not waited for as a client is. */
+const LAST_LINES_MS = 2000;
 
 const { version } = JSON.parse(readFileSync(new URL('package.json', import.meta.url), 'utf8')) as {
   version: string;
@@ -127,11 +132,23 @@ async function main(config: Config): Promise<void> {
     now,
     log,
   });
+  const batches = await openBatches({
+    folder: join(config.dataDir, 'batches'),
+    limits: {
+      maxFileBytes: config.maxBatchFileBytes,
+      maxLineCount: config.maxBatchLineCount,
+      maxStoredBytes: config.maxBatchStorageBytes,
+    },
+    capacity: () => fleetCapacity(fleet.workers()),
+    now,
+    log,
+  });
   const inference = createInferenceServer({
     generation,
     fleet,
     recorder,
     objectives: () => control.policy().objectives,
+    batches,
     servedModelNames: config.servedModelNames ?? [model.modelId],
     version,
     stalledReason: () => progress.stalledReason(fleet.workers(), now()),
@@ -176,7 +193,7 @@ async function main(config: Config): Promise<void> {
 
   /** From the door inwards: no new requests, then open streams, then the worker's last rows, then the store. */
   async function end(): Promise<void> {
-    await inference.drain(DRAIN_MS);
+    await Promise.all([inference.drain(DRAIN_MS), batches.close(LAST_LINES_MS)]);
     await control.close();
     await fleet.drain(0);
     await Promise.all([inference.close(), admin.close(), fleet.close()]);
@@ -189,6 +206,7 @@ async function main(config: Config): Promise<void> {
   await generation.ready();
   await fleet.listen();
   await admin.listen();
+  await batches.start(inference.lines);
   await inference.listen({ host: config.host, port: config.port });
 }
 
@@ -196,7 +214,7 @@ try {
   await main(readConfig(process.argv.slice(2)));
 } catch (error) {
   const isFinal =
-    [ConfigError, ModelError, KvPlanError, UnsafeListenError, ControlError].some(
+    [ConfigError, ModelError, KvPlanError, UnsafeListenError, ControlError, BatchesStoreError].some(
       (kind) => error instanceof kind,
     ) || (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
   console.error(isFinal ? `${CANNOT_RUN}${(error as Error).message}` : (error as Error).stack);

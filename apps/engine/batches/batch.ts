@@ -86,8 +86,8 @@ export interface Batch extends BatchOwner {
 
 export const noUsage: LineUsage = { promptTokenCount: 0, cachedTokenCount: 0, completionTokenCount: 0 };
 
-/** notFound: no such id. invalid: a bad value. conflict: the state forbids it. tooLarge: above a limit. full: no room. */
-export type BatchFault = 'notFound' | 'invalid' | 'conflict' | 'tooLarge' | 'full';
+/** notFound: no such id. invalid: a bad value. conflict: the state forbids it. full: no room. unavailable: not now. */
+export type BatchFault = 'notFound' | 'invalid' | 'conflict' | 'full' | 'unavailable';
 
 /** What this room refuses, with a sentence that says what to change; http/ gives it a status and OpenAI's shape. */
 export class BatchError extends Error {

@@ -16,7 +16,8 @@ export interface PageQuery {
 }
 
 export interface BatchesStore {
-  files(tenant: string, purpose: FilePurpose | null, page: PageQuery): Promise<StoredFile[]>;
+  /** Those that have not expired. */
+  files(tenant: string, purpose: FilePurpose | null, now: number, page: PageQuery): Promise<StoredFile[]>;
   file(tenant: string, fileId: string): Promise<StoredFile | null>;
   fileIds(): Promise<string[]>;
   filesExpiredBy(now: number): Promise<StoredFile[]>;
@@ -108,8 +109,12 @@ function createStore(db: Kysely<Tables>): BatchesStore {
   const fileOf = ({ place: _place, ...file }: Selectable<Tables['files']>): StoredFile => file;
   const batchOf = (row: { batch: string }): Batch => JSON.parse(row.batch) as Batch;
   return {
-    async files(tenant, purpose, { limit, after, order }) {
-      let query = db.selectFrom('files').selectAll().where('tenant', '=', tenant);
+    async files(tenant, purpose, now, { limit, after, order }) {
+      let query = db
+        .selectFrom('files')
+        .selectAll()
+        .where('tenant', '=', tenant)
+        .where('expiresAt', '>', now);
       if (purpose !== null) query = query.where('purpose', '=', purpose);
       if (after !== null) {
         const place = db

@@ -58,7 +58,7 @@ export class LineRun {
   /** Starts the next line; false where there was none left. `onEnd` is called when it has its result or was given up. */
   async startNext(onEnd: () => void): Promise<boolean> {
     const line = await this.#nextLine();
-    if (line === null) return false;
+    if (line === null || this.#parts.signal.aborted) return false;
     const running = this.#runLine(line)
       .catch((error: unknown) => {
         this.#fault ??= error;

@@ -67,6 +67,11 @@ export class Admission {
     return this.#permitCount;
   }
 
+  /** Sequences, waiting and running. */
+  get insideCount(): number {
+    return this.#sequenceCount;
+  }
+
   load(): AdmissionLoad {
     return {
       maxSequenceCount: this.#limits.maxQueuedRequestCount,

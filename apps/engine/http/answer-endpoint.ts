@@ -15,7 +15,14 @@ import { AnswerRun, type Exchange, type RequestRecorder } from './answer-run.ts'
 import type { AnswerShape, ShapeOptions } from './answer-shapes.ts';
 import type { AnswerWishes, AskedAnswerTerms } from './completion-settings.ts';
 import { unavailable } from './error-body.ts';
-import { ageLimitsLeft, type RequestTerms, requestTerms, type TermsParts } from './request-terms.ts';
+import {
+  ageLimitsLeft,
+  type LineOwner,
+  lineTerms,
+  type RequestTerms,
+  requestTerms,
+  type TermsParts,
+} from './request-terms.ts';
 import { streamAnswers, wholeAnswers } from './send-answers.ts';
 import { assertServed } from './served-model.ts';
 import { type SseLimits, SseStream } from './sse-stream.ts';
@@ -57,10 +64,7 @@ export async function answer(
   parts: EndpointParts,
 ): Promise<object | undefined> {
   const arrivedAt = parts.now();
-  assertServed(asked.model, parts.servedModelNames);
-  const reason = parts.refusalReason();
-  if (reason !== '') throw unavailable(`The server cannot take requests now: ${reason}`);
-
+  refuseUntakable(asked, parts);
   const { isStreamed } = asked.wishes;
   const terms = requestTerms(request.headers, { ...asked.terms, isStreamed }, parts, arrivedAt);
   const exchange: Exchange = { hasBegun: false, isClientGone: false };
@@ -74,25 +78,14 @@ export async function answer(
   let permit: Permit | null = null;
   try {
     permit = parts.admission.enter(asked.prompts.length, terms.tenant);
-    const accepted = await Promise.all(asked.prompts.map((accept) => accept()));
-    const promptTokenCounts = accepted.map(({ promptTokenIds }) => promptTokenIds.length);
-    assertCanFit(promptTokenCounts, parts.fleet.workers());
-    permit.takePrompts(promptTokenCounts, terms.serviceTier);
+    const accepted = await acceptAll(asked, terms, permit, parts);
     if (exchange.isClientGone) {
       reply.hijack();
       return undefined;
     }
     const id = `${asked.idPrefix}-${randomUUID().replaceAll('-', '')}`;
     runs = await submitAll(accepted, asked, { id, arrivedAt, exchange, terms, permit }, parts);
-    const shape = asked.shape({
-      id,
-      createdAt: arrivedAt,
-      modelId: parts.servedModelNames[0] ?? parts.generation.modelId,
-      isUsageWanted: asked.wishes.isStreamed && asked.wishes.isUsageWanted,
-      areTokenIdsWanted: asked.wishes.areTokenIdsWanted,
-      serviceTier: terms.serviceTier,
-      promptTokenIds: accepted.map((each) => each.promptTokenIds),
-    });
+    const shape = shapeOf(accepted, asked, { id, arrivedAt, terms }, parts);
     if (!asked.wishes.isStreamed) {
       return await wholeAnswers(runs, shape);
     }
@@ -114,6 +107,77 @@ export async function answer(
     permit?.release();
     terms.ended(parts.now());
   }
+}
+
+/**
+ * The answer to a line of a batch: as online, but whole, in the gaps that others leave, and cancelled by the signal.
+ * @throws RequestError
+ */
+export async function answerLine(
+  asked: AskedAnswer,
+  owner: LineOwner,
+  parts: EndpointParts,
+  signal: AbortSignal,
+): Promise<object> {
+  const arrivedAt = parts.now();
+  refuseUntakable(asked, parts);
+  const terms = lineTerms(owner, asked.terms, parts);
+  const exchange: Exchange = { hasBegun: false, isClientGone: false };
+  let runs: readonly AnswerRun[] = [];
+  const leave = (): void => {
+    exchange.isClientGone = true;
+    for (const run of runs) run.cancel();
+  };
+  const permit = parts.admission.enter(asked.prompts.length, terms.tenant);
+  signal.addEventListener('abort', leave);
+  try {
+    const accepted = await acceptAll(asked, terms, permit, parts);
+    if (signal.aborted) throw unavailable('The batch has ended.');
+    const id = `${asked.idPrefix}-${randomUUID().replaceAll('-', '')}`;
+    runs = await submitAll(accepted, asked, { id, arrivedAt, exchange, terms, permit }, parts);
+    return await wholeAnswers(runs, shapeOf(accepted, asked, { id, arrivedAt, terms }, parts));
+  } finally {
+    signal.removeEventListener('abort', leave);
+    permit.release();
+  }
+}
+
+/** @throws RequestError */
+function refuseUntakable(asked: AskedAnswer, parts: EndpointParts): void {
+  assertServed(asked.model, parts.servedModelNames);
+  const reason = parts.refusalReason();
+  if (reason !== '') throw unavailable(`The server cannot take requests now: ${reason}`);
+}
+
+/** @throws RequestError */
+async function acceptAll(
+  asked: AskedAnswer,
+  terms: RequestTerms,
+  permit: Permit,
+  parts: EndpointParts,
+): Promise<readonly AcceptedRequest[]> {
+  const accepted = await Promise.all(asked.prompts.map((accept) => accept()));
+  const promptTokenCounts = accepted.map(({ promptTokenIds }) => promptTokenIds.length);
+  assertCanFit(promptTokenCounts, parts.fleet.workers());
+  permit.takePrompts(promptTokenCounts, terms.serviceTier);
+  return accepted;
+}
+
+function shapeOf(
+  accepted: readonly AcceptedRequest[],
+  asked: AskedAnswer,
+  own: { readonly id: string; readonly arrivedAt: number; readonly terms: RequestTerms },
+  parts: EndpointParts,
+): AnswerShape {
+  return asked.shape({
+    id: own.id,
+    createdAt: own.arrivedAt,
+    modelId: parts.servedModelNames[0] ?? parts.generation.modelId,
+    isUsageWanted: asked.wishes.isStreamed && asked.wishes.isUsageWanted,
+    areTokenIdsWanted: asked.wishes.areTokenIdsWanted,
+    serviceTier: own.terms.serviceTier,
+    promptTokenIds: accepted.map((each) => each.promptTokenIds),
+  });
 }
 
 /** All or none: where one cannot be submitted, those before it are ended with their rows. @throws RequestError */

@@ -18,8 +18,10 @@ export function errorBody(error: RequestError): ErrorBody {
 /** Headers that tell a client whether and when to try again. What the caller must change will never fit as it is, nor what ran out of time. */
 export function retryHeaders(error: RequestError): Record<string, string> {
   const { retryAfterMs, status } = error;
-  if (retryAfterMs === null)
-    return (status < 500 && status !== 408) || status === 504 ? { 'x-should-retry': 'false' } : {};
+  if (retryAfterMs === null) {
+    const isFinal = status === 504 || status === 507 || (status < 500 && status !== 408);
+    return isFinal ? { 'x-should-retry': 'false' } : {};
+  }
   return {
     'x-should-retry': 'true',
     'retry-after': String(Math.ceil(retryAfterMs / 1000)),

@@ -157,6 +157,20 @@ export function bodySchema(shape: z.ZodRawShape): z.ZodType {
   );
 }
 
+/**
+ * For routes whose parameters are theirs alone: all that the schema knows and nothing else.
+ * @throws RequestError that names the first parameter at fault
+ */
+export function parseStrictly<Schema extends z.ZodType>(schema: Schema, asked: unknown): z.infer<Schema> {
+  if (typeof asked !== 'object' || asked === null || Array.isArray(asked)) {
+    throw invalidRequest('invalid_type', null, 'The request body must be a JSON object.');
+  }
+  for (const [key, value] of Object.entries(asked)) refuseLongLists(value, key);
+  const parsed = schema.safeParse(asked);
+  if (!parsed.success) throw refusal(parsed.error, asked as Record<string, unknown>);
+  return parsed.data;
+}
+
 /** Before any schema sees it: a schema collects a fault for every wrong element. */
 function refuseLongLists(value: unknown, key: string): void {
   if (typeof value !== 'object' || value === null) return;

@@ -41,7 +41,6 @@ export interface AskedTerms {
   /** '' where the body names none. */
   readonly session: string;
   readonly program: string;
-  readonly isBatchLine?: true;
 }
 
 /** @throws RequestError for a header that is none */
@@ -57,7 +56,7 @@ export function requestTerms(
   const history = parts.history.arrived({ tenant: caller.tenant, session }, asked.isStreamed, now);
   const { serviceTier, reason } = chooseTier({
     asked: asked.serviceTier,
-    isBatchLine: asked.isBatchLine === true,
+    isBatchLine: false,
     gatewayObjective: hints.gatewayObjective,
     isStreamed: asked.isStreamed,
     patienceMs: hints.patienceMs,
@@ -77,6 +76,41 @@ export function requestTerms(
     deadlineMs: leastOf(hints.deadlineMs, parts.requestTimeoutMs),
     maxQueueWaitMs: serviceTier === 'flex' ? null : parts.maxQueueWaitMs,
     ended: history.ended,
+  };
+}
+
+/** Whose batch a line is of. */
+export type LineOwner = Pick<Caller, 'tenant' | 'keyId'>;
+
+/** A line's only limit is the window of its batch; it runs in the gaps whatever it asks for, and is no evidence. */
+export function lineTerms(
+  owner: LineOwner,
+  asked: Pick<AskedTerms, 'serviceTier' | 'session' | 'program'>,
+  parts: Pick<TermsParts, 'callers'>,
+): RequestTerms {
+  const { serviceTier, reason } = chooseTier({
+    asked: '',
+    isBatchLine: true,
+    gatewayObjective: '',
+    isStreamed: false,
+    patienceMs: null,
+    session: null,
+    tenant: null,
+  });
+  const session = asked.session.slice(0, MAX_NAME_CHARS);
+  return {
+    tenant: owner.tenant,
+    keyId: owner.keyId,
+    cacheSalt: parts.callers.saltOf(owner.tenant),
+    session,
+    program: (asked.program || session).slice(0, MAX_NAME_CHARS),
+    serviceTierAsked: asked.serviceTier,
+    serviceTier,
+    serviceTierReason: reason,
+    objectives: { ttftMs: 0, itlMs: 0 },
+    deadlineMs: null,
+    maxQueueWaitMs: null,
+    ended: () => {},
   };
 }
 

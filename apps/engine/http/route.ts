@@ -23,6 +23,8 @@ export interface RouteDoc {
   /** The schema that parses the body; none where there is no body. */
   readonly body?: z.ZodType;
   readonly bodyType?: string;
+  /** The schema that parses the query. */
+  readonly query?: z.ZodObject;
   /** What a 200 carries, by content type. */
   readonly ok: Readonly<Record<string, z.ZodType>>;
   /** Statuses of refusals beside those that every route may give. */

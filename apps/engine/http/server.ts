@@ -3,8 +3,11 @@
  * this file knows Fastify's own errors and hooks; what a request means is decided below it, in generation/.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import multipart from '@fastify/multipart';
 import type { Objectives } from '@variator/scheduler/sequence';
 import Fastify, { type FastifyInstance } from 'fastify';
+import type { LineRoad } from '../batches/line-road.ts';
+import type { Batches } from '../batches/open-batches.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Generation } from '../generation/generation.ts';
 import { RequestError } from '../generation/request-error.ts';
@@ -13,6 +16,8 @@ import type { EndpointParts } from './answer-endpoint.ts';
 import { answerHeaders, requestIdOf } from './answer-headers.ts';
 import type { RequestRecorder } from './answer-run.ts';
 import { Callers, type NamedKey } from './api-key.ts';
+import { batchLines } from './batch-lines.ts';
+import { limitBodyTime } from './body-time.ts';
 import { answerBrokenHttp } from './broken-http.ts';
 import { asRequestError, errorBody, retryHeaders, serverError } from './error-body.ts';
 import { readJson } from './read-json.ts';
@@ -49,6 +54,8 @@ export interface InferenceServerOptions {
   readonly recorder: RequestRecorder;
   readonly objectives: () => Objectives;
   readonly limits?: Partial<InferenceLimits>;
+  /** Files and batches are served where it is given. */
+  readonly batches?: Batches;
   /** What clients call the model; the model's own id where none is given. */
   readonly servedModelNames?: readonly string[];
   readonly version: string;
@@ -75,16 +82,26 @@ export interface InferenceServer {
   drain(deadlineMs: number): Promise<{ readonly leftCount: number }>;
   /** Ends all connections, which cancels what still runs, and waits for its rows. */
   close(): Promise<void>;
+  /** How lines of batches are answered. */
+  readonly lines: LineRoad;
   /** Requests refused or failed since the start, by error code. */
   refusedCounts(): Readonly<Record<string, number>>;
 }
 
-interface RouteConfig {
-  readonly isOpen?: boolean;
-  /** Where the method is not one of the path's: those that are. */
-  readonly allowed?: string;
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    isOpen?: boolean;
+    /** Its body is long, and read as it comes. */
+    isUpload?: boolean;
+    /** Where the method is not one of the path's: those that are. */
+    allowed?: string;
+  }
 }
 
+/** From the head of a request to the end of its body; an upload may take long on a slow line. */
+const BODY_LIMIT_MS = 30_000;
+const UPLOAD_LIMIT_MS = 900_000;
+const UPLOAD_TYPE = 'multipart/form-data';
 const routerMethods = ['DELETE', 'GET', 'OPTIONS', 'PATCH', 'POST', 'PUT', 'TRACE'] as const;
 /** How long close() waits for the accounts of cancelled sequences. */
 const LAST_ACCOUNTS_MS = 5000;
@@ -129,12 +146,14 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     logger: false,
     bodyLimit: limits.maxBodyBytes,
     genReqId: requestIdOf,
-    requestTimeout: 30_000,
+    requestTimeout: UPLOAD_LIMIT_MS,
     keepAliveTimeout: 65_000,
     forceCloseConnections: true,
     return503OnClosing: false,
     http: { headersTimeout: 10_000, connectionsCheckingInterval: 1000 },
     clientErrorHandler: answerBrokenHttp,
+    // As long as a head may be: a name that is too long is unknown, not another kind of error.
+    routerOptions: { maxParamLength: 16_384 },
   });
   app.server.maxConnections = limits.maxConnectionCount;
   app.removeAllContentTypeParsers();
@@ -147,7 +166,8 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     reply.header('x-request-id', request.id);
     if (isDraining) reply.header('connection', 'close');
     if (request.is404) throw unknownUrl(request.method, request.url);
-    const { allowed, isOpen } = request.routeOptions.config as RouteConfig;
+    const { allowed, isOpen, isUpload } = request.routeOptions.config;
+    if (isUpload !== true) limitBodyTime(request, BODY_LIMIT_MS);
     if (allowed !== undefined) {
       reply.header('allow', allowed);
       if (request.method === 'OPTIONS') return reply.status(204).send();
@@ -169,7 +189,7 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     refusedCounts.set(refused.code, (refusedCounts.get(refused.code) ?? 0) + 1);
     return reply.status(refused.status).headers(retryHeaders(refused)).send(errorBody(refused));
   });
-  addRoutes(app, inferenceRoutes(parts));
+  addRoutes(app, inferenceRoutes(parts, options.batches ?? null));
 
   return {
     async listen({ host, port }) {
@@ -187,6 +207,7 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
       await app.close();
       await Promise.race([admission.whenEmpty(), sleep(LAST_ACCOUNTS_MS, undefined, { ref: false })]);
     },
+    lines: batchLines(parts, { maxBodyBytes: limits.maxBodyBytes, log }),
     refusedCounts: () => Object.fromEntries(refusedCounts),
   };
 }
@@ -197,11 +218,21 @@ function addRoutes(app: FastifyInstance, routes: readonly Route[]): void {
   for (const route of routes) {
     const url = routerPattern(route);
     byPattern.set(url, [...(byPattern.get(url) ?? []), route]);
-    app.route({
+    const isUpload = route.doc.bodyType === UPLOAD_TYPE;
+    const served = {
       method: route.method,
       url,
-      config: { isOpen: route.isOpen === true },
+      config: { isOpen: route.isOpen === true, isUpload },
       handler: route.answer,
+    };
+    if (!isUpload) {
+      app.route(served);
+      continue;
+    }
+    // In a scope of its own, or every route would take such bodies.
+    app.register(async (scope) => {
+      await scope.register(multipart, { throwFileSizeLimit: false });
+      scope.route(served);
     });
   }
   for (const [url, taken] of byPattern) {

@@ -1,8 +1,7 @@
 /** POST /v1/chat/completions. */
-
 import { answer, type EndpointParts } from '../answer-endpoint.ts';
-import { chatShape } from '../answer-shapes.ts';
-import { chatCompletionSchema, readChatCompletionBody } from '../chat-completion-body.ts';
+import { askedChat } from '../asked-answers.ts';
+import { chatCompletionSchema } from '../chat-completion-body.ts';
 import type { Route } from '../route.ts';
 import { answerRefusals, chatCompletion, eventStream } from './answer-doc.ts';
 
@@ -17,23 +16,8 @@ export function chatCompletionRoutes(parts: EndpointParts): readonly Route[] {
         ok: { 'application/json': chatCompletion, 'text/event-stream': eventStream },
         refusals: answerRefusals,
       },
-      answer: async (request, reply) => {
-        const { model, asked, wishes, terms } = readChatCompletionBody(request.body);
-        return answer(
-          request,
-          reply,
-          {
-            endpoint: '/v1/chat/completions',
-            idPrefix: 'chatcmpl',
-            model,
-            wishes,
-            terms,
-            prompts: [() => parts.generation.acceptChat(asked)],
-            shape: chatShape,
-          },
-          parts,
-        );
-      },
+      answer: async (request, reply) =>
+        answer(request, reply, askedChat(request.body, parts.generation), parts),
     },
   ];
 }

@@ -1,7 +1,7 @@
 /** POST /v1/completions. */
 import { answer, type EndpointParts } from '../answer-endpoint.ts';
-import { completionShape } from '../answer-shapes.ts';
-import { completionSchema, readCompletionBody } from '../completion-body.ts';
+import { askedCompletion } from '../asked-answers.ts';
+import { completionSchema } from '../completion-body.ts';
 import type { Route } from '../route.ts';
 import { answerRefusals, eventStream, textCompletion } from './answer-doc.ts';
 
@@ -16,23 +16,8 @@ export function completionRoutes(parts: EndpointParts): readonly Route[] {
         ok: { 'application/json': textCompletion, 'text/event-stream': eventStream },
         refusals: answerRefusals,
       },
-      answer: async (request, reply) => {
-        const { model, asked, wishes, terms } = readCompletionBody(request.body);
-        return answer(
-          request,
-          reply,
-          {
-            endpoint: '/v1/completions',
-            idPrefix: 'cmpl',
-            model,
-            wishes,
-            terms,
-            prompts: asked.map((each) => () => parts.generation.acceptCompletion(each)),
-            shape: completionShape,
-          },
-          parts,
-        );
-      },
+      answer: async (request, reply) =>
+        answer(request, reply, askedCompletion(request.body, parts.generation), parts),
     },
   ];
 }
