@@ -6,7 +6,7 @@
 import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type AssembledFile, assembleOutput } from './assemble-output.ts';
-import type { Batch, InputFault, LineCounts, LineUsage, StoredFile } from './batch.ts';
+import type { Batch, InputFault, StoredFile } from './batch.ts';
 import { advance, type BatchEvent, canCancel, hasEnded } from './batch-life.ts';
 import type { BatchesStore } from './batches-store.ts';
 import { checkInput } from './check-input.ts';
@@ -41,7 +41,7 @@ export class BatchDrive {
   readonly #parts: BatchDriveParts;
   /** Ends the reading and the lines: a cancellation, the end of the window, or of the process. */
   readonly #stopping = new AbortController();
-  #results: ResultLog | null = null;
+  #results: Promise<ResultLog> | null = null;
   /** One change after the other, so that each is decided on the state that the last one left. */
   #turn: Promise<unknown> = Promise.resolve();
   #running: Promise<void> | null = null;
@@ -58,10 +58,12 @@ export class BatchDrive {
     return this.#batch;
   }
 
-  progress(): { readonly counts: LineCounts; readonly usage: LineUsage } | null {
-    return this.#results === null || hasEnded(this.#batch)
-      ? null
-      : { counts: this.#results.counts(), usage: this.#results.usage() };
+  /** The batch with what its lines have come to so far, also where they have not gone on since a restart. */
+  async withProgress(): Promise<Batch> {
+    const batch = this.#batch;
+    if (hasEnded(batch) || batch.counts.total === 0) return batch;
+    const results = await this.#openResults();
+    return { ...batch, counts: results.counts(), usage: results.usage() };
   }
 
   /** Resolves when the batch has ended, or the process ends. */
@@ -286,16 +288,21 @@ export class BatchDrive {
     return answer;
   }
 
-  async #openResults(): Promise<ResultLog> {
-    const { place } = this.#parts;
+  #openResults(): Promise<ResultLog> {
     const { batchId, counts } = this.#batch;
-    this.#results ??= await ResultLog.open(place.resultsPathOf(batchId), counts.total);
+    this.#results ??= ResultLog.open(this.#parts.place.resultsPathOf(batchId), counts.total).catch(
+      (error: unknown) => {
+        this.#results = null;
+        throw error;
+      },
+    );
     return this.#results;
   }
 
   async #closeResults(): Promise<void> {
-    await this.#results?.close();
+    const results = this.#results;
     this.#results = null;
+    await (await results)?.close();
   }
 
   async #dropResults(): Promise<void> {

@@ -8,15 +8,7 @@ import type { ReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { newFileId } from './assemble-output.ts';
-import {
-  type Batch,
-  BatchError,
-  type BatchOwner,
-  type FilePurpose,
-  type LineCounts,
-  type LineUsage,
-  type StoredFile,
-} from './batch.ts';
+import { type Batch, BatchError, type BatchOwner, type FilePurpose, type StoredFile } from './batch.ts';
 import { BatchDrive } from './batch-drive.ts';
 import { beginBatch, hasEnded } from './batch-life.ts';
 import type { PacingView } from './batch-pacing.ts';
@@ -186,13 +178,8 @@ export async function openBatches(options: BatchesOptions): Promise<Batches> {
     return batch;
   }
 
-  /** While lines run, their log knows how many have ended. */
-  function withProgress(stored: Batch): Batch {
-    const driven = drives.get(stored.batchId);
-    if (driven === undefined) return stored;
-    const progress: { counts: LineCounts; usage: LineUsage } | null = driven.progress();
-    return { ...driven.batch, ...(progress ?? {}) };
-  }
+  const withProgress = async (stored: Batch): Promise<Batch> =>
+    (await drives.get(stored.batchId)?.withProgress()) ?? stored;
 
   function pageOf<Item>(found: readonly Item[], limit: number): Page<Item> {
     return { items: found.slice(0, limit), hasMore: found.length > limit };
@@ -273,7 +260,7 @@ export async function openBatches(options: BatchesOptions): Promise<Batches> {
     batch: async (tenant, batchId) => withProgress(await batchOf(tenant, batchId)),
     async batches(tenant, page) {
       const found = await store.batches(tenant, { ...page, limit: page.limit + 1 });
-      return pageOf(found.map(withProgress), page.limit);
+      return pageOf(await Promise.all(found.map(withProgress)), page.limit);
     },
     async cancel(tenant, batchId) {
       const stored = await batchOf(tenant, batchId);
@@ -286,7 +273,7 @@ export async function openBatches(options: BatchesOptions): Promise<Batches> {
           `The batch is ${status} and cannot be cancelled.`,
         );
       }
-      return withProgress(driven.batch);
+      return driven.withProgress();
     },
 
     async start(on) {
