@@ -23,8 +23,8 @@ export interface RunningProduct {
   readonly startMs: number;
   /** Everything printed so far. */
   output(): string;
-  /** One Ctrl-C; resolves with the exit code when the process has ended. */
-  stop(): Promise<number>;
+  /** One Ctrl-C, or another signal; resolves with the exit code when the process has ended. */
+  stop(signal?: NodeJS.Signals): Promise<number>;
   /** Processes of this product that are alive, by their command lines. */
   processes(): { pid: number; commandLine: string }[];
   removeData(): void;
@@ -90,14 +90,18 @@ export async function startProduct(options: StartOptions = {}): Promise<RunningP
     pid: child.pid ?? 0,
     startMs: performance.now() - startedAt,
     output: () => output,
-    stop: () => stopChild(child, exited),
+    stop: (signal = 'SIGINT') => stopChild(child, exited, signal),
     processes: () => processesOf(dataDir),
     removeData: () => rmSync(dataDir, { recursive: true, force: true }),
   };
 }
 
-async function stopChild(child: ChildProcess, exited: Promise<number>): Promise<number> {
-  if (child.exitCode === null) child.kill('SIGINT');
+async function stopChild(
+  child: ChildProcess,
+  exited: Promise<number>,
+  signal: NodeJS.Signals,
+): Promise<number> {
+  if (child.exitCode === null) child.kill(signal);
   return exited;
 }
 

@@ -7,7 +7,9 @@ import type { Figure } from './figure.ts';
 
 type Part = () => Promise<readonly Figure[]>;
 
-const parts: Readonly<Record<string, () => Promise<Part>>> = {};
+const parts: Readonly<Record<string, () => Promise<Part>>> = {
+  streams: async () => (await import('./serve/streams.ts')).benchStreams,
+};
 
 /** @throws ConfigError for a part that is not there */
 export async function benchServe(argv: readonly string[]): Promise<readonly Figure[]> {

@@ -1,4 +1,5 @@
 import { type Envelope, type ExecutionPath, pathId } from '@variator/kernels/execution-path';
+import type { SequenceSpec } from '@variator/scheduler/sequence';
 import { expect, it } from 'vitest';
 import type { WorkerFrame } from '../fleet/link-frames.ts';
 import type { Device } from './device.ts';
@@ -76,4 +77,67 @@ it('a switch whose kernels cannot be made ready, or that is not legal, is answer
   expect(refused.get(pathId(packed))).toBe('no memory for packed weights');
   expect(refused.get(pathId(illegal))).toMatch(/tokenBudget must be/);
   expect(loop.livePath()).toEqual(legal);
+});
+
+it('a sequence that is cancelled during a step ends with it, and its blocks are free before the next', async () => {
+  const sent: WorkerFrame[] = [];
+  let finish: (() => void) | null = null;
+  const stepping: Device = {
+    ...device,
+    run: (_path, entries) =>
+      new Promise((resolve) => {
+        finish = () =>
+          resolve({
+            sampledTokenIds: Int32Array.from(entries, () => 7),
+            deviceMs: 1,
+            foreignCpuShare: 0,
+          });
+      }),
+  };
+  const loop = new StepLoop({
+    ...{ device: stepping, path, workerId: 'w', bootId: 'b', calibrationShareLimit: 0 },
+    now: () => performance.now(),
+    send: (frame) => sent.push(frame),
+  });
+  const running = loop.run();
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+  const stepDone = async () => {
+    while (finish === null) await turn();
+    const act: () => void = finish;
+    finish = null;
+    act();
+  };
+  const spec = (sequenceId: string) =>
+    ({
+      sequenceId,
+      promptTokenIds: [1, 2, 3, 4, 5],
+      generatedTokenIds: [],
+      sampling: { temperature: 0, topP: 1, topK: 0, seed: 1 },
+      maxTokens: 50,
+      stopTokenIds: [],
+      tenant: '',
+      program: '',
+      serviceTier: 'default',
+      objectives: { ttftMs: 0, itlMs: 0 },
+      ageLimits: null,
+      cacheSalt: '',
+    }) satisfies SequenceSpec;
+  await turn();
+  loop.receive({ type: 'submit', spec: spec('leaves'), ageMs: 0 });
+  await stepDone();
+  while (finish === null) await turn();
+  // One runs in the step under way, one has only come: both leave now.
+  loop.receive({ type: 'submit', spec: spec('waits'), ageMs: 0 });
+  for (const sequenceId of ['leaves', 'waits'])
+    loop.receive({ type: 'cancel', sequenceId, reason: 'cancelled' });
+  const endedIds = () => sent.flatMap((frame) => (frame.type === 'ended' ? [frame.ended.sequenceId] : []));
+  expect(endedIds()).toEqual(['waits']);
+  await stepDone();
+  while (endedIds().length < 2) await turn();
+  await turn();
+  expect(endedIds()).toEqual(['waits', 'leaves']);
+  expect(loop.heartbeat()).toMatchObject({ runningCount: 0, waitingCount: 0, kvUsedBlockCount: 0 });
+  expect(finish).toBeNull();
+  loop.stop();
+  await running;
 });

@@ -56,6 +56,7 @@ export class StepLoop {
   #lastLiveDeviceMs = 0;
   #settlingSteps = 0;
   #lastStepId = 0;
+  #auditedStepId = 0;
   #rows: StepRow[] = [];
   #rowsSince = 0;
   #isDraining = false;
@@ -97,6 +98,7 @@ export class StepLoop {
       if (batch) await this.#serve(batch, now);
       const hasSideStep = await this.#stepAside(batch === null);
       if (batch !== null || hasSideStep) continue;
+      this.#auditBooks();
       this.#flushRows();
       if (this.#isDraining) return;
       await this.#untilWoken();
@@ -332,6 +334,14 @@ export class StepLoop {
     if (this.#rows.length === 0) return;
     this.#options.send({ type: 'stepRows', rows: this.#rows });
     this.#rows = [];
+  }
+
+  /** With nothing left to compute every block must be back: a book that does not add up ends the worker, not a stream. */
+  #auditBooks(): void {
+    if (this.#auditedStepId === this.#lastStepId) return;
+    this.#auditedStepId = this.#lastStepId;
+    const faults = this.#scheduler.audit();
+    if (faults.length > 0) throw new Error(`The scheduler's books are wrong: ${faults.join(' ')}`);
   }
 
   #wakeUp(): void {
