@@ -15,6 +15,8 @@ import { type Figure, figure, spread } from '../figure.ts';
 
 const STREAM_COUNT = 200;
 const FOR_MS = 20_000;
+/** All 200 come in the same moment to a gateway that has never run its code: its own figure. */
+const COLD_MS = 3000;
 /** Beyond the step that was under way. */
 const MOST_DELAY_MS = 100;
 
@@ -40,9 +42,12 @@ export async function benchStreams(): Promise<readonly Figure[]> {
     const endings = await endingsOf(telemetry, clients).finally(() => telemetry.close());
     const stayed = clients.filter(({ leaving, status }) => leaving.at === 'end' && status === 200);
     const refused = clients.filter(({ status }) => status === 429).length;
-    const delays = spread(endings.map(({ delayMs }) => delayMs));
-    const beyond = endings.map(({ delayMs, stepMs }) => delayMs - stepMs).sort((a, b) => a - b);
-    const beyondP99 = beyond[Math.floor(0.99 * (beyond.length - 1))] ?? Number.NaN;
+    const warm = endings.filter(({ isCold }) => !isCold);
+    const delays = spread(warm.map(({ delayMs }) => delayMs));
+    const [beyondP99, coldBeyondP99] = [warm, endings.filter(({ isCold }) => isCold)].map((some) => {
+      const beyond = some.map(({ delayMs, stepMs }) => delayMs - stepMs).sort((a, b) => a - b);
+      return beyond[Math.floor(0.99 * (beyond.length - 1))] ?? Number.NaN;
+    }) as [number, number];
     const left = clients.length - stayed.length - refused;
     const fact = (name: string, measured: number | string, goal: string, isMet: boolean | null): Figure => ({
       figure: name,
@@ -79,6 +84,12 @@ export async function benchStreams(): Promise<readonly Figure[]> {
         `${beyondP99.toFixed(1)} ms`,
         `<= ${MOST_DELAY_MS} ms`,
         beyondP99 <= MOST_DELAY_MS,
+      ),
+      fact(
+        `the same of those who left in the first ${COLD_MS / 1000} s, a gateway just started`,
+        `${coldBeyondP99.toFixed(1)} ms`,
+        '',
+        null,
       ),
     ];
   } finally {
@@ -130,6 +141,7 @@ async function keepLeaving(url: string, model: string): Promise<LeavingClient[]>
 }
 
 interface Ending {
+  readonly isCold: boolean;
   readonly delayMs: number;
   /** The longest step between leaving and ending. */
   readonly stepMs: number;
@@ -138,6 +150,7 @@ interface Ending {
 /** Of the sequences that were cancelled after their client had left; rows come with a delay. */
 async function endingsOf(telemetry: TelemetryClient, clients: readonly LeavingClient[]): Promise<Ending[]> {
   const leftAt = new Map(clients.map((client) => [client.session, client.leftAt]));
+  const firstLeftAt = Math.min(...leftAt.values());
   await new Promise((resolve) => setTimeout(resolve, 3000));
   const rows = await telemetry.query(
     `SELECT session, toFloat64(arrivedAt) * 1000 + e2eMs AS endedAt FROM requests
@@ -154,6 +167,7 @@ async function endingsOf(telemetry: TelemetryClient, clients: readonly LeavingCl
     const from = leftAt.get(session);
     if (from === undefined) return [];
     const during = steps.filter(({ startedAt, ms }) => startedAt + ms >= from && startedAt <= endedAt);
-    return [{ delayMs: endedAt - from, stepMs: Math.max(0, ...during.map(({ ms }) => ms)) }];
+    const isCold = from < firstLeftAt + COLD_MS;
+    return [{ isCold, delayMs: endedAt - from, stepMs: Math.max(0, ...during.map(({ ms }) => ms)) }];
   });
 }
