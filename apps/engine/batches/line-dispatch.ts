@@ -56,8 +56,9 @@ export class LineDispatch {
   }
 
   #next(): LineRun | null {
-    const { openLineCount } = this;
-    if (this.#isStopped || openLineCount >= openLinesAllowed(this.#view(openLineCount))) return null;
+    if (this.#isStopped) return null;
+    const view = this.#view(this.openLineCount);
+    if (view.openLineCount >= openLinesAllowed(view)) return null;
     const batchId = nextBatch([...this.#runs].filter((run) => run.canStart));
     return [...this.#runs].find((run) => run.batchId === batchId) ?? null;
   }

@@ -25,6 +25,6 @@ export type LineAnswer = {
 export interface LineRoad extends LineRules {
   /** Never rejects for what is the line's or the world's fault; aborting cancels its sequences. */
   answerLine(line: AskedLine, signal: AbortSignal): Promise<LineAnswer>;
-  /** Sequences inside the endpoint now, lines among them. */
-  insideCount(): number;
+  /** Sequences inside the endpoint now; a line may be several. */
+  insideCounts(): { readonly requests: number; readonly lines: number };
 }

@@ -94,11 +94,15 @@ export async function openBatches(options: BatchesOptions): Promise<Batches> {
   const drives = new Map<string, BatchDrive>();
   const active = new Places(MOST_ACTIVE_BATCHES);
   let road: LineRoad | null = null;
-  const dispatch = new LineDispatch((openLineCount) => ({
-    ...options.capacity(),
-    requestCount: Math.max(0, (road?.insideCount() ?? 0) - openLineCount),
-    openLineCount,
-  }));
+  const dispatch = new LineDispatch((openLineCount) => {
+    const inside = road?.insideCounts() ?? { requests: 0, lines: 0 };
+    return {
+      ...options.capacity(),
+      requestCount: inside.requests,
+      // A line that waits to be tried again is no sequence, and one of several prompts is several.
+      openLineCount: Math.max(openLineCount, inside.lines),
+    };
+  });
   let sweptAt = 0;
   let isSweeping = false;
   let timer: NodeJS.Timeout | undefined;

@@ -5,12 +5,13 @@
 import type { LineUsage } from '../batches/batch.ts';
 import type { LineAnswer, LineRoad } from '../batches/line-road.ts';
 import type { RequestError } from '../generation/request-error.ts';
-import { answerLine, type EndpointParts } from './answer-endpoint.ts';
+import { type AskedAnswer, answerLine, type EndpointParts } from './answer-endpoint.ts';
 import { freshRequestId } from './answer-headers.ts';
 import { askedChat, askedCompletion } from './asked-answers.ts';
 import { asRequestError, errorBody, serverError } from './error-body.ts';
 import { unsupported } from './parameters.ts';
 import { readJson } from './read-json.ts';
+import type { LineOwner } from './request-terms.ts';
 
 /** custom_id, method, url and the braces around a body that could just be sent online. */
 const ENVELOPE_BYTES = 4096;
@@ -19,11 +20,22 @@ export function batchLines(
   parts: EndpointParts,
   options: { readonly maxBodyBytes: number; readonly log: (line: string) => void },
 ): LineRoad {
+  /** Of lines that are being answered. */
+  let sequenceCount = 0;
+  async function answered(asked: AskedAnswer, owner: LineOwner, signal: AbortSignal): Promise<object> {
+    sequenceCount += asked.prompts.length;
+    try {
+      return await answerLine(asked, owner, parts, signal);
+    } finally {
+      sequenceCount -= asked.prompts.length;
+    }
+  }
+
   return {
     maxLineBytes: options.maxBodyBytes + ENVELOPE_BYTES,
     parseLine: readJson,
     servesModel: (model) => parts.servedModelNames.includes(model),
-    insideCount: () => parts.admission.insideCount,
+    insideCounts: () => ({ requests: parts.admission.insideCount - sequenceCount, lines: sequenceCount }),
     async answerLine({ endpoint, body, owner }, signal): Promise<LineAnswer> {
       const requestId = freshRequestId();
       try {
@@ -32,7 +44,7 @@ export function batchLines(
         if (asked.wishes.isStreamed) {
           throw unsupported('stream', 'A line of a batch is answered whole; leave "stream" out.');
         }
-        const whole = await answerLine(asked, owner, parts, signal);
+        const whole = await answered(asked, owner, signal);
         return { isAnswered: true, status: 200, requestId, body: whole, usage: usageOf(whole) };
       } catch (error) {
         const known = asRequestError(error);
