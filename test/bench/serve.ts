@@ -9,6 +9,7 @@ type Part = () => Promise<readonly Figure[]>;
 
 const parts: Readonly<Record<string, () => Promise<Part>>> = {
   streams: async () => (await import('./serve/streams.ts')).benchStreams,
+  'batch-beside': async () => (await import('./serve/batch-beside.ts')).batchBeside,
 };
 
 /** @throws ConfigError for a part that is not there */
