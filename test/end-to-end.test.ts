@@ -137,6 +137,16 @@ test.skipIf(browserPath === null)(
       return (await testId('live-path-id').getAttribute('data-path-id')) === firstPathId;
     });
 
+    // Whoever is on call can stop all rollouts from any page, and says so to everybody who looks.
+    const killSwitch = testId('kill-switch');
+    await killSwitch.click();
+    await page.locator('[data-testid=kill-switch][data-on=true]').waitFor({ timeout: 10_000 });
+    await page.getByText('the kill switch is on').waitFor({ timeout: 10_000 });
+    expect(await admin.rollouts.killSwitch.query()).toMatchObject({ isOn: true, changedBy: 'dashboard' });
+    await killSwitch.click();
+    await page.locator('[data-testid=kill-switch][data-on=false]').waitFor({ timeout: 10_000 });
+    expect(await admin.rollouts.killSwitch.query()).toMatchObject({ isOn: false });
+
     await clients.stop();
     expect(clients.records.filter(({ fault }) => fault !== '')).toEqual([]);
     expect(clients.records.every(({ finishReason }) => finishReason === 'length')).toBe(true);

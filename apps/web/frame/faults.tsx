@@ -4,15 +4,16 @@
  * rows. Absent while all is well. Names the thing, the reason and the next step.
  */
 import { CircleAlert, TriangleAlert } from 'lucide-react';
-import { formatCount } from '../format.ts';
+import { formatClock, formatCount } from '../format.ts';
 import styles from './frame.module.css';
-import { STALE_AFTER_MS, useSummary } from './queries.ts';
+import { STALE_AFTER_MS, useKillSwitch, useSummary } from './queries.ts';
 import { useTimeRange } from './time-range.ts';
 import { useNow } from './use-now.ts';
 
 export function Faults() {
   const now = useNow();
   const { data, error, isError, dataUpdatedAt } = useSummary(useTimeRange());
+  const killSwitch = useKillSwitch().data;
   const lines: { readonly tone: 'bad' | 'warn'; readonly text: string }[] = [];
   if (isError && now !== null && now - dataUpdatedAt > STALE_AFTER_MS) {
     const kept = dataUpdatedAt > 0 ? ' What you see is the last that arrived.' : '';
@@ -30,6 +31,12 @@ export function Faults() {
       lines.push({
         tone: 'warn',
         text: `${formatCount(data.droppedRowCount)} telemetry rows were dropped since the gateway started; sums of this time are too low.`,
+      });
+    }
+    if (killSwitch?.isOn && killSwitch.changedAt !== null) {
+      lines.push({
+        tone: 'warn',
+        text: `Rollouts are stopped since ${formatClock(killSwitch.changedAt)} by ${killSwitch.changedBy}: the kill switch is on.`,
       });
     }
   }

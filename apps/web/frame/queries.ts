@@ -53,6 +53,10 @@ export function useLedger() {
   return useQuery(trpc.ledger.list.queryOptions({ limit: 100 }, { refetchInterval: 1000 }));
 }
 
+export function useKillSwitch() {
+  return useQuery(trpc.rollouts.killSwitch.queryOptions(undefined, { refetchInterval: 2000 }));
+}
+
 export function usePolicy() {
   return useQuery(trpc.objectives.get.queryOptions(undefined, { refetchInterval: 10_000 }));
 }

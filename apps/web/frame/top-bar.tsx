@@ -1,7 +1,7 @@
 'use client';
 /**
- * The bar above every page: time range (where the page has charts), how old the newest answer is, the current regime
- * and the live path's id. States what the gateway said; never guesses.
+ * The bar above every page: time range (where the page has charts), how old the newest answer is, the current regime,
+ * the live path's id and the kill switch. States what the gateway said; never guesses.
  */
 import { Route, Waves } from 'lucide-react';
 import Link from 'next/link';
@@ -10,6 +10,7 @@ import { colourOfName } from '../colours.ts';
 import { formatAge, formatClock, formatFullTime, formatId } from '../format.ts';
 import { settingValue } from '../labels.ts';
 import styles from './frame.module.css';
+import { KillSwitch } from './kill-switch.tsx';
 import { STALE_AFTER_MS, useSummary } from './queries.ts';
 import { timeRanges, useTimeRange } from './time-range.ts';
 import { useNow } from './use-now.ts';
@@ -67,6 +68,7 @@ export function TopBar() {
           </span>
         </>
       )}
+      <KillSwitch />
     </header>
   );
 }
