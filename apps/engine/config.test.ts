@@ -38,6 +38,21 @@ describe('configuration', () => {
     [['--served-model-name', 'a,a'], {}, /each once/],
     [[], { VARIATOR_API_KEY: 'short' }, /VARIATOR_API_KEY must have at least 8/],
     [[], { VARIATOR_DEVICE_USD_PER_HOUR: '-1' }, /at least 0/],
+    [[], { VARIATOR_API_KEY: 'ann:long-enough,bob:short' }, /VARIATOR_API_KEY must have at least 8/],
+    [[], { VARIATOR_API_KEY: 'long-enough,bob:long-too' }, /one key, or several as NAME:KEY/],
+    [[], { VARIATOR_API_KEY: 'ann:long-enough,ann:long-enough-too' }, /a name or a key twice/],
+    [[], { VARIATOR_API_KEY: 'ann:long-enough,bob:long-enough' }, /a name or a key twice/],
+    [['--max-queued-requests', '0'], {}, /--max-queued-requests .* from 1 to 100000, not "0"/],
+    [['--max-queued-tokens', 'all'], {}, /--max-queued-tokens .* whole number/],
+    [['--tenant-queue-share', '101'], {}, /--tenant-queue-share .* from 1 to 100/],
+    [
+      ['--request-timeout', '0'],
+      {},
+      /--request-timeout .* seconds from 0.001 to 604800.*leave it out for no limit/,
+    ],
+    [['--max-queue-wait', '-1'], {}, /--max-queue-wait .* seconds/],
+    [['--max-queue-wait', '9', '--request-timeout', '5'], {}, /longer than --request-timeout .*no request/],
+    [['--trust-tenant-header', 'yes'], {}, /--trust-tenant-header .* must be on or off, not "yes"/],
   ])('refuses %j %j with a sentence', (argv, env, message) => {
     expect(() => readConfig(argv, env as Record<string, string>)).toThrow(ConfigError);
     expect(() => readConfig(argv, env as Record<string, string>)).toThrow(message);
@@ -49,6 +64,30 @@ describe('configuration', () => {
       'org/name',
       'gpt-4o',
     ]);
+  });
+
+  it('takes one key or several with names, and says none of them in a refusal', () => {
+    const keysOf = (text: string) => readConfig([], { VARIATOR_API_KEY: text }).apiKeys;
+    expect(keysOf('long-enough')).toEqual([{ name: 'default', key: 'long-enough' }]);
+    expect(keysOf('ann:long-enough, bob:sk-1:2:3:4')).toEqual([
+      { name: 'ann', key: 'long-enough' },
+      { name: 'bob', key: 'sk-1:2:3:4' },
+    ]);
+    expect(readConfig([], {}).apiKeys).toEqual([]);
+    expect(() => keysOf('ann:hush,bob:long-enough')).toThrow(/^(?!.*hush).*$/);
+  });
+
+  it('reads the bounds of the queue and spans of time', () => {
+    const argv = ['--max-queued-requests', '8', '--request-timeout', '2.5', '--max-queue-wait', '1'];
+    expect(readConfig([...argv, '--tenant-queue-share=25', '--trust-tenant-header=on'], {})).toMatchObject({
+      maxQueuedRequestCount: 8,
+      maxQueuedTokenCount: 1_000_000,
+      tenantQueueShare: 0.25,
+      requestTimeoutMs: 2500,
+      maxQueueWaitMs: 1000,
+      isTenantHeaderTrusted: true,
+    });
+    expect(readConfig([], {})).toMatchObject({ requestTimeoutMs: null, maxQueueWaitMs: null });
   });
 
   it('leaves variables of others alone', () => {

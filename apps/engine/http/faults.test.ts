@@ -195,6 +195,43 @@ test('a reader who never reads is dropped after the limit and its sequence cance
   socket.destroy();
 });
 
+test('readers who never read hold no more than their caps, however much there is to send', async () => {
+  const served = await opened(() => ({ tokenIds: ids }), {
+    limits: { slowReaderLimitMs: 1500, maxQueuedRequestCount: 4096 },
+  });
+  const body = JSON.stringify({
+    model: MODEL,
+    prompt: Array.from({ length: 64 }, () => 'x'),
+    max_tokens: 2000,
+    ignore_eos: true,
+    stream: true,
+  });
+  const readerCount = 12;
+  const before = process.memoryUsage().rss;
+  const sockets = Array.from({ length: readerCount }, () => {
+    const socket = connect(served.port, '127.0.0.1', () => {
+      socket.pause();
+      socket.write(
+        `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+      );
+    });
+    socket.on('error', () => {
+      // The server resets the connection; that is the point.
+    });
+    return socket;
+  });
+  let most = 0;
+  const watch = setInterval(() => {
+    most = Math.max(most, process.memoryUsage().rss - before);
+  }, 20);
+  await served.rowsReach(64 * readerCount);
+  clearInterval(watch);
+  for (const socket of sockets) socket.destroy();
+  // Without the cap it was 1.2 GB: 64 answers of 2,000 tokens for each reader.
+  expect(most).toBeLessThan(400 * 1024 * 1024);
+  expect(served.rows.every((row) => row.finishReason === 'cancelled')).toBe(true);
+});
+
 test('the session comes from the header, else from the body', async () => {
   const served = await opened(() => ({ tokenIds: ids }));
   const body = { ...chat, max_tokens: 1, user: 'ann' };
