@@ -135,6 +135,30 @@ describe('every waiting sequence gets to its end', () => {
   });
 });
 
+describe('tiers under more than the device can do', () => {
+  test('wait by their tier: priority hardly, default less than flex', () => {
+    const run = setUp();
+    const tierOf = new Map<string, ServiceTier>();
+    for (let step = 0; step < 400; step += 1) {
+      for (const [tier, every] of [
+        ['priority', 8],
+        ['default', 4],
+        ['flex', 2],
+      ] as const) {
+        if (step % every === 0) tierOf.set(run.submit(tier, 't'), tier);
+      }
+      run.step();
+    }
+    const meanQueueMs = (tier: ServiceTier): number => {
+      const some = [...run.ended.values()].filter(({ sequenceId }) => tierOf.get(sequenceId) === tier);
+      return some.reduce((sum, { queueMs }) => sum + queueMs, 0) / some.length;
+    };
+    expect(meanQueueMs('priority')).toBeLessThan(3 * STEP_MS);
+    expect(meanQueueMs('default')).toBeLessThan(0.5 * meanQueueMs('flex'));
+    expect(run.ended.size).toBeLessThan(0.9 * tierOf.size);
+  });
+});
+
 describe('tenants of one tier', () => {
   test('share the device equally, though one asks for fifty times as much and came first', () => {
     const run = setUp({ limits: { tokenBudget: 64, maxRunningCount: 4 } });

@@ -56,6 +56,10 @@ export interface AskedAnswer {
   readonly shape: (options: ShapeOptions) => AnswerShape;
 }
 
+const LATE_MS = 500;
+/** Node's timers know no longer span. */
+const MOST_TIMER_MS = 2 ** 31 - 1;
+
 /** @throws RequestError while nothing has been sent */
 export async function answer(
   request: FastifyRequest,
@@ -76,6 +80,7 @@ export async function answer(
   });
 
   let permit: Permit | null = null;
+  let deadline: NodeJS.Timeout | null = null;
   try {
     permit = parts.admission.enter(asked.prompts.length, terms.tenant);
     const accepted = await acceptAll(asked, terms, permit, parts);
@@ -85,6 +90,7 @@ export async function answer(
     }
     const id = `${asked.idPrefix}-${randomUUID().replaceAll('-', '')}`;
     runs = await submitAll(accepted, asked, { id, arrivedAt, exchange, terms, permit }, parts);
+    deadline = expireLate(runs, terms, parts.now() - arrivedAt);
     const shape = shapeOf(accepted, asked, { id, arrivedAt, terms }, parts);
     if (!asked.wishes.isStreamed) {
       return await wholeAnswers(runs, shape);
@@ -104,6 +110,7 @@ export async function answer(
     if (exchange.hasBegun) reply.raw.destroy();
     throw error;
   } finally {
+    if (deadline !== null) clearTimeout(deadline);
     permit?.release();
     terms.ended(parts.now());
   }
@@ -147,6 +154,21 @@ function refuseUntakable(asked: AskedAnswer, parts: EndpointParts): void {
   assertServed(asked.model, parts.servedModelNames);
   const reason = parts.refusalReason();
   if (reason !== '') throw unavailable(`The server cannot take requests now: ${reason}`);
+}
+
+/** The worker ends what is too old before every step; this is for when no worker does. */
+function expireLate(
+  runs: readonly AnswerRun[],
+  { deadlineMs }: RequestTerms,
+  elapsedMs: number,
+): NodeJS.Timeout | null {
+  if (deadlineMs === null) return null;
+  return setTimeout(
+    () => {
+      for (const run of runs) run.expire();
+    },
+    Math.min(MOST_TIMER_MS, deadlineMs - elapsedMs + LATE_MS),
+  );
 }
 
 /** @throws RequestError */

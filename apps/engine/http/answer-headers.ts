@@ -1,6 +1,6 @@
 /**
  * Headers beside an answer: which request it was, how long it took, what the door still takes. Names as OpenAI's, values
- * from the admission's real bounds: they bound what is inside at once, so "reset" is when it is worth asking again.
+ * from the admission's real bounds: they bound what waits at once, so "reset" is when it is worth asking again.
  */
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';

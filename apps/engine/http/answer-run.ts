@@ -51,6 +51,7 @@ export class AnswerRun {
   readonly #timing: SequenceTiming;
   #tokenCount = 0;
   #isStopped = false;
+  #isExpired = false;
   #isOver = false;
 
   constructor(parts: {
@@ -91,6 +92,12 @@ export class AnswerRun {
     if (!this.#isOver) this.#stream.cancel();
   }
 
+  /** Its deadline has passed and it is still here: its worker has not ended it, or it has none. */
+  expire(): void {
+    this.#isExpired = true;
+    this.cancel();
+  }
+
   /** Cancels, and reads on until the account has come and the row is written. */
   async abandon(): Promise<void> {
     this.cancel();
@@ -127,11 +134,12 @@ export class AnswerRun {
     const isAnswered = this.#facts.isStreamed ? this.#exchange.hasBegun : error === null;
     const status = isAnswered ? 200 : this.#exchange.isClientGone ? 499 : (error?.status ?? 200);
     const ended = endOfRow(event, this.#now(), this.#facts, this.#tokenCount);
+    const isExpired = this.#isExpired && ended.reason === 'cancelled';
     this.#recorder.record(
       'requests',
       requestRow(this.#facts, this.#timing.summary(), {
         ...ended,
-        reason: this.#isStopped && ended.reason !== 'error' ? 'stop' : ended.reason,
+        reason: this.#isStopped && ended.reason !== 'error' ? 'stop' : isExpired ? 'expired' : ended.reason,
         status,
         errorCode: error === null || this.#exchange.isClientGone ? '' : error.code,
       }),
@@ -151,8 +159,10 @@ export class AnswerRun {
     if (this.#isStopped) return null;
     const reason = event?.ended.reason;
     if (reason === 'stop' || reason === 'length') return null;
+    if (reason === 'expired' || (reason === 'cancelled' && this.#isExpired)) {
+      return expired(this.#facts.terms, this.#now() - this.#facts.arrivedAt);
+    }
     if (reason === 'cancelled') return unavailable('The server cancelled this request; please try again.');
-    if (reason === 'expired') return expired(this.#facts.terms, this.#now() - this.#facts.arrivedAt);
     if (event === null || event.isLost) {
       return unavailable(
         'The worker was lost while it computed this request; please try again.',

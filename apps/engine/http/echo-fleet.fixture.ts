@@ -11,6 +11,8 @@ export interface EchoScript {
   readonly gapMs?: number;
   /** Fails with reason `error` before the token of this index. */
   readonly failAt?: number;
+  /** Its worker hangs: age limits are not kept. */
+  readonly isDeaf?: true;
   /** The worker is lost before the token of this index: no final account. */
   readonly loseAt?: number;
 }
@@ -43,7 +45,7 @@ export function echoFleet(scriptFor: (spec: SequenceSpec) => EchoScript, now: ()
     const script = scriptFor(spec);
     const submittedAt = now();
     const isOlderThan = (ms: number | null | undefined): boolean =>
-      typeof ms === 'number' && now() - submittedAt >= ms;
+      script.isDeaf !== true && typeof ms === 'number' && now() - submittedAt >= ms;
     const leaving = new AbortController();
     let asked: EndReason | null = null;
     const leave = (reason: EndReason): void => {

@@ -2,6 +2,7 @@
 import { createHmac } from 'node:crypto';
 import OpenAI from 'openai';
 import { afterEach, describe, expect, test } from 'vitest';
+import type { WorkerView } from '../fleet/fleet.ts';
 import { MODEL, type Served, serve } from './served.fixture.ts';
 
 const open: Served[] = [];
@@ -131,6 +132,21 @@ describe('sessions and programs', () => {
   });
 });
 
+test('a prompt that no worker of today can hold is a 400 at once, and not worth trying again', async () => {
+  const served = await opened(() => ({ tokenIds: ids }));
+  const envelope = { kvBlockCount: 2, kvBlockSize: 16, maxModelLenTokens: 2048 };
+  served.fleet.workers = () => [{ envelope } as WorkerView];
+  const ask = (length: number) =>
+    served.post('/v1/completions', { model: MODEL, prompt: Array.from({ length }, () => 5), max_tokens: 1 });
+  const refused = await ask(32);
+  expect(refused.status).toBe(400);
+  expect(refused.headers.get('x-should-retry')).toBe('false');
+  expect(await refused.json()).toMatchObject({
+    error: { code: 'context_length_exceeded', message: expect.stringMatching(/32 tokens.*holds 32/) },
+  });
+  expect((await ask(31)).status).toBe(200);
+});
+
 describe('a deadline', () => {
   test('that passes before the first token is a 504 that is not worth trying again', async () => {
     const served = await opened(() => ({ tokenIds: ids, gapMs: 80 }));
@@ -156,6 +172,17 @@ describe('a deadline', () => {
     });
     expect(events.length).toBeGreaterThan(3);
     expect(served.rows).toMatchObject([{ finishReason: 'expired', status: 200 }]);
+  });
+
+  test('is kept though no worker keeps it', async () => {
+    const served = await opened(() => ({ tokenIds: ids, gapMs: 20, isDeaf: true }));
+    const response = await served.post(
+      '/v1/chat/completions',
+      { ...chat, max_tokens: 1000 },
+      { 'x-deadline-ms': '50' },
+    );
+    expect(response.status).toBe(504);
+    expect(served.rows).toMatchObject([{ finishReason: 'expired', errorCode: 'deadline_exceeded' }]);
   });
 
   test("of the client is held to the server's own", async () => {
