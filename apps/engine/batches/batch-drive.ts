@@ -18,11 +18,19 @@ import type { Places } from './places.ts';
 import { ResultLog } from './result-log.ts';
 import { isWorldFault } from './world-fault.ts';
 
+/** How many batches may be in each of their stages at once. */
+export interface BatchPlaces {
+  /** Reading is work for this process's one thread. */
+  readonly reading: Places;
+  readonly running: Places;
+  readonly assembling: Places;
+}
+
 export interface BatchDriveParts {
   readonly store: BatchesStore;
   readonly place: FilePlace;
   readonly dispatch: LineDispatch;
-  readonly active: Places;
+  readonly places: BatchPlaces;
   readonly road: LineRoad;
   readonly maxLineCount: number;
   /** How long output and error file are kept where the client did not say. */
@@ -41,7 +49,9 @@ export class BatchDrive {
   readonly #parts: BatchDriveParts;
   /** Ends the reading and the lines: a cancellation, the end of the window, or of the process. */
   readonly #stopping = new AbortController();
-  #results: Promise<ResultLog> | null = null;
+  #results: ResultLog | null = null;
+  /** What its results came to when they were last closed. */
+  #standing: Pick<Batch, 'counts' | 'usage'> | null = null;
   /** One change after the other, so that each is decided on the state that the last one left. */
   #turn: Promise<unknown> = Promise.resolve();
   #running: Promise<void> | null = null;
@@ -58,12 +68,24 @@ export class BatchDrive {
     return this.#batch;
   }
 
-  /** The batch with what its lines have come to so far, also where they have not gone on since a restart. */
-  async withProgress(): Promise<Batch> {
-    const batch = this.#batch;
-    if (hasEnded(batch) || batch.counts.total === 0) return batch;
-    const results = await this.#openResults();
-    return { ...batch, counts: results.counts(), usage: results.usage() };
+  /** The batch with what its lines have come to so far. */
+  get progress(): Batch {
+    if (hasEnded(this.#batch)) return this.#batch;
+    const results = this.#results;
+    const standing = results === null ? this.#standing : standingOf(results);
+    return { ...this.#batch, ...(standing ?? {}) };
+  }
+
+  /** Reads what is done already, before anybody asks. Called once, before `run`. */
+  async prepare(): Promise<void> {
+    if (this.#batch.counts.total === 0) return;
+    try {
+      await this.#openResults();
+      await this.#closeResults();
+    } catch (error) {
+      if (!isWorldFault(error)) throw error;
+      this.#say(error.message);
+    }
   }
 
   /** Resolves when the batch has ended, or the process ends. */
@@ -108,7 +130,6 @@ export class BatchDrive {
       await this.#live();
     } finally {
       closing.removeEventListener('abort', stop);
-      await this.#closeResults();
     }
   }
 
@@ -144,32 +165,35 @@ export class BatchDrive {
   }
 
   async #step(): Promise<void> {
+    const { places, closing } = this.#parts;
     switch (this.#batch.status) {
       case 'validating':
-        return this.#inPlace(() => this.#validate());
+        await this.#inPlace(places.reading, this.#stopping.signal, () => this.#validate());
+        return this.#noteOverdue();
       case 'in_progress':
-        return this.#inPlace(() => this.#runLines());
+        await this.#inPlace(places.running, this.#stopping.signal, () => this.#runLines());
+        return this.#noteOverdue();
       case 'finalizing':
       case 'cancelling':
-        return this.#assemble();
+        return this.#inPlace(places.assembling, closing, () => this.#assemble());
       default:
         throw new Error(`Batch ${this.#batch.batchId} is driven although it is ${this.#batch.status}.`);
     }
   }
 
-  /** With one of the few places for batches that are read or run. */
-  async #inPlace(act: () => Promise<void>): Promise<void> {
-    const release = await this.#parts.active.take(this.#stopping.signal);
+  async #inPlace(places: Places, signal: AbortSignal, act: () => Promise<void>): Promise<void> {
+    const release = await places.take(this.#batch.tenant, signal);
     try {
       if (release !== null) await act();
     } finally {
       release?.();
+      await this.#closeResults();
     }
-    if (this.#stopping.signal.aborted) await this.#noteOverdue();
   }
 
   async #noteOverdue(): Promise<void> {
     const { closing, now } = this.#parts;
+    if (!this.#stopping.signal.aborted) return;
     await this.#change((batch) =>
       !closing.aborted && this.#isOverdue(batch.expiresAt) ? { kind: 'windowPassed', at: now() } : null,
     );
@@ -288,21 +312,18 @@ export class BatchDrive {
     return answer;
   }
 
-  #openResults(): Promise<ResultLog> {
+  async #openResults(): Promise<ResultLog> {
     const { batchId, counts } = this.#batch;
-    this.#results ??= ResultLog.open(this.#parts.place.resultsPathOf(batchId), counts.total).catch(
-      (error: unknown) => {
-        this.#results = null;
-        throw error;
-      },
-    );
+    this.#results ??= await ResultLog.open(this.#parts.place.resultsPathOf(batchId), counts.total);
     return this.#results;
   }
 
   async #closeResults(): Promise<void> {
     const results = this.#results;
+    if (results === null) return;
+    this.#standing = standingOf(results);
     this.#results = null;
-    await (await results)?.close();
+    await results.close();
   }
 
   async #dropResults(): Promise<void> {
@@ -318,3 +339,8 @@ export class BatchDrive {
     log(`batch ${this.#batch.batchId} waits: ${message}`);
   }
 }
+
+const standingOf = (results: ResultLog): Pick<Batch, 'counts' | 'usage'> => ({
+  counts: results.counts(),
+  usage: results.usage(),
+});

@@ -25,6 +25,8 @@ export type RoomKind = 'limited' | 'promised';
 
 /** A file takes at least a block, so that a flood of empty ones is bounded as well. */
 const BLOCK_BYTES = 4096;
+/** At once: each holds a file open for as long as its client takes. */
+const MOST_UPLOADS = 64;
 const DRAFT_ENDING = '.part';
 /** A result is written twice: when its line ends, and into the output before the first copy goes. */
 const RESULT_COPIES = 2;
@@ -38,6 +40,7 @@ export class FilePlace {
   /** Taken for each path. */
   readonly #rooms = new Map<string, number>();
   #usedBytes = 0;
+  #uploadCount = 0;
 
   /** @throws Error of Node's where the folders cannot be made */
   constructor(folder: string, maxBytes: number) {
@@ -78,17 +81,27 @@ export class FilePlace {
     this.#take(this.resultsPathOf(batchId), bytes * RESULT_COPIES, 'limited');
   }
 
-  /** @throws BatchError `full`, Error of Node's */
+  /** @throws BatchError `full` or `unavailable`, Error of Node's */
   async draft(fileId: string, kind: RoomKind): Promise<FileDraft> {
     const path = this.pathOf(fileId);
     const draftPath = `${path}${DRAFT_ENDING}`;
+    if (kind === 'limited' && this.#uploadCount >= MOST_UPLOADS) {
+      throw new BatchError(
+        'unavailable',
+        'too_many_uploads',
+        'Too many files are being uploaded; try again soon.',
+      );
+    }
     this.#take(path, BLOCK_BYTES, kind);
+    const uploads = kind === 'limited' ? 1 : 0;
+    this.#uploadCount += uploads;
     let bytes = 0;
     let isSettled = false;
     let file: FileHandle;
     try {
       file = await open(draftPath, 'wx', 0o600);
     } catch (error) {
+      this.#uploadCount -= uploads;
       this.#give(path);
       throw error;
     }
@@ -107,11 +120,13 @@ export class FilePlace {
         await rename(draftPath, path);
         await syncFolder(this.#files);
         isSettled = true;
+        this.#uploadCount -= uploads;
         await file.close();
       },
       discard: async () => {
         if (isSettled) return;
         isSettled = true;
+        this.#uploadCount -= uploads;
         this.#give(path);
         await file.close();
         await rm(draftPath, { force: true });

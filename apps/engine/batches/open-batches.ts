@@ -9,10 +9,10 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { newFileId } from './assemble-output.ts';
 import { type Batch, BatchError, type BatchOwner, type FilePurpose, type StoredFile } from './batch.ts';
-import { BatchDrive } from './batch-drive.ts';
+import { BatchDrive, type BatchPlaces } from './batch-drive.ts';
 import { beginBatch, hasEnded } from './batch-life.ts';
 import type { PacingView } from './batch-pacing.ts';
-import { openBatchesStore, type PageQuery } from './batches-store.ts';
+import { BatchesStoreError, openBatchesStore, type PageQuery } from './batches-store.ts';
 import { type FileDraft, FilePlace } from './file-place.ts';
 import { LineDispatch } from './line-dispatch.ts';
 import type { LineRoad } from './line-road.ts';
@@ -75,16 +75,19 @@ const DAY_MS = 24 * 3600_000;
 const WINDOW_MS = DAY_MS;
 const KEPT_MS = 30 * DAY_MS;
 const MOST_UNFINISHED_BATCHES = 1000;
-const MOST_ACTIVE_BATCHES = 8;
+/** At once, and of one tenant. */
+const MOST_READ = [2, 1] as const;
+const MOST_RUNNING = [64, 8] as const;
+const MOST_ASSEMBLED = [4, 2] as const;
 const LOOK_EVERY_MS = 1000;
 const SWEEP_EVERY_MS = 60_000;
 
-/** @throws BatchesStoreError, Error of Node's where the folder cannot be used */
+/** @throws BatchesStoreError */
 export async function openBatches(options: BatchesOptions): Promise<Batches> {
   const { folder, limits, log } = options;
   /** Whole milliseconds: the tables' times are integers. */
   const now = () => Math.floor(options.now());
-  const place = new FilePlace(folder, limits.maxStoredBytes);
+  const place = placeOf(folder, limits.maxStoredBytes);
   const store = await openBatchesStore(join(folder, 'batches.db'), now());
   const unfinished = await store.unfinishedBatches();
   place.sweep(new Set(await store.fileIds()), new Set(unfinished.map(({ batchId }) => batchId)));
@@ -92,7 +95,11 @@ export async function openBatches(options: BatchesOptions): Promise<Batches> {
   const closing = new AbortController();
   setMaxListeners(0, closing.signal);
   const drives = new Map<string, BatchDrive>();
-  const active = new Places(MOST_ACTIVE_BATCHES);
+  const places: BatchPlaces = {
+    reading: new Places(...MOST_READ),
+    running: new Places(...MOST_RUNNING),
+    assembling: new Places(...MOST_ASSEMBLED),
+  };
   let road: LineRoad | null = null;
   const dispatch = new LineDispatch((openLineCount) => {
     const inside = road?.insideCounts() ?? { requests: 0, lines: 0 };
@@ -107,12 +114,12 @@ export async function openBatches(options: BatchesOptions): Promise<Batches> {
   let isSweeping = false;
   let timer: NodeJS.Timeout | undefined;
 
-  function drive(batch: Batch, on: LineRoad): void {
+  async function drive(batch: Batch, on: LineRoad): Promise<void> {
     const driven = new BatchDrive(batch, {
       store,
       place,
       dispatch,
-      active,
+      places,
       road: on,
       maxLineCount: limits.maxLineCount,
       keptMs: KEPT_MS,
@@ -121,6 +128,7 @@ export async function openBatches(options: BatchesOptions): Promise<Batches> {
       log,
     });
     drives.set(batch.batchId, driven);
+    await driven.prepare();
     void driven.run().then(
       () => drives.delete(batch.batchId),
       (error: Error) => log(`batch ${batch.batchId} stands still until the next start: ${error.stack}`),
@@ -182,8 +190,7 @@ export async function openBatches(options: BatchesOptions): Promise<Batches> {
     return batch;
   }
 
-  const withProgress = async (stored: Batch): Promise<Batch> =>
-    (await drives.get(stored.batchId)?.withProgress()) ?? stored;
+  const withProgress = (stored: Batch): Batch => drives.get(stored.batchId)?.progress ?? stored;
 
   function pageOf<Item>(found: readonly Item[], limit: number): Page<Item> {
     return { items: found.slice(0, limit), hasMore: found.length > limit };
@@ -258,13 +265,13 @@ export async function openBatches(options: BatchesOptions): Promise<Batches> {
         { createdAt, expiresAt: createdAt + WINDOW_MS },
       );
       await store.addBatch(batch);
-      drive(batch, road);
+      await drive(batch, road);
       return batch;
     },
     batch: async (tenant, batchId) => withProgress(await batchOf(tenant, batchId)),
     async batches(tenant, page) {
       const found = await store.batches(tenant, { ...page, limit: page.limit + 1 });
-      return pageOf(await Promise.all(found.map(withProgress)), page.limit);
+      return pageOf(found.map(withProgress), page.limit);
     },
     async cancel(tenant, batchId) {
       const stored = await batchOf(tenant, batchId);
@@ -277,14 +284,14 @@ export async function openBatches(options: BatchesOptions): Promise<Batches> {
           `The batch is ${status} and cannot be cancelled.`,
         );
       }
-      return driven.withProgress();
+      return driven.progress;
     },
 
     async start(on) {
       road = on;
       timer = setInterval(look, LOOK_EVERY_MS);
       timer.unref();
-      for (const batch of unfinished) drive(batch, on);
+      for (const batch of unfinished) await drive(batch, on);
     },
     async close(graceMs) {
       dispatch.stop();
@@ -298,4 +305,14 @@ export async function openBatches(options: BatchesOptions): Promise<Batches> {
       await store.close();
     },
   };
+}
+
+/** @throws BatchesStoreError naming the folder */
+function placeOf(folder: string, maxBytes: number): FilePlace {
+  try {
+    return new FilePlace(folder, maxBytes);
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new BatchesStoreError(`The folder of batches ${folder} cannot be used: ${why}.`, { cause: error });
+  }
 }

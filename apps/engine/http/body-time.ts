@@ -2,10 +2,11 @@
 import type { FastifyRequest } from 'fastify';
 import { answerBrokenHttp } from './broken-http.ts';
 
-export function limitBodyTime(request: FastifyRequest, limitMs: number): void {
+/** Returns what lifts the limit. */
+export function limitBodyTime(request: FastifyRequest, limitMs: number): () => void {
   const { raw } = request;
   const hasBody = raw.headers['transfer-encoding'] !== undefined || Number(raw.headers['content-length']) > 0;
-  if (!hasBody) return;
+  if (!hasBody) return () => {};
   const timer = setTimeout(() => {
     if (raw.complete) return;
     const error = Object.assign(new Error('The body took too long.'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' });
@@ -13,5 +14,7 @@ export function limitBodyTime(request: FastifyRequest, limitMs: number): void {
     raw.socket.destroySoon();
   }, limitMs);
   timer.unref();
-  raw.once('close', () => clearTimeout(timer));
+  const lift = (): void => clearTimeout(timer);
+  raw.once('close', lift);
+  return lift;
 }

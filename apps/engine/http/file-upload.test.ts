@@ -190,6 +190,57 @@ describe('an upload that is refused', () => {
   });
 });
 
+describe('a slow body', () => {
+  let slow: ServedBatches;
+  beforeAll(async () => {
+    slow = await serveBatches({
+      server: {
+        limits: { bodyTimeLimitMs: 300 },
+        apiKeys: [{ name: 'anna', key: 'key-of-anna' }],
+      },
+    });
+  });
+  afterAll(() => slow.close());
+
+  /** Dribbles a body without end; `cut` resolves with the first line that came back once the server has had enough. */
+  function dribble(path: string, headers: string): { readonly cut: Promise<string>; leave(): void } {
+    const socket = connect(slow.port, '127.0.0.1');
+    socket.write(`POST ${path} HTTP/1.1\r\nhost: x\r\n${headers}content-length: 100000\r\n\r\n`);
+    const timer = setInterval(() => socket.write(' '), 50);
+    const cut = new Promise<string>((resolve) => {
+      let head = '';
+      socket.on('data', (data: Buffer) => {
+        head += data.toString();
+      });
+      socket.on('error', () => undefined);
+      socket.on('close', () => {
+        clearInterval(timer);
+        resolve(head.split('\r\n')[0] ?? '');
+      });
+    });
+    return { cut, leave: () => socket.destroy() };
+  }
+  const key = 'authorization: Bearer key-of-anna\r\n';
+  const json = 'content-type: application/json\r\n';
+  const multipart = `content-type: multipart/form-data; boundary=${BOUNDARY}\r\n`;
+
+  test('is cut off with 408; an upload is given more time, but not without a key or an address', async () => {
+    const upload = dribble('/v1/files', key + multipart);
+    const cut = [
+      dribble('/v1/chat/completions', key + json),
+      dribble('/v1/files', multipart),
+      dribble('/v1/nothing', key + json),
+    ];
+    const heads = await Promise.all(cut.map((each) => each.cut));
+    expect(heads.map((head) => head.split(' ')[1])).toEqual(['408', '401', '404']);
+    const files = () => readdirSync(join(slow.folder, 'files'));
+    expect(files(), 'the upload goes on').toHaveLength(1);
+    upload.leave();
+    expect(await upload.cut).toBe('');
+    while (files().length > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  });
+});
+
 describe('a name', () => {
   test.each([
     ['../../etc/passwd', 'passwd'],

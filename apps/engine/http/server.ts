@@ -33,6 +33,9 @@ export interface InferenceLimits extends AdmissionLimits {
   readonly maxUnsentBytes: number;
   readonly slowReaderLimitMs: number;
   readonly maxConnectionCount: number;
+  /** From the head of a request to the end of its body; an upload may take long on a slow line. */
+  readonly bodyTimeLimitMs: number;
+  readonly uploadTimeLimitMs: number;
 }
 
 export const defaultInferenceLimits: InferenceLimits = {
@@ -46,6 +49,8 @@ export const defaultInferenceLimits: InferenceLimits = {
   maxUnsentBytes: 256 * 1024,
   slowReaderLimitMs: 60_000,
   maxConnectionCount: 4096,
+  bodyTimeLimitMs: 30_000,
+  uploadTimeLimitMs: 900_000,
 };
 
 export interface InferenceServerOptions {
@@ -98,9 +103,6 @@ declare module 'fastify' {
   }
 }
 
-/** From the head of a request to the end of its body; an upload may take long on a slow line. */
-const BODY_LIMIT_MS = 30_000;
-const UPLOAD_LIMIT_MS = 900_000;
 const UPLOAD_TYPE = 'multipart/form-data';
 const routerMethods = ['DELETE', 'GET', 'OPTIONS', 'PATCH', 'POST', 'PUT', 'TRACE'] as const;
 /** How long close() waits for the accounts of cancelled sequences. */
@@ -146,7 +148,7 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     logger: false,
     bodyLimit: limits.maxBodyBytes,
     genReqId: requestIdOf,
-    requestTimeout: UPLOAD_LIMIT_MS,
+    requestTimeout: limits.uploadTimeLimitMs,
     keepAliveTimeout: 65_000,
     forceCloseConnections: true,
     return503OnClosing: false,
@@ -165,9 +167,9 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
     if (isDraining) reply.header('connection', 'close');
+    const liftLimit = limitBodyTime(request, limits.bodyTimeLimitMs);
     if (request.is404) throw unknownUrl(request.method, request.url);
     const { allowed, isOpen, isUpload } = request.routeOptions.config;
-    if (isUpload !== true) limitBodyTime(request, BODY_LIMIT_MS);
     if (allowed !== undefined) {
       reply.header('allow', allowed);
       if (request.method === 'OPTIONS') return reply.status(204).send();
@@ -175,6 +177,7 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
       throw refusal(405, 'method_not_allowed', `${path} takes ${allowed}, not ${request.method}.`);
     }
     if (isOpen !== true) callers.of(request.headers);
+    if (isUpload === true) liftLimit();
   });
   app.addHook('onSend', async (request, reply) => {
     if (request.method !== 'POST') return;
