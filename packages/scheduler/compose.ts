@@ -5,6 +5,7 @@
  */
 import type { BatchEntry } from './batch.ts';
 import type { BlockTables } from './block-tables.ts';
+import { flexTokenCount } from './flex-room.ts';
 import { type AdmissionState, displaceable, nextAdmission, noteAdmission } from './next-admission.ts';
 import {
   comparePreemption,
@@ -15,6 +16,7 @@ import {
   type OpenSequence,
   remainingTokenCount,
 } from './open-sequence.ts';
+import type { StepTimeFit } from './step-time.ts';
 
 export interface SchedulerLimits {
   /** Most tokens one step may compute. */
@@ -26,6 +28,7 @@ export interface SchedulerLimits {
 export interface SchedulerState extends AdmissionState {
   limits: SchedulerLimits;
   numericsId: string;
+  fit: StepTimeFit | null;
   /** In order of admission. */
   readonly running: OpenSequence[];
   readonly tables: BlockTables;
@@ -53,6 +56,9 @@ export function compose(state: SchedulerState, stepId: number, now: number): Com
     markScheduled(sequence, state.numericsId, stepId, now);
     budget -= tokenCount;
   };
+
+  const chunkOf = (sequence: OpenSequence): number =>
+    growForChunk(state.tables, sequence, flexTokenCount(sequence, composition, state.fit, budget));
 
   const displaced = displacedFlex(state);
   for (const victim of displaced) preempt(state, victim, composition);
@@ -82,7 +88,7 @@ export function compose(state: SchedulerState, stepId: number, now: number): Com
     const candidate = isDoorOpen ? nextAdmission(state) : null;
     if (candidate !== null && (next === undefined || candidate.queueRank < next.queueRank)) {
       isDoorOpen = admit(state, candidate, composition, now);
-      if (isDoorOpen) add(candidate, growForChunk(state.tables, candidate, budget));
+      if (isDoorOpen) add(candidate, chunkOf(candidate));
       continue;
     }
     if (next === undefined) break;
@@ -92,7 +98,7 @@ export function compose(state: SchedulerState, stepId: number, now: number): Com
     const canStart = state.tables.reachableTokenCount(next) > next.computedTokenCount;
     if (!canStart && composition.entries.length > 0) continue;
     if (!canStart && !makeRoom(state, composition, next)) continue;
-    add(next, growForChunk(state.tables, next, budget));
+    add(next, chunkOf(next));
   }
   return composition;
 }

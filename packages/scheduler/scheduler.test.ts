@@ -4,6 +4,7 @@ import type { Batch, StepSettlement } from './batch.ts';
 import { logprobsAlone, PaperDevice, tokensAlone } from './paper-device.ts';
 import { Scheduler, SchedulerError, type SchedulerOptions } from './scheduler.ts';
 import type { EndedSequence, Sampling, SequenceSpec } from './sequence.ts';
+import type { StepTimeFit } from './step-time.ts';
 
 const defaults: SchedulerOptions = {
   blockCount: 64,
@@ -451,6 +452,43 @@ describe('flex', () => {
     run.step();
     run.step();
     expect(run.scheduler.counts()).toMatchObject({ runningCount: 8, waitingCount: 2 });
+  });
+
+  test('takes as many prompt tokens as the ITL of those who read along leaves, and its fill when nobody does', () => {
+    const betaMs = {
+      ...{ perStep: 10, perToken: 1, perTokenAboveKnee: 0, perDecodeSequence: 0, perPrefillSequence: 0 },
+      ...{ perDecodeContextToken: 0, perPrefillAttention: 0 },
+    };
+    const fit: StepTimeFit = {
+      ...{
+        fitId: 'f',
+        deviceKind: 'cpu',
+        modelHash: 'm',
+        kernelsId: 'k',
+        fittedAt: 0,
+        sampleCount: 1,
+        kneeTokens: 1,
+      },
+      ...{ betaMs, heldOutMape: null, heldOutCount: 0, logBand90: null },
+    };
+    const run = setUp({
+      blockCount: 200,
+      maxModelLenTokens: 400,
+      limits: { tokenBudget: 100, maxRunningCount: 4 },
+    });
+    run.scheduler.setFit(fit);
+    run.submit(spec('read', { maxTokens: 6, objectives: { ttftMs: 1000, itlMs: 50 } }));
+    run.step();
+    run.submit(flex('f', { promptTokenIds: countingUp(300, 30) }));
+    const chunks = () => run.step().batch.entries.map(({ tokenIds }) => tokenIds.length);
+    for (let steps = 0; steps < 5; steps += 1) {
+      const [decoded, chunk = 0] = chunks();
+      expect(decoded).toBe(1);
+      // 10 ms a step and 1 ms a token: 34 beside the one that is read fit into 45 ms.
+      expect(chunk).toBeLessThanOrEqual(34);
+      expect(chunk).toBeGreaterThanOrEqual(16);
+    }
+    expect(chunks()).toEqual([100]);
   });
 
   test('does not keep a long prompt of its own before one of a higher tier', () => {

@@ -70,7 +70,6 @@ export class Scheduler {
   readonly #maxModelLenTokens: number;
   readonly #state: SchedulerState;
   readonly #open = new Map<string, OpenSequence>();
-  #fit: StepTimeFit | null = null;
   #lastStepId = 0;
   #submissionCount = 0;
   #inFlight: StepInFlight | null = null;
@@ -83,6 +82,7 @@ export class Scheduler {
     this.#state = {
       limits: checkedLimits(options.limits),
       numericsId: options.numericsId,
+      fit: null,
       running: [],
       waiting: new WaitingQueue(),
       tenants: new TenantService(),
@@ -147,7 +147,7 @@ export class Scheduler {
     if (entries.length === 0)
       throw new SchedulerError('Open sequences, and none of them could be scheduled.');
     const batch: Batch = { stepId, entries, features: featuresOf(entries) };
-    this.#inFlight = { batch, composition, counts: this.counts(), fit: this.#fit };
+    this.#inFlight = { batch, composition, counts: this.counts(), fit: this.#state.fit };
     return batch;
   }
 
@@ -255,9 +255,9 @@ export class Scheduler {
     this.#state.numericsId = numericsId;
   }
 
-  /** What predicts and charges the steps scheduled from now on; null charges by tokens. */
+  /** What predicts and charges the steps scheduled from now on, and bounds flex; null charges by tokens. */
   setFit(fit: StepTimeFit | null): void {
-    this.#fit = fit;
+    this.#state.fit = fit;
   }
 
   /** A step id for a step that the caller composed itself (calibration, check); ids are never used twice. */
