@@ -5,7 +5,7 @@
  */
 import type { BatchEntry } from './batch.ts';
 import type { BlockTables } from './block-tables.ts';
-import { flexTokenCount } from './flex-room.ts';
+import { type FlexPace, flexTokenCount } from './flex-room.ts';
 import { type AdmissionState, displaceable, nextAdmission, noteAdmission } from './next-admission.ts';
 import {
   comparePreemption,
@@ -29,6 +29,7 @@ export interface SchedulerState extends AdmissionState {
   limits: SchedulerLimits;
   numericsId: string;
   fit: StepTimeFit | null;
+  readonly flexPace: FlexPace;
   /** In order of admission. */
   readonly running: OpenSequence[];
   readonly tables: BlockTables;
@@ -58,7 +59,7 @@ export function compose(state: SchedulerState, stepId: number, now: number): Com
   };
 
   const chunkOf = (sequence: OpenSequence): number =>
-    growForChunk(state.tables, sequence, flexTokenCount(sequence, composition, state.fit, budget));
+    growForChunk(state.tables, sequence, flexTokenCount(sequence, composition, state, budget));
 
   const displaced = displacedFlex(state);
   for (const victim of displaced) preempt(state, victim, composition);

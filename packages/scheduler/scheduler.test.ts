@@ -491,6 +491,33 @@ describe('flex', () => {
     expect(chunks()).toEqual([100]);
   });
 
+  test('learns without a fit how much of a prompt a step may take', () => {
+    const run = setUp({
+      blockCount: 1200,
+      maxModelLenTokens: 4000,
+      limits: { tokenBudget: 200, maxRunningCount: 4 },
+    });
+    // Every step takes 10 ms: far within the one objective, and beyond the other.
+    const chunksBeside = (id: string, itlMs: number): number[] => {
+      run.submit(spec(id, { maxTokens: 10, objectives: { ttftMs: 1000, itlMs } }));
+      const chunks: number[] = [];
+      while (!run.ended.has(id)) {
+        const { entries } = run.step().batch;
+        if (entries.some((entry) => entry.sequenceId === id && entry.kind === 'decode')) {
+          chunks.push(entries.find(({ sequenceId }) => sequenceId === 'f')?.tokenIds.length ?? 0);
+        }
+      }
+      return chunks;
+    };
+    run.submit(flex('f', { promptTokenIds: countingUp(3500, 30) }));
+    const wide = chunksBeside('wide', 50);
+    expect(wide[0]).toBe(64);
+    expect(wide.at(-1)).toBeGreaterThan(100);
+    expect(chunksBeside('tight', 11).at(-1)).toBe(16);
+    run.drain();
+    expect(run.ended.get('f')?.reason).toBe('length');
+  });
+
   test('does not keep a long prompt of its own before one of a higher tier', () => {
     const run = setUp({ limits: { tokenBudget: 10, maxRunningCount: 4 } });
     run.submit(flex('long', { promptTokenIds: countingUp(60, 30) }));

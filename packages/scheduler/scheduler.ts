@@ -9,6 +9,7 @@ import { auditState } from './audit.ts';
 import type { Batch, BatchEntry, StepCharge, StepResult, StepSettlement } from './batch.ts';
 import { BlockTables } from './block-tables.ts';
 import { type Composition, compose, type SchedulerLimits, type SchedulerState } from './compose.ts';
+import { notePace, startingPace } from './flex-room.ts';
 import {
   addToken,
   endedSequence,
@@ -83,6 +84,7 @@ export class Scheduler {
       limits: checkedLimits(options.limits),
       numericsId: options.numericsId,
       fit: null,
+      flexPace: startingPace(),
       running: [],
       waiting: new WaitingQueue(),
       tenants: new TenantService(),
@@ -158,6 +160,7 @@ export class Scheduler {
     }
     const inFlight = this.#takeInFlight(result.stepId);
     const { batch, composition, counts, fit } = inFlight;
+    notePace(this.#state.flexPace, composition, result.deviceMs);
     const charge = bookCharge(inFlight, result.deviceMs, this.#state.tenants);
     const events: TokenEvent[] = [];
     const accounts: Account[] = [];
