@@ -1,15 +1,17 @@
 import {
   appendFileSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test, vi } from 'vitest';
 import { type LineResult, ResultLog } from './result-log.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'variator-results-'));
@@ -134,4 +136,35 @@ describe('the results of a batch', () => {
     await expect(inOrder(log)).rejects.toThrow('has changed');
     await log.close();
   });
+
+  test.each(['write', 'datasync'] as const)(
+    'count only what the disk took: each %s fails once, at every place in turn',
+    async (call) => {
+      // The world's call, not ours: the same that the kernel would fail.
+      const handle = await open(newPath(), 'w');
+      const prototype = Object.getPrototypeOf(handle) as typeof handle;
+      await handle.close();
+      for (let failing = 0; failing < 4; failing += 1) {
+        const path = newPath();
+        const log = await ResultLog.open(path, 4);
+        for (let index = 0; index < 4; index += 1) {
+          if (index === failing) {
+            const fault = Object.assign(new Error('no'), { code: call === 'write' ? 'ENOSPC' : 'EIO' });
+            const spy = vi.spyOn(prototype, call).mockRejectedValueOnce(fault);
+            await expect(log.append(result(index))).rejects.toBe(fault);
+            spy.mockRestore();
+            expect(log.counts().completed).toBe(index);
+          }
+          await log.append(result(index));
+        }
+        const all = [0, 1, 2, 3].map((index) => `{"line":${index}}`);
+        expect(await inOrder(log)).toEqual(all);
+        await log.close();
+        const again = await ResultLog.open(path, 4);
+        expect(await inOrder(again)).toEqual(all);
+        await again.close();
+      }
+      expect(readdirSync(folder).filter((name) => name.endsWith('.anew'))).toEqual([]);
+    },
+  );
 });
