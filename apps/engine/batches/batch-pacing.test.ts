@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { type BatchTurn, MOST_OPEN_LINES, nextBatch, openLinesAllowed } from './batch-pacing.ts';
+import { generator } from '../cli/workload.ts';
+import { type BatchTurn, MOST_OPEN_LINES, nextBatch, openLinesAllowed, RecentPeak } from './batch-pacing.ts';
 import { retryPauseMs } from './line-retry.ts';
 
 const view = { slotCount: 16, requestCount: 0, kvUsedShare: 0, openLineCount: 0 };
@@ -8,7 +9,7 @@ describe('how many lines may be open', () => {
   test.each([
     ['nothing can be computed', { slotCount: 0 }, 0],
     ['nobody else is there: all places but an eighth', {}, 14],
-    ['one request runs: half of the places', { requestCount: 1 }, 8],
+    ['one request runs: a quarter of the places', { requestCount: 1 }, 4],
     ['requests take most places: what is left but a quarter', { requestCount: 9 }, 3],
     ['requests take all places: one line, which ages in the queue', { requestCount: 16 }, 1],
     ['requests queue up', { requestCount: 200 }, 1],
@@ -31,6 +32,18 @@ describe('how many lines may be open', () => {
       }
     }
   });
+});
+
+test('the recent peak is the most of the last five seconds, and no more than what is remembered', () => {
+  const random = generator(5);
+  const peak = new RecentPeak();
+  const seen: { at: number; count: number }[] = [];
+  for (let at = 0; at < 60_000; at += 1 + Math.floor(random() * 700)) {
+    const count = Math.floor(random() * 10);
+    seen.push({ at, count });
+    const recent = seen.filter((each) => each.at >= at - 5000).map((each) => each.count);
+    expect(peak.note(count, at)).toBe(Math.max(...recent));
+  }
 });
 
 describe('which batch goes next', () => {

@@ -6,7 +6,7 @@
 export interface PacingView {
   /** Sequences that the live paths may run at once, over all workers; 0 where nothing can be computed now. */
   readonly slotCount: number;
-  /** Sequences inside that are not lines: running or waiting. */
+  /** The most sequences that were inside at once of late and are not lines: running or waiting. */
   readonly requestCount: number;
   /** Of all workers' KV blocks. */
   readonly kvUsedShare: number;
@@ -18,7 +18,7 @@ export const MOST_OPEN_LINES = 256;
 const FREE_SHARE_ALONE = 1 / 8;
 const FREE_SHARE_BESIDE = 1 / 4;
 /** Lines beside requests take no more than this: every running sequence makes a step longer. */
-const MOST_SHARE_BESIDE = 1 / 2;
+const MOST_SHARE_BESIDE = 1 / 4;
 /** Above it another sequence would soon push one out. */
 const KV_SHARE_FULL = 0.85;
 
@@ -35,6 +35,22 @@ export function openLinesAllowed(view: PacingView): number {
   const most = Math.min(free, Math.floor(slotCount * mostShare), MOST_OPEN_LINES);
   const held = view.kvUsedShare > KV_SHARE_FULL ? Math.min(most, openLineCount) : most;
   return Math.max(1, held);
+}
+
+/** As long as a line may well run: who pauses for less would come back to find the places taken. */
+const RECENT_MS = 5000;
+
+/** The most of something over the last RECENT_MS. Times arrive as arguments and do not go back. */
+export class RecentPeak {
+  /** Falling counts at rising times: whatever stands before a higher one will never be the peak. */
+  readonly #falling: { readonly at: number; readonly count: number }[] = [];
+
+  note(count: number, at: number): number {
+    while ((this.#falling.at(-1)?.count ?? Number.POSITIVE_INFINITY) <= count) this.#falling.pop();
+    this.#falling.push({ at, count });
+    while ((this.#falling[0]?.at ?? at) < at - RECENT_MS) this.#falling.shift();
+    return this.#falling[0]?.count ?? count;
+  }
 }
 
 export interface BatchTurn {

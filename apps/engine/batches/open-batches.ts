@@ -11,7 +11,7 @@ import { newFileId } from './assemble-output.ts';
 import { type Batch, BatchError, type BatchOwner, type FilePurpose, type StoredFile } from './batch.ts';
 import { BatchDrive, type BatchPlaces } from './batch-drive.ts';
 import { beginBatch, hasEnded } from './batch-life.ts';
-import type { PacingView } from './batch-pacing.ts';
+import { type PacingView, RecentPeak } from './batch-pacing.ts';
 import { BatchesStoreError, openBatchesStore, type PageQuery } from './batches-store.ts';
 import { type FileDraft, FilePlace } from './file-place.ts';
 import { LineDispatch } from './line-dispatch.ts';
@@ -101,11 +101,12 @@ export async function openBatches(options: BatchesOptions): Promise<Batches> {
     assembling: new Places(...MOST_ASSEMBLED),
   };
   let road: LineRoad | null = null;
+  const requestPeak = new RecentPeak();
   const dispatch = new LineDispatch((openLineCount) => {
     const inside = road?.insideCounts() ?? { requests: 0, lines: 0 };
     return {
       ...options.capacity(),
-      requestCount: inside.requests,
+      requestCount: requestPeak.note(inside.requests, options.now()),
       // A line that waits to be tried again is no sequence, and one of several prompts is several.
       openLineCount: Math.max(openLineCount, inside.lines),
     };
