@@ -13,6 +13,11 @@ describe('configuration', () => {
       path: null,
     });
     expect(config.kvMemoryBytes).toBe(1024 ** 3);
+    expect(config).toMatchObject({
+      maxBatchFileBytes: 200_000_000,
+      maxBatchLineCount: 50_000,
+      maxBatchStorageBytes: 2 * 1024 ** 3,
+    });
   });
 
   it('lets a flag win over its variable', () => {

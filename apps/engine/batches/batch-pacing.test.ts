@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { generator } from '../cli/workload.ts';
+import type { WorkerView } from '../fleet/fleet.ts';
 import { type BatchTurn, MOST_OPEN_LINES, nextBatch, openLinesAllowed, RecentPeak } from './batch-pacing.ts';
+import { fleetCapacity } from './fleet-capacity.ts';
 import { retryPauseMs } from './line-retry.ts';
 
 const view = { slotCount: 16, requestCount: 0, kvUsedShare: 0, openLineCount: 0 };
@@ -44,6 +46,17 @@ test('the recent peak is the most of the last five seconds, and no more than wha
     const recent = seen.filter((each) => each.at >= at - 5000).map((each) => each.count);
     expect(peak.note(count, at)).toBe(Math.max(...recent));
   }
+});
+
+test('the fleet can hold what the live paths of all its workers can, and nothing without any', () => {
+  const envelope = { kvBlockCount: 100 } as WorkerView['envelope'];
+  const worker = (maxRunningCount: number, kvUsedBlockCount: number) => ({
+    envelope,
+    path: { maxRunningCount } as WorkerView['path'],
+    kvUsedBlockCount,
+  });
+  expect(fleetCapacity([worker(16, 50), worker(8, 100)])).toEqual({ slotCount: 24, kvUsedShare: 0.75 });
+  expect(fleetCapacity([])).toEqual({ slotCount: 0, kvUsedShare: 0 });
 });
 
 describe('which batch goes next', () => {

@@ -1,4 +1,6 @@
 /** Lines of batches beside requests, without workers, and over a restart; the fleet echoes. */
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { MODEL } from './served.fixture.ts';
 import {
@@ -97,6 +99,27 @@ describe('a line', () => {
       const batch = await ended(second.client, id);
       expect((await linesOf(second.client, batch.output_file_id)).map((line) => line.custom_id)).toEqual(ids);
       expect(second.fleet.submitted).toHaveLength(80 - doneCount);
+    } finally {
+      await second.close();
+    }
+  });
+
+  test('without its input ends the batch as failed, with the reason, and nothing else', async () => {
+    const first = await serveBatches({ scriptFor: () => ({ tokenIds: [5, 2], gapMs: 50 }) });
+    const lost = await submitted(first.client, [completionLine('a'), completionLine('b')]);
+    await reaches(first.client, lost.id, 'in_progress');
+    await first.leave();
+    rmSync(join(first.folder, 'files', lost.input_file_id));
+    const second = await serveBatches({ folder: first.folder });
+    try {
+      const batch = await ended(second.client, lost.id);
+      expect(batch).toMatchObject({
+        status: 'failed',
+        errors: { data: [{ code: 'file_not_found', param: 'input_file_id' }] },
+      });
+      const other = await submitted(second.client, [completionLine('a')]);
+      expect((await ended(second.client, other.id)).status).toBe('completed');
+      expect(second.logged).toEqual([]);
     } finally {
       await second.close();
     }
