@@ -8,6 +8,7 @@ import type { Figure } from './figure.ts';
 type Part = () => Promise<readonly Figure[]>;
 
 const parts: Readonly<Record<string, () => Promise<Part>>> = {
+  tiers: async () => (await import('./serve/tiers.ts')).benchTiers,
   streams: async () => (await import('./serve/streams.ts')).benchStreams,
   'batch-beside': async () => (await import('./serve/batch-beside.ts')).batchBeside,
 };

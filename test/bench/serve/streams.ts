@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { generator, words } from '../../../apps/engine/cli/workload.ts';
 import { askAndLeave, type Leaving, type LeavingClient } from '../../leaving-clients.ts';
 import { descendantsOf } from '../../process-tree.ts';
-import { startProduct } from '../../running-product.ts';
+import { type RunningProduct, startProduct } from '../../running-product.ts';
 import { waitUntil } from '../../wait-until.ts';
 import { type Figure, figure, spread } from '../figure.ts';
 
@@ -17,6 +17,7 @@ const STREAM_COUNT = 200;
 const FOR_MS = 20_000;
 /** All 200 come in the same moment to a gateway that has never run its code: its own figure. */
 const COLD_MS = 3000;
+const DRAINED_STREAMS = 100;
 /** Beyond the step that was under way. */
 const MOST_DELAY_MS = 100;
 
@@ -40,6 +41,8 @@ export async function benchStreams(): Promise<readonly Figure[]> {
     const url = readFileSync(join(product.dataDir, 'clickhouse-url'), 'utf8');
     const telemetry = createTelemetryClient(url);
     const endings = await endingsOf(telemetry, clients).finally(() => telemetry.close());
+    const pidsAfter = workerPids(product.pid);
+    const drained = await drainWithStreams(product);
     const stayed = clients.filter(({ leaving, status }) => leaving.at === 'end' && status === 200);
     const refused = clients.filter(({ status }) => status === 429).length;
     const warm = endings.filter(({ isCold }) => !isCold);
@@ -68,9 +71,9 @@ export async function benchStreams(): Promise<readonly Figure[]> {
       fact('KV blocks held when idle', heldBlocks, '0', heldBlocks === 0),
       fact(
         'workers that ended themselves over their books',
-        workerPids(product.pid).filter((pid) => !pids.includes(pid)).length,
+        pidsAfter.filter((pid) => !pids.includes(pid)).length,
         '0',
-        workerPids(product.pid).every((pid) => pids.includes(pid)),
+        pidsAfter.every((pid) => pids.includes(pid)),
       ),
       fact(
         'idle after the last one left (heartbeats: twice a second)',
@@ -91,11 +94,43 @@ export async function benchStreams(): Promise<readonly Figure[]> {
         '',
         null,
       ),
+      fact(
+        `SIGTERM with ${DRAINED_STREAMS} streams open: cut streams, exit code`,
+        `${drained.cutCount}, ${drained.exitCode}`,
+        '0, 0',
+        drained.cutCount === 0 && drained.exitCode === 0,
+      ),
     ];
   } finally {
     await product.stop();
     product.removeData();
   }
+}
+
+/** The last thing that the product does. */
+async function drainWithStreams(product: RunningProduct): Promise<{ cutCount: number; exitCode: number }> {
+  const streams = Array.from({ length: DRAINED_STREAMS }, (_, index) =>
+    askAndLeave({
+      ...{ url: product.inferenceUrl, session: `last-${index}`, leaving: { at: 'end' as const } },
+      body: {
+        model: product.modelId,
+        prompt: `${index} was`,
+        max_tokens: 150,
+        ignore_eos: true,
+        stream: true,
+      },
+    }),
+  );
+  await waitUntil('the streams are inside', 20_000, async () => {
+    const workers = await product.admin.workers.list.query();
+    return workers.reduce((sum, each) => sum + each.runningCount + each.waitingCount, 0) === DRAINED_STREAMS;
+  });
+  const exitCode = await product.stop('SIGTERM');
+  const ended = await Promise.all(streams);
+  return {
+    cutCount: ended.filter(({ isDone, text }) => !isDone || text.includes('"error"')).length,
+    exitCode,
+  };
 }
 
 const workerPids = (supervisorPid: number): number[] =>
