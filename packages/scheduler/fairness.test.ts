@@ -208,6 +208,21 @@ describe('tenants of one tier', () => {
     expect(backIds.length).toBeLessThanOrEqual(6);
   });
 
+  test('lose nothing by a moment without a request: who asks for the next when the last has ended gets its half', () => {
+    const run = setUp({ limits: { tokenBudget: 64, maxRunningCount: 4 } });
+    const modest = new Set<string>();
+    for (let count = 0; count < 400; count += 1) run.submit('default', 'greedy');
+    for (let count = 0; count < 4; count += 1) modest.add(run.submit('default', 'modest'));
+    const served = { greedy: 0, modest: 0 };
+    for (let steps = 0; steps < 400; steps += 1) {
+      const ended = run.step();
+      for (const one of ended) served[modest.has(one.sequenceId) ? 'modest' : 'greedy'] += deviceMsOf(one);
+      // All of its answers are equally long: they end in one step, and for that moment it has nothing open.
+      for (const one of ended) if (modest.has(one.sequenceId)) modest.add(run.submit('default', 'modest'));
+    }
+    expect(served.modest / (served.modest + served.greedy)).toBeGreaterThan(0.45);
+  });
+
   test('do not cross tiers: what a tenant does in flex is not held against it elsewhere', () => {
     const run = setUp({ limits: { tokenBudget: 64, maxRunningCount: 1 } });
     for (let count = 0; count < 5; count += 1) run.submit('flex', 'batches');
