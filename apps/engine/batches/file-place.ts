@@ -50,10 +50,6 @@ export class FilePlace {
     for (const each of [this.#files, this.#results]) mkdirSync(each, { recursive: true, mode: 0o700 });
   }
 
-  get usedBytes(): number {
-    return this.#usedBytes;
-  }
-
   /** Removes what no row speaks of, and counts the rest. Called once, before anything is written. */
   sweep(fileIds: ReadonlySet<string>, batchIds: ReadonlySet<string>): void {
     for (const name of readdirSync(this.#files)) {

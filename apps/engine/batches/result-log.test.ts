@@ -72,7 +72,7 @@ describe('the results of a batch', () => {
     const ends: number[] = [];
     for (const index of [2, 0, 1]) {
       await log.append(result(index));
-      ends.push(log.bytes);
+      ends.push(statSync(path).size);
     }
     await log.close();
     const whole = readFileSync(path);
@@ -95,7 +95,7 @@ describe('the results of a batch', () => {
     const path = newPath();
     const log = await ResultLog.open(path, 2);
     await log.append(result(0));
-    const end = log.bytes;
+    const end = statSync(path).size;
     await log.append(result(1));
     await log.close();
     const whole = readFileSync(path);

@@ -86,10 +86,6 @@ export class ResultLog {
     return this.#usage;
   }
 
-  get bytes(): number {
-    return this.#syncedBytes;
-  }
-
   /**
    * Resolves when the result is on the disk and counts. Of two results for a line the first counts.
    * @throws Error of Node's, e.g. with code ENOSPC; then it does not count and may be appended again
