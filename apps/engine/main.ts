@@ -35,6 +35,7 @@ import { WorkerProgress } from './fleet/worker-progress.ts';
 import { createGeneration } from './generation/generation.ts';
 import { createInferenceServer } from './http/server.ts';
 import { tenantSecret } from './http/tenant-secret.ts';
+import { createMetrics } from './telemetry/metrics.ts';
 import { createRecorder } from './telemetry/recorder.ts';
 
 /** Streams under way may go on for this long after SIGTERM; then they end with an error event. */
@@ -101,6 +102,13 @@ async function main(config: Config): Promise<void> {
     // Another machine or model may not be able to run what was promoted on the last one.
     return promoted !== null && pathFaults(promoted, hello.envelope).length === 0 ? promoted : null;
   }
+  const servedModelNames = config.servedModelNames ?? [model.modelId];
+  const metrics = createMetrics({
+    modelName: servedModelNames[0] ?? model.modelId,
+    maxModelLenTokens,
+    workers: () => fleet.workers(),
+    telemetry: recorder,
+  });
   const progress = new WorkerProgress();
   /** Null where a worker that joined from another machine has not what this one was asked for. */
   function parsedPath(text: string, envelope: Envelope): ExecutionPath | null {
@@ -119,6 +127,7 @@ async function main(config: Config): Promise<void> {
     onRows: (rows) => {
       for (const row of rows) {
         recorder.record('steps', row);
+        metrics.stepSettled(row);
         progress.stepSettled(row);
       }
     },
@@ -146,10 +155,17 @@ async function main(config: Config): Promise<void> {
   const inference = createInferenceServer({
     generation,
     fleet,
-    recorder,
+    recorder: {
+      record(table, row) {
+        recorder.record(table, row);
+        metrics.requestEnded(row);
+      },
+      tokenGap: metrics.tokenGap,
+    },
+    metrics,
     objectives: () => control.policy().objectives,
     batches,
-    servedModelNames: config.servedModelNames ?? [model.modelId],
+    servedModelNames,
     version,
     stalledReason: () => progress.stalledReason(fleet.workers(), now()),
     apiKeys: config.apiKeys,

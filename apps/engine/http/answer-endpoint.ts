@@ -9,6 +9,7 @@ import { type Fleet, FleetError, type WorkerView } from '../fleet/fleet.ts';
 import type { AcceptedRequest } from '../generation/accept-request.ts';
 import type { Generation } from '../generation/generation.ts';
 import { invalidRequest } from '../generation/request-error.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
 import type { Admission, Permit } from './admission.ts';
 import { answerHeaders } from './answer-headers.ts';
 import { AnswerRun, type Exchange, type RequestRecorder } from './answer-run.ts';
@@ -31,6 +32,7 @@ export interface EndpointParts extends TermsParts {
   readonly generation: Generation;
   readonly fleet: Fleet;
   readonly recorder: RequestRecorder;
+  readonly metrics: Metrics;
   readonly admission: Admission;
   readonly sseLimits: SseLimits;
   readonly now: () => number;

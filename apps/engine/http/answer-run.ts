@@ -21,6 +21,8 @@ export interface Exchange {
 
 export interface RequestRecorder {
   record(table: 'requests', row: RequestRow): void;
+  /** Between two tokens of a request, as they arrive. */
+  tokenGap(gapMs: number): void;
 }
 
 export type AnswerEvent =
@@ -107,8 +109,9 @@ export class AnswerRun {
   }
 
   #takeToken(tokenId: number, at: number): AnswerEvent {
-    this.#timing.token(at);
-    if (this.#tokenCount === 0) this.#onFirstToken();
+    const gapMs = this.#timing.token(at);
+    if (gapMs === null) this.#onFirstToken();
+    else this.#recorder.tokenGap(gapMs);
     this.#tokenCount += 1;
     const step = this.#answer.push(tokenId);
     if (step.isStopped) {

@@ -6,6 +6,7 @@ import { batchRoutes } from './routes/batches.ts';
 import { chatCompletionRoutes } from './routes/chat-completions.ts';
 import { completionRoutes } from './routes/completions.ts';
 import { fileRoutes } from './routes/files.ts';
+import { metricsRoutes } from './routes/metrics.ts';
 import { modelRoutes } from './routes/models.ts';
 import { probeRoutes } from './routes/probes.ts';
 import { tokenizeRoutes } from './routes/tokenize.ts';
@@ -19,5 +20,6 @@ export function inferenceRoutes(parts: EndpointParts, batches: Batches | null): 
     ...modelRoutes(parts),
     ...tokenizeRoutes(parts),
     ...probeRoutes(parts),
+    ...metricsRoutes(parts),
   ];
 }

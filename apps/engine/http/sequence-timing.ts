@@ -17,14 +17,14 @@ export class SequenceTiming {
     this.#arrivedAt = arrivedAt;
   }
 
-  token(at: number): void {
+  /** The gap before this token; null at the first. */
+  token(at: number): number | null {
     this.#tokenCount += 1;
-    if (this.#tokenCount === 1) {
-      this.#firstAt = at;
-    } else {
-      this.#keep(Math.max(0, at - this.#lastAt));
-    }
+    const gapMs = this.#tokenCount === 1 ? null : Math.max(0, at - this.#lastAt);
+    if (gapMs === null) this.#firstAt = at;
+    else this.#keep(gapMs);
     this.#lastAt = at;
+    return gapMs;
   }
 
   /** All 0 where there was too little to measure. */

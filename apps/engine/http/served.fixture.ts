@@ -7,6 +7,7 @@ import {
   storyDefaults,
   storyTokenizer,
 } from '../generation/story-tokenizer.fixture.ts';
+import { createMetrics } from '../telemetry/metrics.ts';
 import { type EchoFleet, type EchoScript, echoFleet } from './echo-fleet.fixture.ts';
 import { createInferenceServer, type InferenceServer, type InferenceServerOptions } from './server.ts';
 
@@ -45,12 +46,21 @@ export async function serve(
     threadCount: 1,
   });
   await generation.ready();
+  const metrics = createMetrics({
+    modelName: changes.servedModelNames?.[0] ?? MODEL,
+    maxModelLenTokens: 2048,
+    workers: () => fleet.workers(),
+    telemetry: { pendingRowCount: () => rows.length, droppedRowCount: () => 0 },
+  });
   const server = createInferenceServer({
     generation,
     fleet,
+    metrics,
     recorder: {
+      tokenGap: metrics.tokenGap,
       record: (_table, row) => {
         rows.push(row);
+        metrics.requestEnded(row);
         for (const waiter of waiters.splice(0)) {
           if (rows.length >= waiter.count) waiter.wake();
           else waiters.push(waiter);

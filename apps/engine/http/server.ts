@@ -11,6 +11,7 @@ import type { Batches } from '../batches/open-batches.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Generation } from '../generation/generation.ts';
 import { RequestError } from '../generation/request-error.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
 import { Admission, type AdmissionLimits } from './admission.ts';
 import type { EndpointParts } from './answer-endpoint.ts';
 import { answerHeaders, requestIdOf } from './answer-headers.ts';
@@ -57,6 +58,7 @@ export interface InferenceServerOptions {
   readonly generation: Generation;
   readonly fleet: Fleet;
   readonly recorder: RequestRecorder;
+  readonly metrics: Metrics;
   readonly objectives: () => Objectives;
   readonly limits?: Partial<InferenceLimits>;
   /** Files and batches are served where it is given. */
@@ -89,8 +91,6 @@ export interface InferenceServer {
   close(): Promise<void>;
   /** How lines of batches are answered. */
   readonly lines: LineRoad;
-  /** Requests refused or failed since the start, by error code. */
-  refusedCounts(): Readonly<Record<string, number>>;
 }
 
 declare module 'fastify' {
@@ -110,11 +110,10 @@ const LAST_ACCOUNTS_MS = 5000;
 
 export function createInferenceServer(options: InferenceServerOptions): InferenceServer {
   const limits = { ...defaultInferenceLimits, ...options.limits };
-  const { generation, fleet, now, log } = options;
+  const { generation, fleet, metrics, now, log } = options;
   const callers = new Callers(options);
   const tenantQueueShare = callers.canTellTenants ? limits.tenantQueueShare : 1;
   const admission = new Admission({ ...limits, tenantQueueShare }, now);
-  const refusedCounts = new Map<string, number>();
   let isDraining = false;
 
   const unreadyReason = (): string => {
@@ -129,6 +128,7 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     generation,
     fleet,
     recorder: options.recorder,
+    metrics,
     admission,
     sseLimits: limits,
     objectives: options.objectives,
@@ -153,7 +153,10 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     forceCloseConnections: true,
     return503OnClosing: false,
     http: { headersTimeout: 10_000, connectionsCheckingInterval: 1000 },
-    clientErrorHandler: answerBrokenHttp,
+    clientErrorHandler: (error, socket) => {
+      metrics.refused('invalid_http');
+      answerBrokenHttp(error, socket);
+    },
     // As long as a head may be: a name that is too long is unknown, not another kind of error.
     routerOptions: { maxParamLength: 16_384 },
   });
@@ -189,7 +192,7 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
       log(`request ${request.id} failed: ${error instanceof Error ? (error.stack ?? error.message) : error}`);
     }
     const refused = known ?? serverError('The server failed to answer this request.');
-    refusedCounts.set(refused.code, (refusedCounts.get(refused.code) ?? 0) + 1);
+    metrics.refused(refused.code);
     return reply.status(refused.status).headers(retryHeaders(refused)).send(errorBody(refused));
   });
   addRoutes(app, inferenceRoutes(parts, options.batches ?? null));
@@ -211,7 +214,6 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
       await Promise.race([admission.whenEmpty(), sleep(LAST_ACCOUNTS_MS, undefined, { ref: false })]);
     },
     lines: batchLines(parts, { maxBodyBytes: limits.maxBodyBytes, log }),
-    refusedCounts: () => Object.fromEntries(refusedCounts),
   };
 }
 
