@@ -10,9 +10,16 @@ export interface RequestRow {
   readonly endpoint: '/v1/chat/completions' | '/v1/completions';
   readonly modelId: string;
   readonly tenant: string;
+  /** Name of the key it came with; '' where none was asked for. */
+  readonly keyId: string;
   readonly session: string;
   readonly program: string;
+  /** As the client asked; '' where it did not. */
+  readonly serviceTierAsked: ServiceTier | 'auto' | '';
+  /** As used. */
   readonly serviceTier: ServiceTier;
+  /** For people. */
+  readonly serviceTierReason: string;
   readonly isStreamed: boolean;
   /** HTTP status sent; 200 for a stream that began. */
   readonly status: number;

@@ -83,16 +83,20 @@ export function requestRow(
   timing: { ttftMs: number; tpotMs: number; itlP95Ms: number; itlMaxMs: number },
   end: RowEnd,
 ): RequestRow {
-  const { objectives, tenant, session, program, serviceTier } = facts.terms;
+  const { objectives, tenant, keyId, session, program } = facts.terms;
+  const { serviceTierAsked, serviceTier, serviceTierReason } = facts.terms;
   return {
     arrivedAt: facts.arrivedAt,
     requestId: facts.requestId,
     endpoint: facts.endpoint,
     modelId: facts.modelId,
     tenant,
+    keyId,
     session,
     program,
+    serviceTierAsked,
     serviceTier,
+    serviceTierReason,
     isStreamed: facts.isStreamed,
     status: end.status,
     finishReason: end.reason,

@@ -61,6 +61,14 @@ describe('the tier', () => {
     expect(await tierOf({}, { 'x-stainless-timeout': '600' })).toBe('default');
     const client = new OpenAI({ baseURL: `${served.url}/v1`, apiKey: 'any', maxRetries: 0 });
     expect((await client.chat.completions.create(chat, { timeout: 5000 })).service_tier).toBe('priority');
+    expect(served.rows.map((row) => [row.serviceTierAsked, row.serviceTier, row.serviceTierReason])).toEqual([
+      ['', 'default', 'nothing shows that it can wait'],
+      ['auto', 'priority', 'its client waits 5 s at most'],
+      ['', 'flex', "the gateway's objective says so"],
+      ['', 'flex', 'not streamed, and its client waits 900 s'],
+      ['', 'default', 'nothing shows that it can wait'],
+      ['', 'priority', 'its client waits 5 s at most'],
+    ]);
   });
 });
 
@@ -83,7 +91,10 @@ describe('tenants', () => {
       ['ann', saltOf('ann')],
       ['bob', saltOf('bob')],
     ]);
-    expect(served.rows.map(({ tenant }) => tenant)).toEqual(['ann', 'bob']);
+    expect(served.rows.map(({ tenant, keyId }) => [tenant, keyId])).toEqual([
+      ['ann', 'ann'],
+      ['bob', 'bob'],
+    ]);
   });
 
   test('are not named by a header, unless it is trusted', async () => {
@@ -95,7 +106,11 @@ describe('tenants', () => {
     await ask(behind, 'sesame-ann', { 'x-tenant-id': 'team-7' });
     await ask(behind, 'sesame-ann', { 'x-gateway-inference-fairness-id': 'team-8' });
     await ask(behind, 'sesame-ann');
-    expect(behind.rows.map(({ tenant }) => tenant)).toEqual(['team-7', 'team-8', 'ann']);
+    expect(behind.rows.map(({ tenant, keyId }) => [tenant, keyId])).toEqual([
+      ['team-7', 'ann'],
+      ['team-8', 'ann'],
+      ['ann', 'ann'],
+    ]);
     const refused = await ask(behind, 'sesame-ann', { 'x-tenant-id': 'no spaces' });
     expect(refused.status).toBe(400);
     expect(await refused.json()).toMatchObject({ error: { param: 'x-tenant-id' } });
