@@ -132,6 +132,16 @@ describe('tenants', () => {
   });
 });
 
+test("a full queue serves everybody in the end: OpenAI's client comes again when it is told to", async () => {
+  const served = await opened(() => ({ tokenIds: ids, gapMs: 40 }), { limits: { maxQueuedRequestCount: 2 } });
+  const client = new OpenAI({ baseURL: `${served.url}/v1`, apiKey: 'any', maxRetries: 20 });
+  const answers = await Promise.all(
+    Array.from({ length: 8 }, () => client.chat.completions.create(chat).withResponse()),
+  );
+  expect(answers).toHaveLength(8);
+  expect(served.rows).toHaveLength(8);
+});
+
 describe('sessions and programs', () => {
   test.each<[Record<string, string>, object, string, string]>([
     [{ 'x-session-id': 's1', session_id: 's2' }, { user: 'ann' }, 's1', 's1'],
