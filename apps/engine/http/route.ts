@@ -27,6 +27,8 @@ export interface RouteDoc {
   readonly query?: z.ZodObject;
   /** What a 200 carries, by content type. */
   readonly ok: Readonly<Record<string, z.ZodType>>;
+  /** What a 503 carries, where it is not the error shape. */
+  readonly unready?: z.ZodType;
   /** Statuses of refusals beside those that every route may give. */
   readonly refusals: readonly number[];
 }

@@ -8,12 +8,13 @@ import { completionRoutes } from './routes/completions.ts';
 import { fileRoutes } from './routes/files.ts';
 import { metricsRoutes } from './routes/metrics.ts';
 import { modelRoutes } from './routes/models.ts';
+import { openApiRoute } from './routes/openapi.ts';
 import { probeRoutes } from './routes/probes.ts';
 import { tokenizeRoutes } from './routes/tokenize.ts';
 
 /** @param batches null: files and batches are not served */
 export function inferenceRoutes(parts: EndpointParts, batches: Batches | null): readonly Route[] {
-  return [
+  const routes = [
     ...chatCompletionRoutes(parts),
     ...completionRoutes(parts),
     ...(batches === null ? [] : [...fileRoutes(parts, batches), ...batchRoutes(parts, batches)]),
@@ -22,4 +23,5 @@ export function inferenceRoutes(parts: EndpointParts, batches: Batches | null): 
     ...probeRoutes(parts),
     ...metricsRoutes(parts),
   ];
+  return [...routes, openApiRoute(routes, parts.version)];
 }

@@ -23,6 +23,7 @@ export function probeRoutes(parts: EndpointParts): readonly Route[] {
       doc: {
         summary: 'Whether requests are taken and work advances; route elsewhere while it is 503',
         ok: { 'application/json': z.object({ status: z.literal('ready') }) },
+        unready: z.object({ status: z.literal('unready'), reason: z.string() }),
         refusals: [503],
       },
       answer: async (_request, reply) => {
