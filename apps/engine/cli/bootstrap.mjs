@@ -21,6 +21,7 @@ const needs = {
   start: ['native', 'clickhouse', 'web'],
   test: ['native', 'clickhouse', 'web'],
   bench: ['native', 'clickhouse', 'web'],
+  fuzz: ['native', 'clickhouse', 'web'],
   paths: ['native'],
 }[isHelp() ? 'help' : command];
 

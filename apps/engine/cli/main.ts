@@ -12,6 +12,7 @@ const commands: Record<string, () => Promise<Command>> = {
   proposals: async () => (await import('./proposals.ts')).proposalsCommand,
   status: async () => (await import('./status.ts')).statusCommand,
   test: async () => (await import('../../../test/run-tests.ts')).runTests,
+  fuzz: async () => (await import('../../../test/fuzz/run-fuzz.ts')).runFuzz,
   bench: async () => (await import('../../../test/bench/run-benches.ts')).runBenches,
 };
 

@@ -61,6 +61,9 @@ test('the body of a chat is described by the schema that parses it: limits, requ
   expect(body.properties.temperature).toEqual({
     anyOf: [{ type: 'number', minimum: 0, maximum: 2 }, { type: 'null' }],
   });
+  expect(body.properties.tools).toEqual({
+    anyOf: [{ type: 'array', items: false, maxItems: 0 }, { type: 'null' }],
+  });
   expect(bodyOf('/v1/completions').required).toEqual(['model', 'prompt']);
 });
 

@@ -32,7 +32,14 @@ const refusalWords: Readonly<Record<number, string>> = {
 type Json = Record<string, unknown>;
 
 const schemaOf = (schema: z.ZodType, io: 'input' | 'output'): Json => {
-  const { $schema: _dialect, ...rest } = z.toJSONSchema(schema, { io, unrepresentable: 'any' });
+  const { $schema: _dialect, ...rest } = z.toJSONSchema(schema, {
+    io,
+    unrepresentable: 'any',
+    override: ({ jsonSchema }) => {
+      // The dialect wants at least one; a list of none says it by its length.
+      if (jsonSchema.prefixItems?.length === 0) delete jsonSchema.prefixItems;
+    },
+  });
   return rest;
 };
 
