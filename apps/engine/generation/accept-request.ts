@@ -55,6 +55,8 @@ export interface AcceptContext {
   readonly limits: AcceptLimits;
 }
 
+/** The device takes float32, in which a smaller share is none at all and the step would be refused. */
+const LEAST_TOP_P = 2 ** -126;
 /** OpenAI's default for /v1/completions. */
 const COMPLETION_MAX_TOKENS = 16;
 /** A Unicode normaliser may shrink text by this factor before it is tokenised (decomposed Hangul: 9 bytes to 3). */
@@ -119,7 +121,7 @@ function accepted(
     promptTokenIds,
     sampling: {
       temperature: asked.temperature ?? defaults.temperature ?? 1,
-      topP: asked.topP ?? defaults.topP ?? 1,
+      topP: Math.max(LEAST_TOP_P, asked.topP ?? defaults.topP ?? 1),
       topK: Math.max(0, asked.topK ?? defaults.topK ?? 0),
       seed: asked.seed === null ? drawSeed() : seedFrom(asked.seed),
     },

@@ -68,6 +68,13 @@ test('what the client asks wins', async () => {
   });
 });
 
+test('a top_p that the device would read as 0 is the smallest that it can read', async () => {
+  for (const topP of [Number.MIN_VALUE, 1e-46, 1e-300]) {
+    const { sampling } = await generation.acceptChat(chat('Hi', { topP }));
+    expect(Math.fround(sampling.topP)).toBeGreaterThan(0);
+  }
+});
+
 test('a prompt that leaves no room is refused with its length, before or after it was tokenised', async () => {
   const after = await refusal(generation.acceptChat(chat('word '.repeat(300))));
   expect(after).toMatchObject({ status: 400, code: 'context_length_exceeded', param: 'messages' });

@@ -43,10 +43,16 @@ const schemaOf = (schema: z.ZodType, io: 'input' | 'output'): Json => {
   return rest;
 };
 
-export function openApiDocument(routes: readonly Route[], version: string): Json {
+export function openApiDocument(
+  routes: readonly Route[],
+  { version, servedModelNames }: { readonly version: string; readonly servedModelNames: readonly string[] },
+): Json {
   const paths: Record<string, Json> = {};
   for (const route of routes) {
-    paths[route.path] = { ...paths[route.path], [route.method.toLowerCase()]: operation(route) };
+    paths[route.path] = {
+      ...paths[route.path],
+      [route.method.toLowerCase()]: operation(route, servedModelNames),
+    };
   }
   return {
     openapi: '3.1.0',
@@ -64,7 +70,7 @@ export function openApiDocument(routes: readonly Route[], version: string): Json
   };
 }
 
-function operation(route: Route): Json {
+function operation(route: Route, servedModelNames: readonly string[]): Json {
   const { doc } = route;
   const statuses = new Set([
     ...doc.refusals,
@@ -86,7 +92,7 @@ function operation(route: Route): Json {
       : {
           requestBody: {
             required: true,
-            content: { [doc.bodyType ?? 'application/json']: { schema: schemaOf(doc.body, 'input') } },
+            content: { [doc.bodyType ?? 'application/json']: { schema: bodyOf(doc.body, servedModelNames) } },
           },
         }),
     responses: {
@@ -94,6 +100,14 @@ function operation(route: Route): Json {
       ...Object.fromEntries(refusals),
     },
   };
+}
+
+/** Every other name is a 404. */
+function bodyOf(body: z.ZodType, servedModelNames: readonly string[]): Json {
+  const schema = schemaOf(body, 'input');
+  const properties = schema.properties as Json | undefined;
+  if (properties?.model === undefined) return schema;
+  return { ...schema, properties: { ...properties, model: { type: 'string', enum: servedModelNames } } };
 }
 
 const content = (byType: Readonly<Record<string, z.ZodType>>): Json =>

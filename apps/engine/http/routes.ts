@@ -23,5 +23,5 @@ export function inferenceRoutes(parts: EndpointParts, batches: Batches | null): 
     ...probeRoutes(parts),
     ...metricsRoutes(parts),
   ];
-  return [...routes, openApiRoute(routes, parts.version)];
+  return [...routes, openApiRoute(routes, parts)];
 }

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import multipart from '@fastify/multipart';
 import type { Objectives } from '@variator/scheduler/sequence';
-import Fastify, { type FastifyInstance } from 'fastify';
+import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
 import type { LineRoad } from '../batches/line-road.ts';
 import type { Batches } from '../batches/open-batches.ts';
 import type { Fleet } from '../fleet/fleet.ts';
@@ -103,6 +103,7 @@ declare module 'fastify' {
   }
 }
 
+const CUT_OFF = 'The connection was closed before the body was complete.';
 const UPLOAD_TYPE = 'multipart/form-data';
 const routerMethods = ['DELETE', 'GET', 'OPTIONS', 'PATCH', 'POST', 'PUT', 'TRACE'] as const;
 /** How long close() waits for the accounts of cancelled sequences. */
@@ -152,7 +153,14 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     keepAliveTimeout: 65_000,
     forceCloseConnections: true,
     return503OnClosing: false,
-    http: { headersTimeout: 10_000, connectionsCheckingInterval: 1000 },
+    // Node would refuse a request without a host in a shape of its own.
+    http: { headersTimeout: 10_000, connectionsCheckingInterval: 1000, requireHostHeader: false },
+    frameworkErrors: (error, request, reply) => {
+      const refused = asRequestError(error) ?? refusal(400, 'invalid_request', 'The URL is malformed.');
+      metrics.refused(refused.code);
+      const headers = { 'x-request-id': request.id, ...retryHeaders(refused) };
+      (reply as FastifyReply).status(refused.status).headers(headers).send(errorBody(refused));
+    },
     clientErrorHandler: (error, socket) => {
       metrics.refused('invalid_http');
       answerBrokenHttp(error, socket);
@@ -171,6 +179,9 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     reply.header('x-request-id', request.id);
     if (isDraining) reply.header('connection', 'close');
     const liftLimit = limitBodyTime(request, limits.bodyTimeLimitMs);
+    if (request.headers.host === undefined && request.raw.httpVersion === '1.1') {
+      throw refusal(400, 'invalid_request', 'The request has no "host" header.');
+    }
     if (request.is404) throw unknownUrl(request.method, request.url);
     const { allowed, isOpen, isUpload } = request.routeOptions.config;
     if (allowed !== undefined) {
@@ -187,7 +198,8 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     reply.headers(answerHeaders(admission.load(), reply.elapsedTime));
   });
   app.setErrorHandler((error, request, reply) => {
-    const known = asRequestError(error);
+    const hasLeft = request.raw.destroyed && !request.raw.complete;
+    const known = asRequestError(error) ?? (hasLeft ? refusal(400, 'invalid_request', CUT_OFF) : null);
     if (known === null) {
       log(`request ${request.id} failed: ${error instanceof Error ? (error.stack ?? error.message) : error}`);
     }

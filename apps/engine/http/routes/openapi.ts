@@ -1,9 +1,10 @@
 /** GET /openapi.json: the description of every route, this one included. */
 import { z } from 'zod';
+import type { EndpointParts } from '../answer-endpoint.ts';
 import { openApiDocument } from '../openapi.ts';
 import type { Route } from '../route.ts';
 
-export function openApiRoute(described: readonly Route[], version: string): Route {
+export function openApiRoute(described: readonly Route[], parts: EndpointParts): Route {
   const route: Route = {
     method: 'GET',
     path: '/openapi.json',
@@ -15,6 +16,6 @@ export function openApiRoute(described: readonly Route[], version: string): Rout
     },
     answer: async () => document,
   };
-  const document = openApiDocument([...described, route], version);
+  const document = openApiDocument([...described, route], parts);
   return route;
 }
