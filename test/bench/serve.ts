@@ -8,6 +8,7 @@ import type { Figure } from './figure.ts';
 type Part = () => Promise<readonly Figure[]>;
 
 const parts: Readonly<Record<string, () => Promise<Part>>> = {
+  'bad-input': async () => (await import('./serve/bad-input.ts')).benchBadInput,
   tiers: async () => (await import('./serve/tiers.ts')).benchTiers,
   streams: async () => (await import('./serve/streams.ts')).benchStreams,
   'batch-beside': async () => (await import('./serve/batch-beside.ts')).batchBeside,

@@ -71,6 +71,8 @@ export async function acceptChat(asked: AskedChat, context: AcceptContext): Prom
       'This model has no chat template; send its prompt to /v1/completions.',
     );
   }
+  // Before the template, too: what is many times too long whatever a template leaves of it costs no thread its time.
+  refuseTextThatCannotFit(asked.messages.map(({ content }) => content).join(''), 'messages', context);
   const rendered = await tokenizing('messages', () => context.pool.render(asked.messages));
   refuseTextThatCannotFit(rendered.text, 'messages', context);
   const promptTokenIds = await tokenizing('messages', () =>

@@ -7,11 +7,12 @@ import { z } from 'zod';
 /** Unknown model, too large, too many at once, nobody to compute it. */
 export const answerRefusals = [404, 413, 429, 503] as const;
 
-export const eventStream = z
-  .string()
-  .describe(
-    'Server-sent events: `data: {chunk}` lines, then `data: [DONE]`; a failure is `data: {"error":{...}}`.',
-  );
+/** One event of the stream. */
+export const eventStream = z.looseObject({
+  data: z
+    .string()
+    .describe('A chunk as JSON, then `[DONE]`; a failure after the first token is `{"error":{...}}`'),
+});
 
 const usage = z.looseObject({
   prompt_tokens: z.int(),
