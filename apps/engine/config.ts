@@ -27,6 +27,8 @@ export interface Config {
   readonly maxBatchStorageBytes: number;
   readonly clickhouseUrl: string | null;
   readonly deviceUsdPerHour: number;
+  /** Where traces go; null: nowhere. */
+  readonly otlpEndpoint: string | null;
   /** What clients call the model, the first as answers report it; null: the model's own id. */
   readonly servedModelNames: readonly string[] | null;
   /** Empty: no key is asked for. A single one without a name is called `default`. */
@@ -146,6 +148,12 @@ const options = {
     env: 'VARIATOR_DEVICE_USD_PER_HOUR',
     value: 'USD',
     help: 'what an hour of the device costs, for cost per token (0.08)',
+  },
+  otlpEndpoint: {
+    flag: '--otlp-endpoint',
+    env: 'VARIATOR_OTLP_ENDPOINT',
+    value: 'URL',
+    help: 'an OpenTelemetry collector for traces, http://host:4318 (none)',
   },
   servedModelName: {
     flag: '--served-model-name',
@@ -288,6 +296,7 @@ export function readConfig(
     maxBatchStorageBytes: size('maxBatchStorage', text('maxBatchStorage') ?? '2GiB'),
     clickhouseUrl: url('clickhouseUrl', text('clickhouseUrl')),
     deviceUsdPerHour: amount('deviceUsdPerHour', text('deviceUsdPerHour') ?? '0.08'),
+    otlpEndpoint: url('otlpEndpoint', text('otlpEndpoint')),
     servedModelNames: names('servedModelName', text('servedModelName')),
     apiKeys: namedKeys('apiKey', text('apiKey')),
     isTenantHeaderTrusted:

@@ -37,6 +37,7 @@ import { createInferenceServer } from './http/server.ts';
 import { tenantSecret } from './http/tenant-secret.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { createRecorder } from './telemetry/recorder.ts';
+import { openTraces } from './telemetry/traces.ts';
 
 /** Streams under way may go on for this long after SIGTERM; then they end with an error event. */
 const DRAIN_MS = 20_000;
@@ -109,6 +110,11 @@ async function main(config: Config): Promise<void> {
     workers: () => fleet.workers(),
     telemetry: recorder,
   });
+  const modelName = servedModelNames[0] ?? model.modelId;
+  const traces =
+    config.otlpEndpoint === null
+      ? null
+      : await openTraces({ endpoint: config.otlpEndpoint, modelName, version });
   const progress = new WorkerProgress();
   /** Null where a worker that joined from another machine has not what this one was asked for. */
   function parsedPath(text: string, envelope: Envelope): ExecutionPath | null {
@@ -163,6 +169,7 @@ async function main(config: Config): Promise<void> {
       tokenGap: metrics.tokenGap,
     },
     metrics,
+    traces,
     objectives: () => control.policy().objectives,
     batches,
     servedModelNames,
@@ -213,7 +220,7 @@ async function main(config: Config): Promise<void> {
     await control.close();
     await fleet.drain(0);
     await Promise.all([inference.close(), admin.close(), fleet.close()]);
-    await recorder.close(LAST_ROWS_MS);
+    await Promise.all([recorder.close(LAST_ROWS_MS), traces?.close()]);
     await Promise.all([generation.close(), telemetry.close()]);
   }
 

@@ -17,7 +17,9 @@ export async function runFuzz(argv: readonly string[], root: string): Promise<nu
   const seed = at < 0 ? Date.now() % 1_000_000 : whole('--seed', argv[at + 1]);
   const count = argv[0] === undefined || at === 0 ? 10_000 : whole('the number of bodies', argv[0]);
   console.log(`${count} mutated bodies, --seed ${seed}`);
-  const product = await startProduct({ flags: ['--model', join(root, 'models/stories-5m')] });
+  // The KV cache is taken as it is first used; a large one would look like growth.
+  const flags = ['--model', join(root, 'models/stories-5m'), '--kv-memory', '32MiB'];
+  const product = await startProduct({ flags });
   try {
     const parts = () =>
       product.processes().filter(({ commandLine }) => /engine\/(worker\/)?main\.ts/.test(commandLine));

@@ -10,6 +10,7 @@ import type { AcceptedRequest } from '../generation/accept-request.ts';
 import type { Generation } from '../generation/generation.ts';
 import { invalidRequest } from '../generation/request-error.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import type { RequestSpan } from '../telemetry/traces.ts';
 import type { Admission, Permit } from './admission.ts';
 import { answerHeaders } from './answer-headers.ts';
 import { AnswerRun, type Exchange, type RequestRecorder } from './answer-run.ts';
@@ -70,6 +71,7 @@ export async function answer(
   parts: EndpointParts,
 ): Promise<object | undefined> {
   const arrivedAt = parts.now();
+  request.span?.asked(asked.model);
   refuseUntakable(asked, parts);
   const { isStreamed } = asked.wishes;
   const terms = requestTerms(request.headers, { ...asked.terms, isStreamed }, parts, arrivedAt);
@@ -91,7 +93,13 @@ export async function answer(
       return undefined;
     }
     const id = `${asked.idPrefix}-${randomUUID().replaceAll('-', '')}`;
-    runs = await submitAll(accepted, asked, { id, arrivedAt, exchange, terms, permit }, parts);
+    const recorder = traced(parts.recorder, request.span);
+    runs = await submitAll(
+      accepted,
+      asked,
+      { id, arrivedAt, exchange, terms, permit },
+      { ...parts, recorder },
+    );
     deadline = expireLate(runs, terms, parts.now() - arrivedAt);
     const shape = shapeOf(accepted, asked, { id, arrivedAt, terms }, parts);
     if (!asked.wishes.isStreamed) {
@@ -117,6 +125,17 @@ export async function answer(
     terms.ended(parts.now());
   }
 }
+
+const traced = (recorder: RequestRecorder, span: RequestSpan | null): RequestRecorder =>
+  span === null
+    ? recorder
+    : {
+        record(table, row) {
+          recorder.record(table, row);
+          span.rowEnded(row);
+        },
+        tokenGap: recorder.tokenGap,
+      };
 
 /**
  * The answer to a line of a batch: as online, but whole, in the gaps that others leave, and cancelled by the signal.

@@ -13,6 +13,8 @@ export interface Route {
   readonly pattern?: string;
   /** Answered without a key: probes and metrics. */
   readonly isOpen?: true;
+  /** What a trace calls it; none where it generates nothing. */
+  readonly operation?: 'chat' | 'text_completion';
   readonly doc: RouteDoc;
   /** @throws RequestError */
   readonly answer: (request: FastifyRequest, reply: FastifyReply) => Promise<unknown>;

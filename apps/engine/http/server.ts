@@ -5,13 +5,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import multipart from '@fastify/multipart';
 import type { Objectives } from '@variator/scheduler/sequence';
-import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { LineRoad } from '../batches/line-road.ts';
 import type { Batches } from '../batches/open-batches.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Generation } from '../generation/generation.ts';
 import { RequestError } from '../generation/request-error.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import type { RequestSpan, Traces } from '../telemetry/traces.ts';
 import { Admission, type AdmissionLimits } from './admission.ts';
 import type { EndpointParts } from './answer-endpoint.ts';
 import { answerHeaders, requestIdOf } from './answer-headers.ts';
@@ -59,6 +60,8 @@ export interface InferenceServerOptions {
   readonly fleet: Fleet;
   readonly recorder: RequestRecorder;
   readonly metrics: Metrics;
+  /** null: no collector is configured. */
+  readonly traces?: Traces | null;
   readonly objectives: () => Objectives;
   readonly limits?: Partial<InferenceLimits>;
   /** Files and batches are served where it is given. */
@@ -94,7 +97,12 @@ export interface InferenceServer {
 }
 
 declare module 'fastify' {
+  interface FastifyRequest {
+    /** null where it is not traced. */
+    span: RequestSpan | null;
+  }
   interface FastifyContextConfig {
+    operation?: 'chat' | 'text_completion' | undefined;
     isOpen?: boolean;
     /** Its body is long, and read as it comes. */
     isUpload?: boolean;
@@ -175,6 +183,7 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     { parseAs: 'buffer' },
     async (_request: unknown, body: Buffer) => readJson(body),
   );
+  app.decorateRequest('span', null);
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
     if (isDraining) reply.header('connection', 'close');
@@ -189,6 +198,16 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
       if (request.method === 'OPTIONS') return reply.status(204).send();
       const path = (request.url.split('?')[0] ?? '').slice(0, 128);
       throw refusal(405, 'method_not_allowed', `${path} takes ${allowed}, not ${request.method}.`);
+    }
+    const { operation } = request.routeOptions.config;
+    if (operation !== undefined && options.traces) {
+      const traceparent = request.headers.traceparent;
+      request.span = options.traces.open({
+        operation,
+        requestId: request.id,
+        traceparent: typeof traceparent === 'string' ? traceparent : undefined,
+        at: now(),
+      });
     }
     if (isOpen !== true) callers.of(request.headers);
     if (isUpload === true) liftLimit();
@@ -205,9 +224,10 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     }
     const refused = known ?? serverError('The server failed to answer this request.');
     metrics.refused(refused.code);
+    request.span?.end(refused.status, refused.code, now());
     return reply.status(refused.status).headers(retryHeaders(refused)).send(errorBody(refused));
   });
-  addRoutes(app, inferenceRoutes(parts, options.batches ?? null));
+  addRoutes(app, inferenceRoutes(parts, options.batches ?? null), now);
 
   return {
     async listen({ host, port }) {
@@ -230,7 +250,7 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
 }
 
 /** Every path also answers the methods it does not take: with 405, or to OPTIONS with those that it takes. */
-function addRoutes(app: FastifyInstance, routes: readonly Route[]): void {
+function addRoutes(app: FastifyInstance, routes: readonly Route[], now: () => number): void {
   const byPattern = new Map<string, Route[]>();
   for (const route of routes) {
     const url = routerPattern(route);
@@ -239,8 +259,12 @@ function addRoutes(app: FastifyInstance, routes: readonly Route[]): void {
     const served = {
       method: route.method,
       url,
-      config: { isOpen: route.isOpen === true, isUpload },
-      handler: route.answer,
+      config: { isOpen: route.isOpen === true, isUpload, operation: route.operation },
+      handler: async (request: FastifyRequest, reply: FastifyReply) => {
+        const answer = await route.answer(request, reply);
+        request.span?.end(reply.statusCode, '', now());
+        return answer;
+      },
     };
     if (!isUpload) {
       app.route(served);

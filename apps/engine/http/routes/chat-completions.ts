@@ -10,6 +10,7 @@ export function chatCompletionRoutes(parts: EndpointParts): readonly Route[] {
     {
       method: 'POST',
       path: '/v1/chat/completions',
+      operation: 'chat',
       doc: {
         summary: 'An answer to messages, whole or streamed',
         body: chatCompletionSchema,

@@ -10,6 +10,7 @@ export function completionRoutes(parts: EndpointParts): readonly Route[] {
     {
       method: 'POST',
       path: '/v1/completions',
+      operation: 'text_completion',
       doc: {
         summary: 'The continuation of one prompt or several, whole or streamed',
         body: completionSchema,
