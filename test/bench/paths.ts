@@ -15,7 +15,7 @@ import { MOST_LATE_GAPS } from '@variator/optimizer/propose';
 import { QUIET_SHARE } from '@variator/optimizer/step-sample';
 import { z } from 'zod';
 import { type ClientRecord, drivePhase } from '../../apps/engine/cli/drive.ts';
-import { demoOptions } from '../../apps/engine/cli/replay.ts';
+import { demoOptions } from '../../apps/engine/cli/replay/demo.ts';
 import { table } from '../../apps/engine/cli/table.ts';
 import { chats, flood, generator } from '../../apps/engine/cli/workload.ts';
 import { startProduct } from '../running-product.ts';
