@@ -35,7 +35,8 @@ export function dateTime64(epochMs: number): string {
 /** Stands for what is no number: JSON's null would be stored as NaN and spoil every sum; this is refused by column. */
 const NOT_A_NUMBER = 'not a number';
 
-function encode<Table extends TableName>(table: Table, row: TableRows[Table]): object {
+/** The row as it is stored: what a spool keeps, so that a row sent again is the same to the last digit. */
+export function encodeRow<Table extends TableName>(table: Table, row: TableRows[Table]): object {
   const encoded: Record<string, unknown> = { ...row };
   for (const [column, value] of Object.entries(encoded)) {
     if (typeof value === 'number' && !Number.isFinite(value)) encoded[column] = NOT_A_NUMBER;
@@ -61,7 +62,7 @@ export async function insertRows<Table extends TableName>(
   if (rows.length === 0) return;
   await client.insert(
     table,
-    rows.map((row) => encode(table, row)),
+    rows.map((row) => encodeRow(table, row)),
     dedupToken,
   );
 }

@@ -26,6 +26,8 @@ export interface Config {
   readonly maxBatchLineCount: number;
   readonly maxBatchStorageBytes: number;
   readonly clickhouseUrl: string | null;
+  /** Most that rows which ClickHouse has not taken may take on this disk. */
+  readonly spoolLimitBytes: number;
   readonly deviceUsdPerHour: number;
   /** Where traces go; null: nowhere. */
   readonly otlpEndpoint: string | null;
@@ -142,6 +144,12 @@ const options = {
     env: 'VARIATOR_CLICKHOUSE_URL',
     value: 'URL',
     help: 'an existing ClickHouse, http://user:password@host:8123 (default: one of our own)',
+  },
+  spoolLimit: {
+    flag: '--spool-limit',
+    env: 'VARIATOR_SPOOL_LIMIT',
+    value: 'SIZE',
+    help: 'disk that telemetry rows may take while ClickHouse is away (1GiB)',
   },
   deviceUsdPerHour: {
     flag: '--device-usd-per-hour',
@@ -295,6 +303,7 @@ export function readConfig(
     maxBatchLineCount: whole('maxBatchLines', text('maxBatchLines') ?? '50000', 1, 1_000_000),
     maxBatchStorageBytes: size('maxBatchStorage', text('maxBatchStorage') ?? '2GiB'),
     clickhouseUrl: url('clickhouseUrl', text('clickhouseUrl')),
+    spoolLimitBytes: size('spoolLimit', text('spoolLimit') ?? '1GiB'),
     deviceUsdPerHour: amount('deviceUsdPerHour', text('deviceUsdPerHour') ?? '0.08'),
     otlpEndpoint: url('otlpEndpoint', text('otlpEndpoint')),
     servedModelNames: names('servedModelName', text('servedModelName')),

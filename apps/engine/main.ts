@@ -62,6 +62,8 @@ async function main(config: Config): Promise<void> {
   const telemetry = createTelemetryClient(config.clickhouseUrl);
   const recorder = createRecorder({
     client: telemetry,
+    folder: join(config.dataDir, 'spool'),
+    maxSpoolBytes: config.spoolLimitBytes,
     bootId: randomUUID(),
     migrate: prepareStore,
     log,

@@ -155,6 +155,7 @@ function flagsFor(config: Config, modelPath: string): string[] {
     ['--max-batch-file', `${config.maxBatchFileBytes}B`],
     ['--max-batch-lines', config.maxBatchLineCount],
     ['--max-batch-storage', `${config.maxBatchStorageBytes}B`],
+    ['--spool-limit', `${config.spoolLimitBytes}B`],
     ['--device-usd-per-hour', config.deviceUsdPerHour],
     ['--link', config.linkPath],
     ['--max-queued-requests', config.maxQueuedRequestCount],

@@ -1,128 +1,212 @@
 /**
  * Rows on their way to ClickHouse. The gateway calls `record` for every request and step; it never waits and never
- * throws. One insert is under way at a time, in the order of arrival; the same rows are sent again under the same token
- * until ClickHouse acknowledges them, so none is stored twice. Bounded: over the limit the newest rows are dropped and
- * counted. It keeps nothing on disk: rows that wait when the process is killed are lost.
+ * throws. Within 50 ms a row is on this disk (spool.ts); a killed gateway loses no more than that, and the next start sends
+ * what was left. One insert is under way at a time, oldest first; the same rows are sent again under the same token until
+ * ClickHouse acknowledges them, so none is stored twice. Bounded on disk and in memory: over that the newest rows are
+ * dropped and counted by table and reason.
  *
- *   record -> waiting rows of a table -> sealed batch (rows and token never change again) -> acknowledged | refused
+ *   record -> arrived --commit--> open segment (on disk) --seal--> sealed --insert--> acknowledged, removed
  *
- * A batch that ClickHouse refuses by its content (a value that is not of its column's type) is halved until the bad rows
+ * A segment that ClickHouse refuses by its content (a value that is not of its column's type) is halved until the bad rows
  * stand alone; those are dropped, counted and logged. Everything else is the world's: retried with back-off.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { QueryError, type TelemetryClient } from '@variator/clickhouse/client';
-import { insertRows, type TableName, type TableRows } from '@variator/clickhouse/insert';
+import { encodeRow, type TableName, type TableRows } from '@variator/clickhouse/insert';
 import { migrate } from '@variator/clickhouse/migrate';
+import { type Segment, Spool } from './spool.ts';
 
 export interface Recorder {
   record<Table extends RecordedTable>(table: Table, row: TableRows[Table]): void;
-  /** Rows given up since the start: over the bound, refused, or unsent at close. */
+  /** Rows given up since the start, for whatever reason. */
   droppedRowCount(): number;
+  /** The same by `table/reason`; reasons: spoolFull, memoryFull, refused, damaged, closed. */
+  droppedRowCounts(): Readonly<Record<string, number>>;
+  /** Rows that ClickHouse has not acknowledged yet. */
   pendingRowCount(): number;
-  /** '' while ClickHouse takes rows; otherwise what is wrong, for people. */
+  /** '' while ClickHouse takes rows and the disk keeps them; otherwise what is wrong, for people. */
   fault(): string;
-  /** Sends what waits, for at most so long. Rows recorded later are dropped. */
-  close(deadlineMs: number): Promise<{ readonly unsentRowCount: number }>;
+  /**
+   * Puts what arrived on the disk and sends for at most so long; what is left on the disk is sent by the next start.
+   * `unsentRowCount`: rows that were nowhere but in memory. Rows recorded later are dropped.
+   */
+  close(deadlineMs: number): Promise<{ readonly unsentRowCount: number; readonly keptRowCount: number }>;
 }
 
 export type RecordedTable = Extract<TableName, 'requests' | 'steps'>;
 
 export interface RecorderOptions {
   readonly client: TelemetryClient;
-  /** Unique to this start of the process; the tokens begin with it. */
+  /** Where the spool lies; nobody else writes there. */
+  readonly folder: string;
+  /** Unique to this start of the process; the tokens hold it. */
   readonly bootId: string;
   /** Run before the first insert and whenever ClickHouse is back after a failure. */
   readonly migrate?: () => Promise<unknown>;
+  /** A segment is sealed, and sent, this long after its first row. */
   readonly flushMs?: number;
+  /** Most that the spool's files may take. */
+  readonly maxSpoolBytes?: number;
+  /** Rows held in memory: all that are not on the disk, and a part of those that are. */
   readonly maxBufferedRows?: number;
   readonly log: (line: string) => void;
 }
 
-interface SealedBatch {
-  readonly table: RecordedTable;
-  readonly rows: readonly TableRows[RecordedTable][];
-  readonly token: string;
-}
+type RowSegment = Segment<RecordedTable>;
+type DropReason = 'spoolFull' | 'memoryFull' | 'refused' | 'damaged' | 'closed';
 
 const tables: readonly RecordedTable[] = ['requests', 'steps'];
-const MOST_ROWS_PER_BATCH = 10_000;
+const MOST_ROWS_PER_SEGMENT = 10_000;
+/** A killed process loses the rows of this long at most. */
+const COMMIT_MS = 50;
 const LEAST_PAUSE_MS = 100;
 const MOST_PAUSE_MS = 5000;
+const DEFAULT_SPOOL_BYTES = 1024 ** 3;
 /** ClickHouse's codes for values that cannot be parsed or converted: these rows it can never take. */
 const refusedByContent = new Set([6, 26, 27, 38, 41, 53, 69, 70, 72, 117, 131, 321, 349].map(String));
 
 export function createRecorder(options: RecorderOptions): Recorder {
-  const { client, bootId, log } = options;
+  const { client, bootId, folder, log } = options;
   const flushMs = options.flushMs ?? 500;
   const maxBufferedRows = options.maxBufferedRows ?? 200_000;
+  const maxSpoolBytes = options.maxSpoolBytes ?? DEFAULT_SPOOL_BYTES;
   const runMigrations = options.migrate ?? (() => migrate(client));
+  const spool = new Spool<RecordedTable>({ folder, bootId, tables, now: Date.now });
 
-  const waiting: Record<RecordedTable, TableRows[RecordedTable][]> = { requests: [], steps: [] };
-  /** Sealed and not yet acknowledged, in order; the first is under way. */
-  const sealed: SealedBatch[] = [];
-  let pendingRowCount = 0;
-  let droppedRowCount = 0;
-  let sequence = 0;
-  let fault = '';
+  const arrived: Record<RecordedTable, object[]> = { requests: [], steps: [] };
+  const open: Record<RecordedTable, RowSegment | null> = { requests: null, steps: null };
+  /** Oldest first; the first is under way. */
+  const sealed: RowSegment[] = [];
+  const dropped = new Map<string, number>();
+  let arrivedRowCount = 0;
+  let segmentRowCount = 0;
+  let memoryRowCount = 0;
+  let storeFault = '';
+  let diskFault = '';
   let isMigrated = false;
   let isClosed = false;
   /** Aborted by close: ends the pause under way, so that what waits goes at once. */
   const closing = new AbortController();
   const givenUp = new AbortController();
+  /** Woken when a segment was sealed. */
+  let wakeSender: () => void = () => {};
 
-  function drop(count: number, why: string): void {
-    if (droppedRowCount === 0) log(`telemetry: rows are being dropped: ${why}`);
-    droppedRowCount += count;
+  function drop(table: RecordedTable, count: number, reason: DropReason, why: string): void {
+    if (count === 0) return;
+    if (dropped.size === 0) log(`telemetry: rows are being dropped: ${why}`);
+    const key = `${table}/${reason}`;
+    dropped.set(key, (dropped.get(key) ?? 0) + count);
   }
 
-  /** At most one batch a table: what else waits is the next flush's. */
-  function seal(): void {
+  function noteDisk(fault: string): void {
+    if (fault !== '' && diskFault === '') log(`telemetry: rows are kept in memory alone: ${fault}`);
+    if (fault === '' && diskFault !== '') log('telemetry: rows are on the disk again');
+    diskFault = fault;
+  }
+
+  /** Puts what arrived for a table into its open segment, on disk where the disk takes it. */
+  async function commit(table: RecordedTable): Promise<void> {
+    const rows = arrived[table].splice(0, MOST_ROWS_PER_SEGMENT);
+    if (rows.length === 0) return;
+    arrivedRowCount -= rows.length;
+    const records = Spool.encode(rows);
+    if (spool.bytes + records.length > maxSpoolBytes) {
+      memoryRowCount -= rows.length;
+      drop(table, rows.length, 'spoolFull', `the spool holds ${spool.bytes} bytes already`);
+      return;
+    }
+    const segment = open[table] ?? (await spool.openSegment(table));
+    open[table] = segment;
+    segmentRowCount += rows.length;
+    await spool.append(segment, rows, records);
+    noteDisk(segment.fault);
+    if (segment.rowCount >= MOST_ROWS_PER_SEGMENT) await seal(table);
+  }
+
+  async function seal(table: RecordedTable): Promise<void> {
+    const segment = open[table];
+    if (segment === null) return;
+    open[table] = null;
+    await spool.seal(segment);
+    noteDisk(segment.fault);
+    // A long outage must not fill the memory: what is on the disk is read back when its turn comes.
+    if (segment.fault === '' && memoryRowCount > maxBufferedRows / 4) forget(segment);
+    sealed.push(segment);
+    wakeSender();
+  }
+
+  function forget(segment: RowSegment): void {
+    if (segment.rows === null) return;
+    memoryRowCount -= segment.rows.length;
+    segment.rows = null;
+  }
+
+  async function commitAll(): Promise<void> {
     for (const table of tables) {
-      const rows = waiting[table].splice(0, MOST_ROWS_PER_BATCH);
-      if (rows.length === 0) continue;
-      sequence += 1;
-      sealed.push({ table, rows, token: `${bootId}:${table}:${sequence}` });
+      do await commit(table);
+      while (arrived[table].length >= MOST_ROWS_PER_SEGMENT);
+      const segment = open[table];
+      if (segment !== null && (isClosed || Date.now() - segment.openedAt >= flushMs)) await seal(table);
     }
   }
 
-  /** True when the first sealed batch is settled; false when it is to be sent again. */
-  async function send(batch: SealedBatch): Promise<boolean> {
+  /** Stores the rows, those that ClickHouse can take. Returns how many it cannot. @throws Error of the world */
+  async function insert(table: RecordedTable, rows: readonly object[], token: string): Promise<number> {
+    if (rows.length === 0) return 0;
+    try {
+      await client.insert(table, rows, token);
+      return 0;
+    } catch (error) {
+      // Times spread over too many partitions share their code with too many parts, which passes.
+      const isRefused =
+        error instanceof QueryError &&
+        (refusedByContent.has(error.code) || error.message.includes('Too many partitions'));
+      if (!isRefused) throw error;
+      if (rows.length === 1) {
+        log(`telemetry: ClickHouse refused a row of ${table}: ${error.message.slice(0, 300)}`);
+        return 1;
+      }
+    }
+    const half = Math.ceil(rows.length / 2);
+    return (
+      (await insert(table, rows.slice(0, half), `${token}.0`)) +
+      (await insert(table, rows.slice(half), `${token}.1`))
+    );
+  }
+
+  /** What can be read of it; what cannot is counted, and never stops the rows behind it. */
+  async function rowsOf(segment: RowSegment): Promise<readonly object[]> {
+    if (segment.rows !== null) return segment.rows;
+    const { rows, damagedCount, fault } = await spool.read(segment);
+    const lostCount = fault === '' ? damagedCount : segment.rowCount;
+    drop(segment.table, lostCount, 'damaged', fault === '' ? 'the spool holds damaged lines' : fault);
+    return rows;
+  }
+
+  /** True when the first sealed segment is settled; false when it is to be sent again. */
+  async function send(segment: RowSegment): Promise<boolean> {
     try {
       if (!isMigrated) {
         await runMigrations();
         isMigrated = true;
       }
-      await insertRows(client, batch.table, batch.rows, batch.token);
+      const rows = await rowsOf(segment);
+      const refusedCount = await insert(segment.table, rows, `${segment.token}.${segment.table}`);
+      drop(segment.table, refusedCount, 'refused', 'ClickHouse cannot take them');
     } catch (error) {
       const problem = error instanceof Error ? error.message : String(error);
-      // Times spread over too many partitions share their code with too many parts, which passes.
-      const isRefused =
-        error instanceof QueryError &&
-        (refusedByContent.has(error.code) || error.message.includes('Too many partitions'));
-      if (isMigrated && isRefused) {
-        sealed.shift();
-        if (batch.rows.length === 1) {
-          pendingRowCount -= 1;
-          drop(1, problem);
-          log(`telemetry: ClickHouse refused a row of ${batch.table}: ${problem.slice(0, 300)}`);
-        } else {
-          const half = Math.ceil(batch.rows.length / 2);
-          sealed.unshift(
-            { table: batch.table, rows: batch.rows.slice(0, half), token: `${batch.token}.0` },
-            { table: batch.table, rows: batch.rows.slice(half), token: `${batch.token}.1` },
-          );
-        }
-        return true;
-      }
-      if (fault === '') log(`telemetry: rows wait: ${problem.slice(0, 300)}`);
-      fault = problem;
+      if (storeFault === '') log(`telemetry: rows wait: ${problem.slice(0, 300)}`);
+      storeFault = problem;
       isMigrated = false;
       return false;
     }
     sealed.shift();
-    pendingRowCount -= batch.rows.length;
-    if (fault !== '') log('telemetry: ClickHouse takes rows again');
-    fault = '';
+    segmentRowCount -= segment.rowCount;
+    forget(segment);
+    // Left behind, it would be sent again by the next start, under the same token.
+    noteDisk(await spool.remove(segment));
+    if (storeFault !== '') log('telemetry: ClickHouse takes rows again');
+    storeFault = '';
     return true;
   }
 
@@ -136,40 +220,76 @@ export function createRecorder(options: RecorderOptions): Recorder {
     }
   }
 
-  async function run(): Promise<void> {
+  async function recover(): Promise<void> {
+    try {
+      const found = await spool.recover();
+      sealed.unshift(...found);
+      const rowCount = found.reduce((sum, segment) => sum + segment.rowCount, 0);
+      segmentRowCount += rowCount;
+      if (rowCount > 0) log(`telemetry: ${rowCount} rows of an earlier start wait on the spool`);
+    } catch (error) {
+      noteDisk((error as Error).message);
+    }
+  }
+
+  async function runCommits(): Promise<void> {
+    for (;;) {
+      const isLast = isClosed;
+      await commitAll();
+      if (isLast && arrivedRowCount === 0) return;
+      await pause(isClosed ? 0 : COMMIT_MS);
+    }
+  }
+
+  async function runInserts(): Promise<void> {
     let pauseMs = LEAST_PAUSE_MS;
     for (;;) {
-      // A full batch says that more waits than one flush takes.
-      const isBehind = tables.some((table) => waiting[table].length >= MOST_ROWS_PER_BATCH);
-      if (!isBehind && !isClosed) await pause(flushMs);
-      seal();
-      if (sealed.length === 0 && isClosed) return;
-      for (let batch = sealed[0]; batch !== undefined; batch = sealed[0]) {
-        if (givenUp.signal.aborted) return;
-        if (await send(batch)) {
-          pauseMs = LEAST_PAUSE_MS;
-        } else {
-          await pause(pauseMs);
-          pauseMs = Math.min(pauseMs * 2, MOST_PAUSE_MS);
-        }
+      const segment = sealed[0];
+      if (segment === undefined) {
+        if (isCommitted) return;
+        await new Promise<void>((resolve) => {
+          wakeSender = resolve;
+        });
+        continue;
+      }
+      if (givenUp.signal.aborted) return;
+      if (await send(segment)) {
+        pauseMs = LEAST_PAUSE_MS;
+      } else {
+        await pause(pauseMs);
+        pauseMs = Math.min(pauseMs * 2, MOST_PAUSE_MS);
       }
     }
   }
 
-  const loop = run();
+  /** True once everything that was recorded before close is in a segment. */
+  let isCommitted = false;
+  const committed = recover().then(async () => {
+    wakeSender();
+    await runCommits();
+    isCommitted = true;
+    wakeSender();
+  });
+  const inserted = runInserts();
 
   return {
     record(table, row) {
-      if (isClosed || pendingRowCount >= maxBufferedRows) {
-        drop(1, isClosed ? 'the recorder is closed' : `${maxBufferedRows} rows wait already`);
-        return;
+      if (isClosed) return drop(table, 1, 'closed', 'the recorder is closed');
+      if (memoryRowCount >= maxBufferedRows) {
+        return drop(table, 1, 'memoryFull', `${maxBufferedRows} rows wait in memory already`);
       }
-      pendingRowCount += 1;
-      waiting[table].push(row);
+      memoryRowCount += 1;
+      arrivedRowCount += 1;
+      arrived[table].push(encodeRow(table, row));
     },
-    droppedRowCount: () => droppedRowCount,
-    pendingRowCount: () => pendingRowCount,
-    fault: () => (fault === '' ? '' : `${fault} (${pendingRowCount} rows wait)`),
+    droppedRowCount: () => [...dropped.values()].reduce((sum, count) => sum + count, 0),
+    droppedRowCounts: () => Object.fromEntries(dropped),
+    pendingRowCount: () => arrivedRowCount + segmentRowCount,
+    fault() {
+      const waiting = `${arrivedRowCount + segmentRowCount} rows wait`;
+      if (storeFault !== '') return `${storeFault} (${waiting})`;
+      return diskFault === '' ? '' : `rows cannot be kept on the disk: ${diskFault}`;
+    },
     async close(deadlineMs) {
       isClosed = true;
       closing.abort();
@@ -177,11 +297,16 @@ export function createRecorder(options: RecorderOptions): Recorder {
       const aborted = new Promise<void>((done) => {
         givenUp.signal.addEventListener('abort', () => done(), { once: true });
       });
-      await Promise.race([loop, aborted]);
+      await Promise.race([Promise.all([committed, inserted]), aborted]);
       clearTimeout(timer);
-      const unsentRowCount = pendingRowCount;
-      if (unsentRowCount > 0) drop(unsentRowCount, 'ClickHouse did not take them before the end');
-      return { unsentRowCount };
+      const kept = sealed.filter((segment) => segment.fault === '');
+      const keptRowCount = kept.reduce((sum, segment) => sum + segment.rowCount, 0);
+      const unsentRowCount = arrivedRowCount + segmentRowCount - keptRowCount;
+      for (const segment of sealed) {
+        if (segment.fault !== '')
+          drop(segment.table, segment.rowCount, 'closed', 'they were in memory alone at the end');
+      }
+      return { unsentRowCount, keptRowCount };
     },
   };
 }
