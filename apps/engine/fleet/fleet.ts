@@ -4,12 +4,19 @@
  */
 import type { StepRow } from '@variator/clickhouse/step-row';
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
-import type { EndedSequence, SequenceSpec } from '@variator/scheduler/sequence';
+import type { EndedSequence, SequenceSpec, TokenLogprobs } from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import type { CalibrationCase, CheckPrompt, PathBlock } from './link-frames.ts';
 
 export type SequenceEvent =
-  | { readonly kind: 'token'; readonly tokenId: number; readonly index: number; readonly at: number }
+  | {
+      readonly kind: 'token';
+      readonly tokenId: number;
+      readonly index: number;
+      readonly at: number;
+      /** Where asked for. */
+      readonly logprobs?: TokenLogprobs;
+    }
   /** Always the last event, exactly once. */
   | {
       readonly kind: 'ended';

@@ -101,7 +101,7 @@ export class OpenSequences {
       const sequence = worker.open.get(start.sequenceId);
       if (sequence) sequence.start ??= start;
     }
-    for (const [place, { sequenceId, tokenId, index }] of frame.events.entries()) {
+    for (const [place, { sequenceId, tokenId, index, logprobs }] of frame.events.entries()) {
       const sequence = worker.open.get(sequenceId);
       if (!sequence) continue;
       if (index !== sequence.generatedTokenIds.length) {
@@ -111,7 +111,13 @@ export class OpenSequences {
       sequence.numericsIds.add(worker.numericsId);
       sequence.fruitlessResumeCount = 0;
       sequence.account = frame.accounts[place] ?? sequence.account;
-      sequence.queue.push({ kind: 'token', tokenId, index, at });
+      sequence.queue.push({
+        kind: 'token',
+        tokenId,
+        index,
+        at,
+        ...(logprobs === undefined ? {} : { logprobs }),
+      });
     }
   }
 

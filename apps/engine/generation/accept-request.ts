@@ -20,6 +20,16 @@ export interface AskedSettings {
   readonly maxTokens: number | null;
   readonly stop: readonly string[];
   readonly ignoreEos: boolean;
+  /** Beside the model's own. */
+  readonly stopTokenIds: readonly number[];
+  readonly minTokens: number;
+  readonly minP: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  readonly repetitionPenalty: number | null;
+  readonly logitBias: readonly (readonly [tokenId: number, bias: number])[];
+  /** null: no log-probabilities. */
+  readonly logprobCount: number | null;
 }
 
 export interface AskedChat extends AskedSettings {
@@ -39,6 +49,8 @@ export interface AcceptedRequest {
   /** Empty with ignore_eos. */
   readonly stopTokenIds: readonly number[];
   readonly stop: readonly string[];
+  /** As it was sent; null where it came as token ids or messages. */
+  readonly promptText: string | null;
 }
 
 export interface AcceptLimits {
@@ -55,6 +67,9 @@ export interface AcceptContext {
   readonly limits: AcceptLimits;
 }
 
+/** An odd number near 2^53 times the golden ratio's fraction: choices of nearby seeds do not meet. */
+const SEED_STRIDE = 5_566_755_282_872_655n;
+const MOST_SEED = 2n ** 53n - 1n;
 /** The device takes float32, in which a smaller share is none at all and the step would be refused. */
 const LEAST_TOP_P = 2 ** -126;
 /** OpenAI's default for /v1/completions. */
@@ -78,7 +93,7 @@ export async function acceptChat(asked: AskedChat, context: AcceptContext): Prom
   const promptTokenIds = await tokenizing('messages', () =>
     context.pool.encode(rendered.text, rendered.guard),
   );
-  return accepted(promptTokenIds, asked, 'messages', Number.POSITIVE_INFINITY, context);
+  return accepted(promptTokenIds, asked, 'messages', Number.POSITIVE_INFINITY, null, context);
 }
 
 /** @throws RequestError */
@@ -97,11 +112,11 @@ export async function acceptCompletion(
         `Token id ${stranger} is outside the vocabulary; ids go from 0 to ${vocabularySize - 1}.`,
       );
     }
-    return accepted(prompt, asked, param, COMPLETION_MAX_TOKENS, context);
+    return accepted(prompt, asked, param, COMPLETION_MAX_TOKENS, null, context);
   }
   refuseTextThatCannotFit(prompt, param, context);
   const promptTokenIds = await tokenizing(param, () => context.pool.encode(prompt, null));
-  return accepted(promptTokenIds, asked, param, COMPLETION_MAX_TOKENS, context);
+  return accepted(promptTokenIds, asked, param, COMPLETION_MAX_TOKENS, prompt, context);
 }
 
 function accepted(
@@ -109,6 +124,7 @@ function accepted(
   asked: AskedSettings,
   param: string,
   defaultMaxTokens: number,
+  promptText: string | null,
   context: AcceptContext,
 ): AcceptedRequest {
   const { maxModelLenTokens } = context.limits;
@@ -119,6 +135,20 @@ function accepted(
     throw tooLong(param, maxModelLenTokens, `${promptTokenIds.length}`);
   }
   const { defaults } = context;
+  const maxTokens = Math.min(asked.maxTokens ?? defaultMaxTokens, maxModelLenTokens - promptTokenIds.length);
+  if (asked.minTokens > maxTokens) {
+    throw invalidRequest(
+      'invalid_value',
+      'min_tokens',
+      `"min_tokens" is ${asked.minTokens}, and at most ${maxTokens} tokens can be generated.`,
+    );
+  }
+  refuseStrangers(asked.stopTokenIds, 'stop_token_ids', context);
+  refuseStrangers(
+    asked.logitBias.map(([tokenId]) => tokenId),
+    'logit_bias',
+    context,
+  );
   return {
     promptTokenIds,
     sampling: {
@@ -126,11 +156,51 @@ function accepted(
       topP: Math.max(LEAST_TOP_P, asked.topP ?? defaults.topP ?? 1),
       topK: Math.max(0, asked.topK ?? defaults.topK ?? 0),
       seed: asked.seed === null ? drawSeed() : seedFrom(asked.seed),
+      ...rareSampling(asked, context),
     },
-    maxTokens: Math.min(asked.maxTokens ?? defaultMaxTokens, maxModelLenTokens - promptTokenIds.length),
-    stopTokenIds: asked.ignoreEos ? [] : context.tokenizer.eosTokenIds,
+    maxTokens,
+    stopTokenIds: [
+      ...new Set([...(asked.ignoreEos ? [] : context.tokenizer.eosTokenIds), ...asked.stopTokenIds]),
+    ],
     stop: asked.stop,
+    promptText,
   };
+}
+
+/** What few requests ask for is absent where it is off: the scheduler and the device then spend nothing on it. */
+function rareSampling(asked: AskedSettings, { limits }: AcceptContext): Partial<Sampling> {
+  const { minP, presencePenalty, frequencyPenalty, repetitionPenalty, logitBias, minTokens, logprobCount } =
+    asked;
+  return {
+    ...(minP > 0 ? { minP } : {}),
+    ...(presencePenalty !== 0 ? { presencePenalty } : {}),
+    ...(frequencyPenalty !== 0 ? { frequencyPenalty } : {}),
+    ...(repetitionPenalty !== null && repetitionPenalty !== 1 ? { repetitionPenalty } : {}),
+    ...(logitBias.length > 0 ? { logitBias } : {}),
+    ...(minTokens > 0 ? { minTokens } : {}),
+    ...(logprobCount === null ? {} : { logprobCount: Math.min(logprobCount, limits.vocabularySize) }),
+  };
+}
+
+/** The device knows no such token: better refused here than in a step that others share. */
+function refuseStrangers(tokenIds: readonly number[], param: string, { limits }: AcceptContext): void {
+  const stranger = tokenIds.find((id) => id >= limits.vocabularySize);
+  if (stranger === undefined) return;
+  throw invalidRequest(
+    'invalid_token_id',
+    param,
+    `Token id ${stranger} is outside the vocabulary; ids go from 0 to ${limits.vocabularySize - 1}.`,
+  );
+}
+
+/**
+ * The same request as one of several answers to its prompt: the first keeps its seed, the others get seeds that follow
+ * from it, so that a seeded request gives the same answers each time.
+ */
+export function choiceOf(accepted: AcceptedRequest, choice: number): AcceptedRequest {
+  if (choice === 0) return accepted;
+  const seed = (BigInt(accepted.sampling.seed) + BigInt(choice) * SEED_STRIDE) & MOST_SEED;
+  return { ...accepted, sampling: { ...accepted.sampling, seed: Number(seed) } };
 }
 
 /** Spares the tokenizer a text that is too long whatever its tokens are. */

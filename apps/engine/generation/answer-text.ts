@@ -9,9 +9,18 @@ export class AnswerText {
   readonly #detokenizer: Detokenizer;
   readonly #stopRules: StopRules;
   readonly #stopTokenIds: readonly number[];
+  readonly #minTokens: number;
+  #tokenCount = 0;
   #isStopped = false;
 
-  constructor(vocabulary: Vocabulary, stop: readonly string[], stopTokenIds: readonly number[]) {
+  /** @param minTokens stop strings are not looked for in the first so many tokens */
+  constructor(
+    vocabulary: Vocabulary,
+    stop: readonly string[],
+    stopTokenIds: readonly number[],
+    minTokens = 0,
+  ) {
+    this.#minTokens = minTokens;
     this.#detokenizer = new Detokenizer(vocabulary);
     this.#stopRules = new StopRules(stop);
     this.#stopTokenIds = stopTokenIds;
@@ -19,6 +28,10 @@ export class AnswerText {
 
   push(tokenId: number): StopStep {
     if (this.#stopTokenIds.includes(tokenId)) return { text: '', isStopped: this.#isStopped };
+    this.#tokenCount += 1;
+    if (this.#tokenCount <= this.#minTokens) {
+      return { text: this.#detokenizer.push(tokenId), isStopped: false };
+    }
     const step = this.#stopRules.push(this.#detokenizer.push(tokenId));
     this.#isStopped = step.isStopped;
     return step;

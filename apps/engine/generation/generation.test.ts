@@ -30,6 +30,14 @@ const asked: AskedSettings = {
   maxTokens: null,
   stop: [],
   ignoreEos: false,
+  stopTokenIds: [],
+  minTokens: 0,
+  minP: 0,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  repetitionPenalty: null,
+  logitBias: [],
+  logprobCount: null,
 };
 const chat = (content: string, changes: Partial<AskedSettings> = {}) => ({
   ...asked,

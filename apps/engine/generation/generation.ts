@@ -38,6 +38,8 @@ export interface Generation {
   /** @throws RequestError */
   acceptCompletion(asked: AskedCompletion): Promise<AcceptedRequest>;
   answerText(accepted: AcceptedRequest): AnswerText;
+  /** The bytes of text a token stands for; none for a special one. */
+  tokenBytes(tokenId: number): Uint8Array;
   /** What a prompt or messages would be to the model. @throws RequestError */
   tokenize(asked: AskedTokens): Promise<TokenizedText>;
   /** The text of token ids, special tokens included. @throws RequestError */
@@ -78,7 +80,9 @@ export function createGeneration(options: GenerationOptions): Generation {
     ready: () => pool.ready(),
     acceptChat: (asked) => acceptChat(asked, context),
     acceptCompletion: (asked) => acceptCompletion(asked, context),
-    answerText: (accepted) => new AnswerText(vocabulary, accepted.stop, accepted.stopTokenIds),
+    answerText: (accepted) =>
+      new AnswerText(vocabulary, accepted.stop, accepted.stopTokenIds, accepted.sampling.minTokens),
+    tokenBytes: (tokenId) => vocabulary.bytesOf(tokenId),
     tokenize: (asked) => tokenize(asked, context),
     detokenize: (tokenIds) => detokenize(tokenIds, context),
     encode: (text) => pool.encode(text, null),

@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import type { RequestRow } from '@variator/clickhouse/request-row';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { type Fleet, FleetError, type WorkerView } from '../fleet/fleet.ts';
-import type { AcceptedRequest } from '../generation/accept-request.ts';
+import { type AcceptedRequest, choiceOf } from '../generation/accept-request.ts';
 import type { Generation } from '../generation/generation.ts';
 import { invalidRequest } from '../generation/request-error.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
@@ -54,7 +54,7 @@ export interface AskedAnswer {
   readonly model: string;
   readonly wishes: AnswerWishes;
   readonly terms: AskedAnswerTerms;
-  /** One for each answer. @throws RequestError when called */
+  /** One for each prompt. @throws RequestError when called */
   readonly prompts: readonly (() => Promise<AcceptedRequest>)[];
   readonly shape: (options: ShapeOptions) => AnswerShape;
 }
@@ -86,7 +86,7 @@ export async function answer(
   let permit: Permit | null = null;
   let deadline: NodeJS.Timeout | null = null;
   try {
-    permit = parts.admission.enter(asked.prompts.length, terms.tenant);
+    permit = parts.admission.enter(answerCountOf(asked), terms.tenant);
     const accepted = await acceptAll(asked, terms, permit, parts);
     if (exchange.isClientGone) {
       reply.hijack();
@@ -103,7 +103,7 @@ export async function answer(
     deadline = expireLate(runs, terms, parts.now() - arrivedAt);
     const shape = shapeOf(accepted, asked, { id, arrivedAt, terms }, parts);
     if (!asked.wishes.isStreamed) {
-      return await wholeAnswers(runs, shape);
+      return await wholeAnswers(runs, shape, asked.wishes);
     }
     const failure = await streamAnswers(runs, shape, exchange, asked.wishes, () => {
       reply.hijack();
@@ -156,14 +156,14 @@ export async function answerLine(
     exchange.isClientGone = true;
     for (const run of runs) run.cancel();
   };
-  const permit = parts.admission.enter(asked.prompts.length, terms.tenant);
+  const permit = parts.admission.enter(answerCountOf(asked), terms.tenant);
   signal.addEventListener('abort', leave);
   try {
     const accepted = await acceptAll(asked, terms, permit, parts);
     if (signal.aborted) throw unavailable('The batch has ended.');
     const id = `${asked.idPrefix}-${randomUUID().replaceAll('-', '')}`;
     runs = await submitAll(accepted, asked, { id, arrivedAt, exchange, terms, permit }, parts);
-    return await wholeAnswers(runs, shapeOf(accepted, asked, { id, arrivedAt, terms }, parts));
+    return await wholeAnswers(runs, shapeOf(accepted, asked, { id, arrivedAt, terms }, parts), asked.wishes);
   } finally {
     signal.removeEventListener('abort', leave);
     permit.release();
@@ -192,14 +192,22 @@ function expireLate(
   );
 }
 
-/** @throws RequestError */
+/** Sequences that it takes. */
+export const answerCountOf = ({ prompts, wishes }: AskedAnswer): number =>
+  prompts.length * wishes.choiceCount;
+
+/** One for each answer: all choices of the first prompt, then those of the next. @throws RequestError */
 async function acceptAll(
   asked: AskedAnswer,
   terms: RequestTerms,
   permit: Permit,
   parts: EndpointParts,
 ): Promise<readonly AcceptedRequest[]> {
-  const accepted = await Promise.all(asked.prompts.map((accept) => accept()));
+  const { choiceCount } = asked.wishes;
+  const prompts = await Promise.all(asked.prompts.map((accept) => accept()));
+  const accepted = prompts.flatMap((prompt) =>
+    Array.from({ length: choiceCount }, (_, choice) => choiceOf(prompt, choice)),
+  );
   const promptTokenCounts = accepted.map(({ promptTokenIds }) => promptTokenIds.length);
   assertCanFit(promptTokenCounts, parts.fleet.workers());
   permit.takePrompts(promptTokenCounts, terms.serviceTier);
@@ -219,9 +227,15 @@ function shapeOf(
     isUsageWanted: asked.wishes.isStreamed && asked.wishes.isUsageWanted,
     areTokenIdsWanted: asked.wishes.areTokenIdsWanted,
     serviceTier: own.terms.serviceTier,
+    areLogprobsWanted: asked.wishes.areLogprobsWanted,
     promptTokenIds: accepted.map((each) => each.promptTokenIds),
+    echoes: accepted.map((each) => (asked.wishes.isEchoWanted ? echoOf(each, parts.generation) : '')),
+    tokenBytes: parts.generation.tokenBytes,
   });
 }
+
+const echoOf = ({ promptText, promptTokenIds }: AcceptedRequest, generation: Generation): string =>
+  promptText ?? Buffer.concat(promptTokenIds.map((id) => generation.tokenBytes(id))).toString('utf8');
 
 /** All or none: where one cannot be submitted, those before it are ended with their rows. @throws RequestError */
 async function submitAll(

@@ -4,6 +4,7 @@
  * abandons it: the sequence of a client who left is cancelled at once, but read on until its account has come.
  */
 import type { RequestRow } from '@variator/clickhouse/request-row';
+import type { TokenLogprobs } from '@variator/scheduler/sequence';
 import type { SequenceEvent, SequenceStream } from '../fleet/fleet.ts';
 import type { AnswerText } from '../generation/answer-text.ts';
 import type { RequestError } from '../generation/request-error.ts';
@@ -26,7 +27,13 @@ export interface RequestRecorder {
 }
 
 export type AnswerEvent =
-  | { readonly kind: 'delta'; readonly text: string; readonly tokenId: number }
+  | {
+      readonly kind: 'delta';
+      readonly text: string;
+      readonly tokenId: number;
+      /** null where not asked for. */
+      readonly logprobs: TokenLogprobs | null;
+    }
   /** Always the last. `text`: what was held back. */
   | {
       readonly kind: 'finished';
@@ -82,7 +89,7 @@ export class AnswerRun {
       const event = await this.#nextFleetEvent();
       if (event?.kind === 'token') {
         if (this.#isStopped) continue;
-        return this.#takeToken(event.tokenId, event.at);
+        return this.#takeToken(event);
       }
       this.#isOver = true;
       return this.#finish(event);
@@ -108,7 +115,7 @@ export class AnswerRun {
     }
   }
 
-  #takeToken(tokenId: number, at: number): AnswerEvent {
+  #takeToken({ tokenId, at, logprobs }: Extract<SequenceEvent, { kind: 'token' }>): AnswerEvent {
     const gapMs = this.#timing.token(at);
     if (gapMs === null) this.#onFirstToken();
     else this.#recorder.tokenGap(gapMs);
@@ -118,7 +125,7 @@ export class AnswerRun {
       this.#isStopped = true;
       this.#stream.stop();
     }
-    return { kind: 'delta', text: step.text, tokenId };
+    return { kind: 'delta', text: step.text, tokenId, logprobs: logprobs ?? null };
   }
 
   /** null where the stream broke off without its last event. */

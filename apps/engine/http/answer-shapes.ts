@@ -3,6 +3,7 @@
  * returns them. One shape belongs to one response. Made by the endpoints, driven by send-answers.ts; computes nothing.
  */
 import type { ServiceTier } from '@variator/scheduler/sequence';
+import { chatLogprobs, completionLogprobs, type ScoredToken, type TokenBytes } from './logprob-shapes.ts';
 
 export interface Usage {
   readonly promptTokenCount: number;
@@ -10,16 +11,19 @@ export interface Usage {
   readonly completionTokenCount: number;
 }
 
+/** A generated token, with its log-probabilities where they were asked for. */
+export type AnswerToken = ScoredToken;
+
 export interface WholeAnswer {
   readonly text: string;
-  readonly tokenIds: readonly number[];
+  readonly tokens: readonly AnswerToken[];
   readonly reason: 'stop' | 'length';
 }
 
 export interface AnswerShape {
   /** Chunks before the first delta. */
   opening(): readonly object[];
-  delta(index: number, text: string, tokenIds: readonly number[]): object;
+  delta(index: number, text: string, tokens: readonly AnswerToken[]): object;
   finish(index: number, reason: 'stop' | 'length'): object;
   usage(usage: Usage): object;
   whole(answers: readonly WholeAnswer[], usage: Usage): object;
@@ -33,8 +37,12 @@ export interface ShapeOptions {
   readonly areTokenIdsWanted: boolean;
   /** As used. */
   readonly serviceTier: ServiceTier;
+  readonly areLogprobsWanted: boolean;
   /** By index of the answer. */
   readonly promptTokenIds: readonly (readonly number[])[];
+  /** Texts that go in front of the answers', by index; '' for none. */
+  readonly echoes: readonly string[];
+  readonly tokenBytes: TokenBytes;
 }
 
 const usageBody = (usage: Usage): object => ({
@@ -42,6 +50,11 @@ const usageBody = (usage: Usage): object => ({
   completion_tokens: usage.completionTokenCount,
   total_tokens: usage.promptTokenCount + usage.completionTokenCount,
   prompt_tokens_details: { cached_tokens: usage.cachedTokenCount },
+  completion_tokens_details: {
+    reasoning_tokens: 0,
+    accepted_prediction_tokens: 0,
+    rejected_prediction_tokens: 0,
+  },
 });
 
 /** What every chunk and every whole answer carries. */
@@ -62,21 +75,29 @@ export function chatShape(options: ShapeOptions): AnswerShape {
     ...(options.isUsageWanted ? { usage: null } : {}),
     ...rest,
   });
-  const choice = (index: number, delta: object, reason: string | null, ids: readonly number[]): object => ({
+  const logprobsOf = (tokens: readonly AnswerToken[]): object | null =>
+    options.areLogprobsWanted && tokens.length > 0 ? chatLogprobs(tokens, options.tokenBytes) : null;
+  const choice = (
+    index: number,
+    delta: object,
+    reason: string | null,
+    tokens: readonly AnswerToken[],
+  ): object => ({
     index,
     delta,
-    logprobs: null,
+    logprobs: logprobsOf(tokens),
     finish_reason: reason,
-    ...(wanted ? { token_ids: ids } : {}),
+    ...(wanted ? { token_ids: tokens.map(({ tokenId }) => tokenId) } : {}),
   });
   return {
-    opening: () => [
-      chunk(
-        [choice(0, { role: 'assistant', content: '' }, null, [])],
-        wanted ? { prompt_token_ids: options.promptTokenIds[0] ?? [] } : {},
+    opening: () =>
+      options.promptTokenIds.map((promptTokenIds, index) =>
+        chunk(
+          [choice(index, { role: 'assistant', content: '' }, null, [])],
+          wanted && index === 0 ? { prompt_token_ids: promptTokenIds } : {},
+        ),
       ),
-    ],
-    delta: (index, text, ids) => chunk([choice(index, { content: text }, null, ids)]),
+    delta: (index, text, tokens) => chunk([choice(index, { content: text }, null, tokens)]),
     finish: (index, reason) => chunk([choice(index, {}, reason, [])]),
     usage: (usage) => chunk([], { usage: usageBody(usage) }),
     whole: (answers, usage) => ({
@@ -84,9 +105,9 @@ export function chatShape(options: ShapeOptions): AnswerShape {
       choices: answers.map((answer, index) => ({
         index,
         message: { role: 'assistant', content: answer.text, refusal: null, annotations: [] },
-        logprobs: null,
+        logprobs: logprobsOf(answer.tokens),
         finish_reason: answer.reason,
-        ...(wanted ? { token_ids: answer.tokenIds } : {}),
+        ...(wanted ? { token_ids: answer.tokens.map(({ tokenId }) => tokenId) } : {}),
       })),
       usage: usageBody(usage),
       ...(wanted ? { prompt_token_ids: options.promptTokenIds[0] ?? [] } : {}),
@@ -103,26 +124,39 @@ export function completionShape(options: ShapeOptions): AnswerShape {
     ...(options.isUsageWanted ? { usage: null } : {}),
     ...rest,
   });
-  const choice = (index: number, text: string, reason: string | null, ids: readonly number[]): object => {
+  /** Characters that the tokens before stood for, by index. */
+  const offsets = options.echoes.map((echo) => echo.length);
+  const logprobsOf = (index: number, tokens: readonly AnswerToken[]): object | null => {
+    if (!options.areLogprobsWanted || tokens.length === 0) return null;
+    const { body, nextOffset } = completionLogprobs(tokens, offsets[index] ?? 0, options.tokenBytes);
+    offsets[index] = nextOffset;
+    return body;
+  };
+  const choice = (
+    index: number,
+    text: string,
+    reason: string | null,
+    tokens: readonly AnswerToken[],
+  ): object => {
     const isFirst = !opened.has(index);
     opened.add(index);
     return {
       index,
-      text,
-      logprobs: null,
+      text: isFirst ? `${options.echoes[index] ?? ''}${text}` : text,
+      logprobs: logprobsOf(index, tokens),
       finish_reason: reason,
-      ...(wanted ? { token_ids: ids } : {}),
+      ...(wanted ? { token_ids: tokens.map(({ tokenId }) => tokenId) } : {}),
       ...(wanted && isFirst ? { prompt_token_ids: options.promptTokenIds[index] ?? [] } : {}),
     };
   };
   return {
     opening: () => [],
-    delta: (index, text, ids) => chunk([choice(index, text, null, ids)]),
+    delta: (index, text, tokens) => chunk([choice(index, text, null, tokens)]),
     finish: (index, reason) => chunk([choice(index, '', reason, [])]),
     usage: (usage) => chunk([], { usage: usageBody(usage) }),
     whole: (answers, usage) => ({
       ...head(options, 'text_completion'),
-      choices: answers.map((answer, index) => choice(index, answer.text, answer.reason, answer.tokenIds)),
+      choices: answers.map((answer, index) => choice(index, answer.text, answer.reason, answer.tokens)),
       usage: usageBody(usage),
     }),
   };

@@ -5,7 +5,7 @@
 import type { LineUsage } from '../batches/batch.ts';
 import type { LineAnswer, LineRoad } from '../batches/line-road.ts';
 import type { RequestError } from '../generation/request-error.ts';
-import { type AskedAnswer, answerLine, type EndpointParts } from './answer-endpoint.ts';
+import { type AskedAnswer, answerCountOf, answerLine, type EndpointParts } from './answer-endpoint.ts';
 import { freshRequestId } from './answer-headers.ts';
 import { askedChat, askedCompletion } from './asked-answers.ts';
 import { asRequestError, errorBody, serverError } from './error-body.ts';
@@ -23,11 +23,11 @@ export function batchLines(
   /** Of lines that are being answered. */
   let sequenceCount = 0;
   async function answered(asked: AskedAnswer, owner: LineOwner, signal: AbortSignal): Promise<object> {
-    sequenceCount += asked.prompts.length;
+    sequenceCount += answerCountOf(asked);
     try {
       return await answerLine(asked, owner, parts, signal);
     } finally {
-      sequenceCount -= asked.prompts.length;
+      sequenceCount -= answerCountOf(asked);
     }
   }
 

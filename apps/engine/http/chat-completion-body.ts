@@ -10,7 +10,15 @@ import {
   termsOf,
   wishesOf,
 } from './completion-settings.ts';
-import { bodySchema, parseParameters, partial, settings, text, unsupported } from './parameters.ts';
+import {
+  bodySchema,
+  MAX_TOP_LOGPROBS,
+  parseParameters,
+  partial,
+  settings,
+  text,
+  unsupported,
+} from './parameters.ts';
 
 const { model, ...optionalSettings } = settings;
 
@@ -37,6 +45,8 @@ const shape = {
   messages,
   ...partial(optionalSettings),
   max_completion_tokens: settings.max_tokens.optional(),
+  logprobs: z.boolean().optional(),
+  top_logprobs: z.int().min(0).max(MAX_TOP_LOGPROBS).optional(),
 };
 
 /** For the OpenAPI document. */
@@ -61,13 +71,18 @@ export function readChatCompletionBody(body: unknown): ChatCompletionBody {
       );
     }
   }
+  const { logprobs = false, top_logprobs = 0 } = parsed;
+  if (!logprobs && top_logprobs > 0) {
+    throw invalidRequest('invalid_value', 'top_logprobs', '"top_logprobs" needs "logprobs": true.');
+  }
+  const maxTokens = parsed.max_completion_tokens ?? parsed.max_tokens ?? null;
   return {
     model: parsed.model,
     asked: {
-      ...askedSettings(parsed, parsed.max_completion_tokens ?? parsed.max_tokens ?? null),
+      ...askedSettings(parsed, maxTokens, logprobs ? top_logprobs : null),
       messages: readMessages(parsed.messages),
     },
-    wishes: wishesOf(parsed),
+    wishes: wishesOf(parsed, { areLogprobsWanted: logprobs, isEchoWanted: false }),
     terms: termsOf(parsed),
   };
 }

@@ -9,9 +9,20 @@ import {
   termsOf,
   wishesOf,
 } from './completion-settings.ts';
-import { bodySchema, parseParameters, partial, settings, text } from './parameters.ts';
+import {
+  bodySchema,
+  MAX_CHOICES,
+  MAX_TOP_LOGPROBS,
+  parseParameters,
+  partial,
+  settings,
+  text,
+  unsupported,
+} from './parameters.ts';
 
 export const MAX_PROMPT_COUNT = 64;
+/** Prompts times answers to each. */
+const MAX_ANSWER_COUNT = 64;
 
 const { model, ...optionalSettings } = settings;
 
@@ -32,6 +43,13 @@ const shape = {
     ],
   }),
   ...partial(optionalSettings),
+  logprobs: z
+    .union([z.literal(false), z.int().min(0).max(MAX_TOP_LOGPROBS)], {
+      error: `expected a whole number from 0 to ${MAX_TOP_LOGPROBS}`,
+    })
+    .optional(),
+  echo: z.boolean().optional(),
+  best_of: z.int().min(1).max(MAX_CHOICES).optional(),
 };
 
 /** For the OpenAPI document. */
@@ -48,11 +66,30 @@ export interface CompletionBody {
 /** @throws RequestError */
 export function readCompletionBody(body: unknown): CompletionBody {
   const parsed = parseParameters(shape, body);
-  const asked = askedSettings(parsed, parsed.max_tokens ?? null);
+  const { echo = false, n = 1, best_of = n } = parsed;
+  const logprobCount = typeof parsed.logprobs === 'number' ? parsed.logprobs : null;
+  if (best_of !== n) {
+    throw unsupported(
+      'best_of',
+      '"best_of" is not supported beyond "n"; leave it out or send the same number.',
+    );
+  }
+  if (echo && logprobCount !== null) {
+    throw unsupported('echo', '"echo" together with "logprobs" is not supported yet; leave one of them out.');
+  }
+  const asked = askedSettings(parsed, parsed.max_tokens ?? null, logprobCount);
+  const prompts = readPrompts(parsed.prompt);
+  if (prompts.length * n > MAX_ANSWER_COUNT) {
+    throw invalidRequest(
+      'invalid_value',
+      'n',
+      `${prompts.length} prompts with ${n} answers each are ${prompts.length * n} answers; ask for at most ${MAX_ANSWER_COUNT} in one request.`,
+    );
+  }
   return {
     model: parsed.model,
-    asked: readPrompts(parsed.prompt).map(({ prompt, param }) => ({ ...asked, prompt, param })),
-    wishes: wishesOf(parsed),
+    asked: prompts.map(({ prompt, param }) => ({ ...asked, prompt, param })),
+    wishes: wishesOf(parsed, { areLogprobsWanted: logprobCount !== null, isEchoWanted: echo }),
     terms: termsOf(parsed),
   };
 }

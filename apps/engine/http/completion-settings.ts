@@ -8,6 +8,12 @@ export interface AnswerWishes {
   readonly isStreamed: boolean;
   readonly isUsageWanted: boolean;
   readonly areTokenIdsWanted: boolean;
+  /** Log-probabilities with every token. */
+  readonly areLogprobsWanted: boolean;
+  /** The prompt's text in front of the answer's. */
+  readonly isEchoWanted: boolean;
+  /** Answers to each prompt. */
+  readonly choiceCount: number;
 }
 
 interface ParsedSettings {
@@ -20,9 +26,22 @@ interface ParsedSettings {
   readonly stream?: boolean | undefined;
   readonly stream_options?: { readonly include_usage?: boolean | null | undefined } | undefined;
   readonly return_token_ids?: boolean | undefined;
+  readonly min_tokens?: number | undefined;
+  readonly min_p?: number | undefined;
+  readonly presence_penalty?: number | undefined;
+  readonly frequency_penalty?: number | undefined;
+  readonly repetition_penalty?: number | undefined;
+  readonly logit_bias?: Readonly<Record<string, number>> | undefined;
+  readonly stop_token_ids?: readonly number[] | undefined;
+  readonly n?: number | undefined;
 }
 
-export function askedSettings(parsed: ParsedSettings, maxTokens: number | null): AskedSettings {
+/** @param logprobCount likeliest tokens beside each token's own log-probability; null for none at all */
+export function askedSettings(
+  parsed: ParsedSettings,
+  maxTokens: number | null,
+  logprobCount: number | null,
+): AskedSettings {
   const { stop = [] } = parsed;
   return {
     temperature: parsed.temperature ?? null,
@@ -32,11 +51,22 @@ export function askedSettings(parsed: ParsedSettings, maxTokens: number | null):
     maxTokens,
     stop: typeof stop === 'string' ? [stop] : stop,
     ignoreEos: parsed.ignore_eos ?? false,
+    stopTokenIds: parsed.stop_token_ids ?? [],
+    minTokens: parsed.min_tokens ?? 0,
+    minP: parsed.min_p ?? 0,
+    presencePenalty: parsed.presence_penalty ?? 0,
+    frequencyPenalty: parsed.frequency_penalty ?? 0,
+    repetitionPenalty: parsed.repetition_penalty ?? null,
+    logitBias: Object.entries(parsed.logit_bias ?? {}).map(([id, bias]) => [Number(id), bias] as const),
+    logprobCount,
   };
 }
 
 /** @throws RequestError */
-export function wishesOf(parsed: ParsedSettings): AnswerWishes {
+export function wishesOf(
+  parsed: ParsedSettings,
+  more: { readonly areLogprobsWanted: boolean; readonly isEchoWanted: boolean },
+): AnswerWishes {
   const isStreamed = parsed.stream ?? false;
   if (parsed.stream_options !== undefined && !isStreamed) {
     throw invalidRequest('invalid_value', 'stream_options', '"stream_options" needs "stream": true.');
@@ -45,6 +75,8 @@ export function wishesOf(parsed: ParsedSettings): AnswerWishes {
     isStreamed,
     isUsageWanted: parsed.stream_options?.include_usage ?? false,
     areTokenIdsWanted: parsed.return_token_ids ?? false,
+    choiceCount: parsed.n ?? 1,
+    ...more,
   };
 }
 

@@ -33,6 +33,11 @@ test('a whole chat completion', async () => {
     completion_tokens: storyIds.length,
     total_tokens: 16 + storyIds.length,
     prompt_tokens_details: { cached_tokens: 4 },
+    completion_tokens_details: {
+      reasoning_tokens: 0,
+      accepted_prediction_tokens: 0,
+      rejected_prediction_tokens: 0,
+    },
   });
   expect(data.id).toMatch(/^chatcmpl-/);
   expect(response.headers.get('x-request-id')).toMatch(/^req_/);
@@ -196,7 +201,7 @@ test('models are listed and found', async () => {
 test("errors arrive as the client's own classes", async () => {
   const wrong = client.chat.completions.create({ model: 'gpt-5', messages });
   await expect(wrong).rejects.toMatchObject({ status: 404, code: 'model_not_found', param: 'model' });
-  const many = client.chat.completions.create({ model: MODEL, messages, n: 2 });
+  const many = client.chat.completions.create({ model: MODEL, messages, n: 99 });
   await expect(many).rejects.toBeInstanceOf(OpenAI.BadRequestError);
 });
 

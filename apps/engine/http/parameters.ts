@@ -7,6 +7,11 @@ import { z } from 'zod';
 import { invalidRequest, type RequestError } from '../generation/request-error.ts';
 
 const MAX_LIST_LENGTH = 4096;
+/** Answers to one prompt. */
+export const MAX_CHOICES = 16;
+const MAX_BIASES = 1024;
+/** Likeliest tokens beside a token's own log-probability. */
+export const MAX_TOP_LOGPROBS = 20;
 /** Their readers bound them by what the model can take. */
 const longLists: readonly string[] = ['prompt', 'tokens'];
 const hasLoneSurrogate = /\p{Surrogate}/u;
@@ -40,20 +45,12 @@ const withoutEffect = {
 
 /** Not supported yet, except at the value that means "off"; the words are for the error. */
 const onlyNeutral: Readonly<Record<string, readonly [schema: z.ZodType, words: string]>> = {
-  n: [z.literal(1), '1'],
   best_of: [z.literal(1), '1'],
   echo: [z.literal(false), 'false'],
   suffix: [z.literal(''), '""'],
-  frequency_penalty: [z.literal(0), '0'],
-  presence_penalty: [z.literal(0), '0'],
-  repetition_penalty: [z.literal(1), '1'],
   length_penalty: [z.literal(1), '1'],
-  min_p: [z.literal(0), '0'],
-  min_tokens: [z.literal(0), '0'],
-  logprobs: [z.literal(false), 'false'],
   top_logprobs: [z.literal(0), '0'],
   prompt_logprobs: [z.literal(0), '0'],
-  logit_bias: [z.strictObject({}), '{}'],
   response_format: [z.strictObject({ type: z.literal('text') }), '{"type":"text"}'],
   modalities: [z.tuple([z.literal('text')]), '["text"]'],
   tools: [z.tuple([]), '[]'],
@@ -62,7 +59,6 @@ const onlyNeutral: Readonly<Record<string, readonly [schema: z.ZodType, words: s
   function_call: [z.enum(['none', 'auto']), '"none"'],
   reasoning_effort: [z.literal('none'), '"none"'],
   verbosity: [z.literal('medium'), '"medium"'],
-  stop_token_ids: [z.tuple([]), '[]'],
   bad_words: [z.tuple([]), '[]'],
   include_stop_str_in_output: [z.literal(false), 'false'],
   skip_special_tokens: [z.literal(true), 'true'],
@@ -100,6 +96,21 @@ export const settings = {
     error: 'expected a string, or a list of at most 4 strings, of 1 to 256 characters without NUL',
   }),
   max_tokens: z.int().min(1),
+  min_tokens: z.int().min(0),
+  min_p: z.number().min(0).max(1),
+  presence_penalty: z.number().min(-2).max(2),
+  frequency_penalty: z.number().min(-2).max(2),
+  repetition_penalty: z.number().min(0.01).max(100),
+  logit_bias: z
+    .record(
+      z.string().regex(/^\d{1,9}$/, { error: 'has a key that is no token id' }),
+      z.number().min(-100).max(100),
+    )
+    .refine((biases) => Object.keys(biases).length <= MAX_BIASES, {
+      error: `has more than ${MAX_BIASES} entries`,
+    }),
+  stop_token_ids: z.array(z.int().min(0).max(999_999_999)).max(64),
+  n: z.int().min(1).max(MAX_CHOICES),
   ignore_eos: z.boolean(),
   stream: z.boolean(),
   stream_options: z.strictObject({

@@ -5,15 +5,23 @@
  */
 import type { RequestError } from '../generation/request-error.ts';
 import type { AnswerEvent, AnswerRun, Exchange } from './answer-run.ts';
-import type { AnswerShape, Usage, WholeAnswer } from './answer-shapes.ts';
+import type { AnswerShape, AnswerToken, Usage, WholeAnswer } from './answer-shapes.ts';
+import type { AnswerWishes } from './completion-settings.ts';
 import { errorBody } from './error-body.ts';
 import type { SseStream } from './sse-stream.ts';
 
 type Finished = Extract<AnswerEvent, { kind: 'finished' }>;
 
-const sum = (finished: readonly Finished[]): Usage => ({
-  promptTokenCount: finished.reduce((total, each) => total + each.promptTokenCount, 0),
-  cachedTokenCount: finished.reduce((total, each) => total + each.cachedTokenCount, 0),
+/** By index of the answer. A prompt counts once, however many answers it gets: as its first one found it. */
+const sum = (finished: readonly Finished[], choiceCount: number): Usage => ({
+  promptTokenCount: finished.reduce(
+    (total, each, index) => total + (index % choiceCount === 0 ? each.promptTokenCount : 0),
+    0,
+  ),
+  cachedTokenCount: finished.reduce(
+    (total, each, index) => total + (index % choiceCount === 0 ? each.cachedTokenCount : 0),
+    0,
+  ),
   completionTokenCount: finished.reduce((total, each) => total + each.completionTokenCount, 0),
 });
 
@@ -52,7 +60,7 @@ export async function streamAnswers(
   runs: readonly AnswerRun[],
   shape: AnswerShape,
   exchange: Exchange,
-  wishes: { readonly isUsageWanted: boolean; readonly areTokenIdsWanted: boolean },
+  wishes: AnswerWishes,
   openStream: () => SseStream,
 ): Promise<RequestError | null> {
   let sse: SseStream | null = null;
@@ -68,41 +76,45 @@ export async function streamAnswers(
     if (exchange.isClientGone) return;
     const stream = await opened();
     if (event.kind === 'delta') {
-      if (event.text !== '' || wishes.areTokenIdsWanted) {
-        await stream.send(shape.delta(index, event.text, [event.tokenId]));
+      if (event.text !== '' || wishes.areTokenIdsWanted || wishes.areLogprobsWanted) {
+        await stream.send(shape.delta(index, event.text, [event]));
       }
       return;
     }
-    finished.push(event);
+    finished[index] = event;
     if (event.text !== '') await stream.send(shape.delta(index, event.text, []));
     await stream.send(shape.finish(index, event.reason));
   });
   if (sse === null) return failure;
   const stream: SseStream = sse;
   if (failure !== null) await stream.send(errorBody(failure));
-  else if (wishes.isUsageWanted) await stream.send(shape.usage(sum(finished)));
+  else if (wishes.isUsageWanted) await stream.send(shape.usage(sum(finished, wishes.choiceCount)));
   await stream.end();
   return null;
 }
 
 /** @throws RequestError where a run failed */
-export async function wholeAnswers(runs: readonly AnswerRun[], shape: AnswerShape): Promise<object> {
-  const answers = runs.map(() => ({ texts: [] as string[], tokenIds: [] as number[] }));
+export async function wholeAnswers(
+  runs: readonly AnswerRun[],
+  shape: AnswerShape,
+  wishes: AnswerWishes,
+): Promise<object> {
+  const answers = runs.map(() => ({ texts: [] as string[], tokens: [] as AnswerToken[] }));
   const finished: Finished[] = [];
   const failure = await pullAll(runs, async (event, index) => {
     const answer = answers[index];
     if (answer === undefined) return;
     answer.texts.push(event.text);
-    if (event.kind === 'delta') answer.tokenIds.push(event.tokenId);
+    if (event.kind === 'delta') answer.tokens.push({ tokenId: event.tokenId, logprobs: event.logprobs });
     else finished[index] = event;
   });
   if (failure !== null) throw failure;
   const whole = answers.map(
-    ({ texts, tokenIds }, index): WholeAnswer => ({
+    ({ texts, tokens }, index): WholeAnswer => ({
       text: texts.join(''),
-      tokenIds,
+      tokens,
       reason: finished[index]?.reason ?? 'stop',
     }),
   );
-  return shape.whole(whole, sum(finished));
+  return shape.whole(whole, sum(finished, wishes.choiceCount));
 }
