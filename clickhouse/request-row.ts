@@ -23,6 +23,8 @@ export interface RequestRow {
   readonly isStreamed: boolean;
   /** HTTP status sent; 200 for a stream that began. */
   readonly status: number;
+  /** Made of status and finishReason, for whoever counts. */
+  readonly outcome: 'ok' | 'cancelled' | 'expired' | 'failed';
   readonly finishReason: EndReason;
   /** OpenAI error code for refused or failed requests, else ''. */
   readonly errorCode: string;
@@ -33,7 +35,14 @@ export interface RequestRow {
   readonly promptTokenCount: number;
   readonly cachedTokenCount: number;
   readonly completionTokenCount: number;
+  /** Both 0 where the path does not speculate. */
+  readonly speculatedTokenCount: number;
+  readonly acceptedTokenCount: number;
   readonly queueMs: number;
+  /** First being scheduled to first token; 0 where no token was produced. */
+  readonly prefillMs: number;
+  /** First to last token. */
+  readonly decodeMs: number;
   /** 0 where no token was produced. */
   readonly ttftMs: number;
   /** Mean gap between tokens; 0 below two tokens. */
@@ -42,6 +51,8 @@ export interface RequestRow {
   readonly itlMaxMs: number;
   readonly e2eMs: number;
   readonly preemptionCount: number;
+  /** Times it went on with another worker after its own was lost. */
+  readonly resumeCount: number;
   readonly prefillDeviceMs: number;
   readonly decodeDeviceMs: number;
   readonly speculationWasteDeviceMs: number;

@@ -26,12 +26,20 @@ export interface StepRow {
   readonly decodeSequenceCount: number;
   readonly prefillSequenceCount: number;
   readonly prefillTokenCount: number;
+  /** Tokens already in the KV cache of prefilling sequences (ForwardPassMetrics: sum_prefill_kv_tokens). */
+  readonly prefillContextTokens: number;
+  /** Of the chunks' lengths (ForwardPassMetrics: var_prefill_length). */
+  readonly prefillLengthVariance: number;
   readonly decodeContextTokens: number;
   readonly prefillAttention: number;
   readonly runningCount: number;
   readonly waitingCount: number;
+  /** Tokens of waiting sequences, cached ones included (ForwardPassMetrics: queued sum_prefill_tokens). */
+  readonly waitingTokenCount: number;
   readonly kvUsedBlockCount: number;
   readonly kvBlockCount: number;
+  /** Blocks that left the prefix cache while it was composed. */
+  readonly evictedBlockCount: number;
   readonly preemptionCount: number;
   /** Tokens that came from the prefix cache for sequences first scheduled in this step. */
   readonly cachedTokenCount: number;
@@ -41,6 +49,8 @@ export interface StepRow {
   readonly itlMaxMs: number;
   readonly itlTokenCount: number;
   readonly deviceMs: number;
+  /** From composing to settled (ForwardPassMetrics: wall_time). */
+  readonly wallMs: number;
   /** Composing and settling, on the worker's event loop. */
   readonly scheduleMs: number;
   /** 0 where no fit existed. */

@@ -277,6 +277,11 @@ export class Scheduler {
     };
   }
 
+  /** Tokens of the waiting sequences, those that a cached prefix may spare included. */
+  waitingTokenCount(): number {
+    return this.#state.waiting.tokenCount;
+  }
+
   openSequenceIds(): string[] {
     return [...this.#open.keys()];
   }

@@ -16,9 +16,15 @@ export interface Lane {
 export class WaitingQueue {
   readonly #lanes = new Map<string, Lane>();
   #count = 0;
+  #tokenCount = 0;
 
   get count(): number {
     return this.#count;
+  }
+
+  /** Their known tokens, those that a cached prefix may spare included. */
+  get tokenCount(): number {
+    return this.#tokenCount;
   }
 
   lanes(): Iterable<Lane> {
@@ -50,6 +56,8 @@ export class WaitingQueue {
     }
     lane.sequences.splice(low, 0, sequence);
     this.#count += 1;
+    // None is added while it waits.
+    this.#tokenCount += sequence.tokenIds.length;
   }
 
   remove(sequence: OpenSequence): void {
@@ -59,6 +67,7 @@ export class WaitingQueue {
     if (lane === undefined || index < 0) return;
     lane.sequences.splice(index, 1);
     this.#count -= 1;
+    this.#tokenCount -= sequence.tokenIds.length;
     if (lane.sequences.length === 0) this.#lanes.delete(key);
   }
 }

@@ -251,6 +251,7 @@ async function submitAll(
   try {
     accepted.forEach((each, index) => {
       const requestId = accepted.length === 1 ? own.id : `${own.id}-${index}`;
+      const submittedAt = now();
       const stream = fleet.submit(
         {
           sequenceId: requestId,
@@ -263,7 +264,7 @@ async function submitAll(
           program,
           serviceTier,
           objectives,
-          ageLimits: ageLimitsLeft(terms, now() - own.arrivedAt),
+          ageLimits: ageLimitsLeft(terms, submittedAt - own.arrivedAt),
           cacheSalt,
         },
         now(),
@@ -278,6 +279,7 @@ async function submitAll(
           onFirstToken: () => permit.begun(index),
           facts: {
             arrivedAt: own.arrivedAt,
+            submittedAt,
             requestId,
             endpoint: asked.endpoint,
             modelId: generation.modelId,

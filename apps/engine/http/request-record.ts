@@ -3,10 +3,13 @@ import type { RequestRow } from '@variator/clickhouse/request-row';
 import type { Account, EndReason } from '@variator/scheduler/sequence';
 import type { SequenceEvent } from '../fleet/fleet.ts';
 import type { RequestTerms } from './request-terms.ts';
+import type { TimingSummary } from './sequence-timing.ts';
 
 /** What is known when the sequence is submitted. */
 export interface RequestFacts {
   readonly arrivedAt: number;
+  /** To the fleet. */
+  readonly submittedAt: number;
   readonly requestId: string;
   readonly endpoint: RequestRow['endpoint'];
   readonly modelId: string;
@@ -27,6 +30,7 @@ export interface RowEnd {
   readonly cachedTokenCount: number;
   readonly completionTokenCount: number;
   readonly preemptionCount: number;
+  readonly resumeCount: number;
   readonly queueMs: number;
   readonly isMixedNumerics: boolean;
 }
@@ -58,11 +62,12 @@ export function endOfRow(
       cachedTokenCount: 0,
       completionTokenCount: seenTokenCount,
       preemptionCount: 0,
+      resumeCount: 0,
       queueMs: Math.max(0, now - facts.arrivedAt),
       isMixedNumerics: false,
     };
   }
-  const { ended, at, workerId, pathId, isAccountFinal } = event;
+  const { ended, at, workerId, pathId, isAccountFinal, resumeCount } = event;
   return {
     at,
     reason: ended.reason,
@@ -73,16 +78,18 @@ export function endOfRow(
     cachedTokenCount: ended.cachedTokenCount,
     completionTokenCount: ended.completionTokenCount,
     preemptionCount: ended.preemptionCount,
+    resumeCount,
     queueMs: ended.queueMs,
     isMixedNumerics: ended.isMixedNumerics,
   };
 }
 
-export function requestRow(
-  facts: RequestFacts,
-  timing: { ttftMs: number; tpotMs: number; itlP95Ms: number; itlMaxMs: number },
-  end: RowEnd,
-): RequestRow {
+function outcomeOf(reason: EndReason): RequestRow['outcome'] {
+  if (reason === 'stop' || reason === 'length') return 'ok';
+  return reason === 'error' ? 'failed' : reason;
+}
+
+export function requestRow(facts: RequestFacts, timing: TimingSummary, end: RowEnd): RequestRow {
   const { objectives, tenant, keyId, session, program } = facts.terms;
   const { serviceTierAsked, serviceTier, serviceTierReason } = facts.terms;
   return {
@@ -99,6 +106,7 @@ export function requestRow(
     serviceTierReason,
     isStreamed: facts.isStreamed,
     status: end.status,
+    outcome: outcomeOf(end.reason),
     finishReason: end.reason,
     errorCode: end.errorCode,
     workerId: end.workerId,
@@ -107,10 +115,18 @@ export function requestRow(
     promptTokenCount: facts.promptTokenCount,
     cachedTokenCount: end.cachedTokenCount,
     completionTokenCount: end.completionTokenCount,
+    // No path speculates yet.
+    speculatedTokenCount: 0,
+    acceptedTokenCount: 0,
     queueMs: end.queueMs,
+    prefillMs:
+      timing.ttftMs === 0
+        ? 0
+        : Math.max(0, timing.ttftMs - (facts.submittedAt - facts.arrivedAt) - end.queueMs),
     ...timing,
     e2eMs: Math.max(0, end.at - facts.arrivedAt),
     preemptionCount: end.preemptionCount,
+    resumeCount: end.resumeCount,
     ...end.account,
     isAccountFinal: end.isAccountFinal,
     ttftObjectiveMs: objectives.ttftMs,

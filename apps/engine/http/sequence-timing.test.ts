@@ -3,9 +3,9 @@ import { SequenceTiming } from './sequence-timing.ts';
 
 test('no token and one token have no gaps', () => {
   const timing = new SequenceTiming(100);
-  expect(timing.summary()).toEqual({ ttftMs: 0, tpotMs: 0, itlP95Ms: 0, itlMaxMs: 0 });
+  expect(timing.summary()).toEqual({ ttftMs: 0, decodeMs: 0, tpotMs: 0, itlP95Ms: 0, itlMaxMs: 0 });
   timing.token(130);
-  expect(timing.summary()).toEqual({ ttftMs: 30, tpotMs: 0, itlP95Ms: 0, itlMaxMs: 0 });
+  expect(timing.summary()).toEqual({ ttftMs: 30, decodeMs: 0, tpotMs: 0, itlP95Ms: 0, itlMaxMs: 0 });
 });
 
 test('mean, p95 and longest gap are exact while every gap is kept', () => {
@@ -16,7 +16,7 @@ test('mean, p95 and longest gap are exact while every gap is kept', () => {
     at += gap;
     timing.token(at);
   }
-  expect(timing.summary()).toEqual({ ttftMs: 10, tpotMs: 50.5, itlP95Ms: 95, itlMaxMs: 100 });
+  expect(timing.summary()).toEqual({ ttftMs: 10, decodeMs: 5050, tpotMs: 50.5, itlP95Ms: 95, itlMaxMs: 100 });
 });
 
 test('beyond the bound the p95 is of a uniform sample, the longest gap still exact', () => {

@@ -4,6 +4,15 @@
  */
 const MAX_GAP_COUNT = 4096;
 
+export interface TimingSummary {
+  readonly ttftMs: number;
+  /** First to last token. */
+  readonly decodeMs: number;
+  readonly tpotMs: number;
+  readonly itlP95Ms: number;
+  readonly itlMaxMs: number;
+}
+
 export class SequenceTiming {
   readonly #arrivedAt: number;
   readonly #gapsMs: number[] = [];
@@ -28,11 +37,12 @@ export class SequenceTiming {
   }
 
   /** All 0 where there was too little to measure. */
-  summary(): { ttftMs: number; tpotMs: number; itlP95Ms: number; itlMaxMs: number } {
+  summary(): TimingSummary {
     const gapCount = this.#tokenCount - 1;
     const ordered = [...this.#gapsMs].sort((a, b) => a - b);
     return {
       ttftMs: this.#tokenCount === 0 ? 0 : Math.max(0, this.#firstAt - this.#arrivedAt),
+      decodeMs: Math.max(0, this.#lastAt - this.#firstAt),
       tpotMs: gapCount < 1 ? 0 : Math.max(0, this.#lastAt - this.#firstAt) / gapCount,
       itlP95Ms: ordered[Math.ceil(ordered.length * 0.95) - 1] ?? 0,
       itlMaxMs: this.#longestGapMs,

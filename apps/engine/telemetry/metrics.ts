@@ -256,8 +256,7 @@ export function createMetrics(sources: MetricsSources): Metrics {
         is_within: row.isWithinObjectives ? 'true' : 'false',
       });
       if (row.completionTokenCount === 0) return;
-      const prefillMs = Math.max(0, row.ttftMs - row.queueMs);
-      const decodeMs = row.tpotMs * (row.completionTokenCount - 1);
+      const { prefillMs, decodeMs } = row;
       ttft.observe(own, row.ttftMs / 1000);
       prefill.observe(own, prefillMs / 1000);
       decode.observe(own, decodeMs / 1000);

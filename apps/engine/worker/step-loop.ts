@@ -196,6 +196,7 @@ export class StepLoop {
     const { live } = this.#plan;
     const isSettling = this.#settlingSteps > 0 || !this.#scheduler.isSettled();
     const composedAt = now();
+    const waitingTokenCount = this.#scheduler.waitingTokenCount();
     this.#lastStepId = batch.stepId;
     let result: Awaited<ReturnType<Device['run']>>;
     try {
@@ -233,7 +234,10 @@ export class StepLoop {
           startedAt: scheduledAt,
           kind: 'serve',
           features: batch.features,
+          entries: batch.entries,
+          waitingTokenCount,
           deviceMs: result.deviceMs,
+          wallMs: now() - scheduledAt,
           scheduleMs: composedAt - scheduledAt + (now() - ranUntil),
           foreignCpuShare: result.foreignCpuShare,
           isSettling,
@@ -276,7 +280,10 @@ export class StepLoop {
         startedAt,
         kind: step.kind,
         features: featuresOf(step.entries),
+        entries: step.entries,
+        waitingTokenCount: this.#scheduler.waitingTokenCount(),
         deviceMs,
+        wallMs: this.#options.now() - startedAt,
         scheduleMs: 0,
         foreignCpuShare,
         isSettling: false,

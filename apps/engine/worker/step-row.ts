@@ -1,7 +1,7 @@
 /** Builds the telemetry row of one step from what was scheduled, measured and settled. Called by the step loop. */
 import type { StepRow } from '@variator/clickhouse/step-row';
 import { type Envelope, kernelsId, numericsId, pathId } from '@variator/kernels/execution-path';
-import type { StepSettlement } from '@variator/scheduler/batch';
+import type { BatchEntry, StepSettlement } from '@variator/scheduler/batch';
 import type { StepFeatures } from '@variator/scheduler/step-time';
 import type { PathPlan } from './path-plan.ts';
 
@@ -16,7 +16,10 @@ export interface MeasuredStep {
   readonly startedAt: number;
   readonly kind: StepRow['kind'];
   readonly features: StepFeatures;
+  readonly entries: readonly BatchEntry[];
+  readonly waitingTokenCount: number;
   readonly deviceMs: number;
+  readonly wallMs: number;
   readonly scheduleMs: number;
   readonly foreignCpuShare: number;
   readonly isSettling: boolean;
@@ -66,10 +69,13 @@ export function stepRow(
     blockIndex: plan.blockIndex,
     isSettling: step.isSettling,
     ...step.features,
+    ...prefillShape(step.entries),
     runningCount: books.runningCount,
     waitingCount: books.waitingCount,
+    waitingTokenCount: step.waitingTokenCount,
     kvUsedBlockCount: books.kvUsedBlockCount,
     kvBlockCount: worker.envelope.kvBlockCount,
+    evictedBlockCount: books.leftBlockHashes.length,
     preemptionCount: books.preemptionCount,
     cachedTokenCount: books.cachedTokenCount,
     emittedTokenCount: books.emittedTokenCount,
@@ -77,10 +83,26 @@ export function stepRow(
     itlMaxMs: books.itlMaxMs,
     itlTokenCount: books.itlTokenCount,
     deviceMs: step.deviceMs,
+    wallMs: step.wallMs,
     scheduleMs: step.scheduleMs,
     predictedMs: books.predictedMs,
     fitId: books.fitId,
     foreignCpuShare: step.foreignCpuShare,
     ...books.charge,
+  };
+}
+
+/** What ForwardPassMetrics says of prefill beyond the sums that the step model uses. */
+function prefillShape(
+  entries: readonly BatchEntry[],
+): Pick<StepRow, 'prefillContextTokens' | 'prefillLengthVariance'> {
+  const prefills = entries.filter(({ kind }) => kind !== 'decode');
+  const mean =
+    prefills.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0) / Math.max(1, prefills.length);
+  return {
+    prefillContextTokens: prefills.reduce((sum, { contextLength }) => sum + contextLength, 0),
+    prefillLengthVariance:
+      prefills.reduce((sum, { tokenIds }) => sum + (tokenIds.length - mean) ** 2, 0) /
+      Math.max(1, prefills.length),
   };
 }
