@@ -219,7 +219,6 @@ test('every admitted request has left exactly one row, and its figures are its o
     expect(row.itlMaxMs).toBeGreaterThanOrEqual(row.itlP95Ms);
     // Queue, prefill and decode are parts of the whole.
     expect(row.queueMs + row.prefillMs + row.decodeMs).toBeLessThanOrEqual(row.e2eMs + 1);
-    expect(row.prefillMs).toBeGreaterThan(0);
     expect(row.outcome).toBe(
       { stop: 'ok', length: 'ok', error: 'failed' }[row.finishReason as string] ?? row.finishReason,
     );
