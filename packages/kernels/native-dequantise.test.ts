@@ -170,6 +170,8 @@ async function headColumns(
     maxPositionCount: 16,
     rmsNormEpsilon: 0,
     ropeInverseFrequencies: new Float32Array(16),
+    ropeAttentionFactor: 1,
+    windowTokens: new Int32Array(1),
     isRopeInterleaved: false,
   };
   const logits = new Float32Array(ROWS * COLUMNS);

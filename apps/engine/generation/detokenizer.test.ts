@@ -48,9 +48,54 @@ test('special tokens and ids outside the vocabulary are no text', () => {
   expect(decode([1, 521, 2, 999_999])).toBe(tokenizer.decode([521]));
 });
 
-test('a tokenizer that is not byte-level is refused', () => {
+test('a tokenizer of another kind is refused', () => {
   const other = storyTokenizer({
     tokenizerJson: { ...loaded.tokenizerJson, decoder: { type: 'Metaspace' } },
   });
-  expect(() => new Vocabulary(other)).toThrow('byte-level');
+  expect(() => new Vocabulary(other)).toThrow('byte-level BPE and SentencePiece');
+});
+
+/** A SentencePiece vocabulary with byte fallback, as Llama 2's tokenizer.json has it. */
+const pieces = [
+  '<unk>',
+  '<s>',
+  '</s>',
+  ...Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`),
+  '▁',
+  '▁Once',
+  '▁upon',
+  'a',
+  '大',
+  '▁▁',
+];
+const sentencePiece = storyTokenizer({
+  tokenizerJson: {
+    ...loaded.tokenizerJson,
+    added_tokens: [0, 1, 2].map((id) => ({ id, content: pieces[id] ?? '', special: true })),
+    decoder: {
+      type: 'Sequence',
+      decoders: [
+        { type: 'Replace', pattern: { String: '▁' }, content: ' ' },
+        { type: 'ByteFallback' },
+        { type: 'Fuse' },
+        { type: 'Strip', content: ' ', start: 1, stop: 0 },
+      ],
+    },
+    model: { type: 'BPE', vocab: Object.fromEntries(pieces.map((piece, id) => [piece, id])), merges: [] },
+  },
+});
+
+test('SentencePiece: spaces, whole characters and characters in bytes come back exactly, however they are cut', () => {
+  const vocabularyOfPieces = new Vocabulary(sentencePiece);
+  const idOf = (piece: string): number => pieces.indexOf(piece);
+  const bytes = [...new TextEncoder().encode('👩 é')].map((byte) => 3 + byte);
+  const ids = [1, idOf('▁Once'), idOf('▁upon'), idOf('▁▁'), idOf('大'), ...bytes, idOf('a'), 2];
+  const detokenizer = new Detokenizer(vocabularyOfPieces);
+  const parts = ids.map((id) => detokenizer.push(id));
+  expect(parts.join('') + detokenizer.end()).toBe(' Once upon  大👩 éa');
+  // No half of a character is ever shown.
+  expect(parts.join('')).not.toContain('\uFFFD');
+  const cut = new Detokenizer(vocabularyOfPieces);
+  expect(cut.push(3 + 0xf0) + cut.push(3 + 0x9f) + cut.end()).toBe('\uFFFD');
+  expect(vocabularyOfPieces.longestTokenBytes).toBeGreaterThanOrEqual(6);
 });

@@ -1,7 +1,8 @@
 /**
  * Token ids to text, one token at a time, exact for every UTF-8 split: a byte table and a streaming decoder instead of
  * decoding a window again. `Vocabulary` is built once for a model; a `Detokenizer` belongs to one answer.
- * Byte-level BPE only; any other decoder is refused when the model is loaded.
+ * Byte-level BPE and SentencePiece with byte fallback; any other decoder is refused when the model is loaded. A space in front
+ * of an answer's first word stays: it stands between the prompt and what continues it.
  */
 import type { LoadedTokenizer } from '@variator/kernels/model';
 
@@ -20,24 +21,39 @@ const byteOfChar: ReadonlyMap<string, number> = (() => {
   return table;
 })();
 
+const decodeByteLevel = (token: string): Uint8Array =>
+  Uint8Array.from(token, (char) => byteOfChar.get(char) ?? 0x3f);
+
+/** `<0xE5>` is that byte, U+2581 a space. */
+function decodeSentencePiece(token: string): Uint8Array {
+  const byte = /^<0x([0-9A-Fa-f]{2})>$/.exec(token)?.[1];
+  if (byte !== undefined) return Uint8Array.of(Number.parseInt(byte, 16));
+  return new TextEncoder().encode(token.replaceAll('\u2581', ' '));
+}
+
 export class Vocabulary {
   readonly #tokens: (string | undefined)[] = [];
   readonly #bytes: (Uint8Array | undefined)[] = [];
+  readonly #decode: (token: string) => Uint8Array;
   /** No token stands for more bytes of text than this. */
   readonly longestTokenBytes: number;
 
-  /** @throws Error when the tokenizer is not byte-level BPE */
+  /** @throws Error when the tokenizer is of another kind */
   constructor(tokenizer: LoadedTokenizer) {
     const { decoder, model, added_tokens } = tokenizer.tokenizerJson as {
       decoder?: unknown;
       model?: { vocab?: Record<string, number> };
       added_tokens?: { id: number; content: string; special: boolean }[];
     };
-    if (!isByteLevel(decoder)) throw new Error('only byte-level BPE tokenizers are served so far');
+    if (isByteLevel(decoder)) this.#decode = decodeByteLevel;
+    else if (isSentencePiece(decoder)) this.#decode = decodeSentencePiece;
+    else throw new Error('only byte-level BPE and SentencePiece tokenizers are served so far');
     let longestTokenBytes = 1;
     for (const [token, id] of Object.entries(model?.vocab ?? {})) {
       this.#tokens[id] = token;
-      longestTokenBytes = Math.max(longestTokenBytes, token.length);
+      // A character of a byte-level token is one byte; one of a SentencePiece token is at most three.
+      const mostBytes = isByteLevel(decoder) ? token.length : 3 * token.length;
+      longestTokenBytes = Math.max(longestTokenBytes, mostBytes);
     }
     for (const added of added_tokens ?? []) {
       const bytes = new TextEncoder().encode(added.content);
@@ -52,8 +68,7 @@ export class Vocabulary {
     const known = this.#bytes[tokenId];
     if (known !== undefined) return known;
     const token = this.#tokens[tokenId];
-    const bytes =
-      token === undefined ? EMPTY : Uint8Array.from(token, (char) => byteOfChar.get(char) ?? 0x3f);
+    const bytes = token === undefined ? EMPTY : this.#decode(token);
     this.#bytes[tokenId] = bytes;
     return bytes;
   }
@@ -83,4 +98,16 @@ function isByteLevel(decoder: unknown): boolean {
   if (typeof decoder !== 'object' || decoder === null) return false;
   const { type, decoders } = decoder as { type?: unknown; decoders?: unknown[] };
   return type === 'ByteLevel' || (type === 'Sequence' && (decoders ?? []).some(isByteLevel));
+}
+
+/** Whatever else the decoder of a tokenizer.json does, it turns U+2581 into spaces and joins the bytes of characters. */
+function isSentencePiece(decoder: unknown): boolean {
+  if (typeof decoder !== 'object' || decoder === null) return false;
+  const { decoders } = decoder as { decoders?: readonly { type?: unknown; content?: unknown }[] };
+  const kinds = (decoders ?? []).map(({ type }) => type);
+  return (
+    kinds.includes('ByteFallback') &&
+    (decoders ?? []).some(({ type, content }) => type === 'Replace' && content === ' ') &&
+    kinds.every((kind) => ['Replace', 'ByteFallback', 'Fuse', 'Strip'].includes(String(kind)))
+  );
 }

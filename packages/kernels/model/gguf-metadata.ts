@@ -5,6 +5,8 @@
 import type { GgufValue } from './gguf-file.ts';
 import { ModelError } from './model-error.ts';
 
+const NO_TOKEN = 2 ** 32 - 1;
+
 export class GgufMetadata {
   readonly file: string;
   readonly #values: ReadonlyMap<string, GgufValue>;
@@ -44,6 +46,11 @@ export class GgufMetadata {
       throw this.#wrong(key, `a whole number from 0 to ${most}`);
     }
     return value;
+  }
+
+  /** A token's id; null also where it is -1 in 32 bits, llama.cpp's word for a token that the model has not. */
+  tokenId(key: string, most: number): number | null {
+    return this.#values.get(key) === NO_TOKEN ? null : this.count(key, most);
   }
 
   /** A whole number from 1 to `most` that must be there. */

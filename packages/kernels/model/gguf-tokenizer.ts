@@ -1,142 +1,74 @@
 /**
- * The byte-level BPE tokenizer inside a GGUF file -> the tokenizer.json and tokenizer_config.json it was made from, as
- * `@huggingface/tokenizers` takes them. Called by gguf-model.ts. Refuses SentencePiece and other kinds, and
- * pre-tokenizers it does not know, by name: a nearly right one gives nearly right token ids.
+ * The tokenizer inside a GGUF file -> the tokenizer.json and tokenizer_config.json it was made from, as
+ * `@huggingface/tokenizers` takes them. Called by gguf-model.ts. Byte-level BPE (gguf-bpe.ts) and SentencePiece BPE
+ * (gguf-sentencepiece.ts); refuses other kinds by name.
  */
+import { bytePairParts } from './gguf-bpe.ts';
 import type { GgufMetadata } from './gguf-metadata.ts';
+import { sentencePieceParts } from './gguf-sentencepiece.ts';
+import { TOKEN_TYPE, type TokenizerParts } from './gguf-tokenizer-parts.ts';
 import type { LoadedTokenizer } from './loaded-model.ts';
 import { ModelError } from './model-error.ts';
 
 const KIND_NAMES: Readonly<Record<string, string>> = {
-  llama: 'SentencePiece',
   bert: 'WordPiece',
   t5: 'Unigram',
   rwkv: 'RWKV',
+  plamo2: 'PLaMo-2',
 };
-
-const split = (pattern: string) => ({
-  type: 'Split',
-  pattern: { Regex: pattern },
-  behavior: 'Isolated',
-  invert: false,
-});
-const byteLevel = (isSplitting: boolean) => ({
-  type: 'ByteLevel',
-  add_prefix_space: false,
-  trim_offsets: true,
-  use_regex: isSplitting,
-});
-const sequence = (...pretokenizers: object[]) => ({ type: 'Sequence', pretokenizers });
-
-const gpt2 = byteLevel(true);
-// `Split` by \p{N} and not `Digits`: the JavaScript library's `Digits` knows ASCII digits only, the original all numbers.
-const singleDigits = sequence(split('\\p{N}'), byteLevel(true));
-const words = (digits: string) =>
-  sequence(
-    split(
-      "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" +
-        `${digits}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`,
-    ),
-    byteLevel(false),
-  );
-
-interface PreTokenizer {
-  readonly json: object;
-  /** Whether a pre-token that stands in the vocabulary is taken whole, whatever the merges say. */
-  readonly isMergeIgnored: boolean;
-  readonly isBosAddedByDefault: boolean;
-  readonly normalizer: object | null;
-}
-const plain = (json: object): PreTokenizer => ({
-  json,
-  isMergeIgnored: false,
-  isBosAddedByDefault: false,
-  normalizer: null,
-});
-const llama3: PreTokenizer = {
-  json: words('\\p{N}{1,3}'),
-  isMergeIgnored: true,
-  isBosAddedByDefault: true,
-  normalizer: null,
-};
-/** By `tokenizer.ggml.pre`. */
-const PRE_TOKENIZERS: ReadonlyMap<string, PreTokenizer> = new Map([
-  ['default', plain(gpt2)],
-  ['gpt-2', plain(gpt2)],
-  ['olmo', plain(gpt2)],
-  ['phi-2', plain(gpt2)],
-  ['smollm', plain(singleDigits)],
-  ['starcoder', plain(singleDigits)],
-  ['refact', plain(singleDigits)],
-  ['llama-bpe', llama3],
-  ['llama3', llama3],
-  ['llama-v3', llama3],
-  ['qwen2', { ...plain(words('\\p{N}')), normalizer: { type: 'NFC' } }],
+/** Control tokens that end an answer whatever the file's own end token is: GGUF files have room for no list of them. */
+const END_TEXTS = new Set([
+  '<|eot_id|>',
+  '<|im_end|>',
+  '<|end|>',
+  '<|endoftext|>',
+  '<|end_of_text|>',
+  '<|eom_id|>',
+  '<end_of_turn>',
+  '<|end_of_turn|>',
+  '<EOT>',
+  '_<EOT>',
 ]);
-
-/** `tokenizer.ggml.token_type` */
-const UNKNOWN = 2;
-const CONTROL = 3;
-const USER_DEFINED = 4;
 
 export function readGgufTokenizer(metadata: GgufMetadata): LoadedTokenizer {
   const { file } = metadata;
-  const kind = metadata.text('tokenizer.ggml.model');
-  if (kind !== 'gpt2') {
-    const name = KIND_NAMES[kind ?? ''];
-    throw new ModelError(
-      file,
-      `its tokenizer is of kind "${kind}"${name === undefined ? '' : ` (${name})`}; byte-level BPE ("gpt2") is read.`,
-    );
-  }
   const tokens = metadata.texts('tokenizer.ggml.tokens') ?? [];
   if (tokens.length === 0) throw new ModelError(file, 'tokenizer.ggml.tokens is missing.');
-  const preName = metadata.text('tokenizer.ggml.pre') ?? 'default';
-  const pre = PRE_TOKENIZERS.get(preName);
-  if (pre === undefined) {
-    throw new ModelError(
-      file,
-      `its pre-tokenizer is "${preName}"; ${[...PRE_TOKENIZERS.keys()].join(', ')} are read.`,
-    );
+  const types = metadata.numbers('tokenizer.ggml.token_type') ?? [];
+  if (types.length !== 0 && types.length !== tokens.length) {
+    throw new ModelError(file, `it holds ${tokens.length} tokens and ${types.length} token types.`);
   }
+  const parts = readParts(metadata, tokens, types);
 
   const idIfThere = (key: string): number | null =>
-    metadata.count(`tokenizer.ggml.${key}`, tokens.length - 1);
+    metadata.tokenId(`tokenizer.ggml.${key}`, tokens.length - 1);
   const textOf = (id: number | null): string | null => (id === null ? null : (tokens[id] ?? null));
   const bosTokenId = idIfThere('bos_token_id');
   const eosTokenId = idIfThere('eos_token_id');
-  const isBosAdded = metadata.isTrue('tokenizer.ggml.add_bos_token') ?? pre.isBosAddedByDefault;
+  const isBosAdded = metadata.isTrue('tokenizer.ggml.add_bos_token') ?? parts.isBosAddedByDefault;
   const isEosAdded = metadata.isTrue('tokenizer.ggml.add_eos_token') ?? false;
   const chatTemplate = metadata.text('tokenizer.chat_template');
-  const ends = [eosTokenId, idIfThere('eot_token_id'), idIfThere('eom_token_id')];
+  const named = [eosTokenId, idIfThere('eot_token_id'), idIfThere('eom_token_id')];
+  const known = types.flatMap((type, id) =>
+    type === TOKEN_TYPE.control && END_TEXTS.has(tokens[id] ?? '') ? [id] : [],
+  );
 
   return {
     tokenizerJson: {
       version: '1.0',
       truncation: null,
       padding: null,
-      added_tokens: addedTokens(metadata, tokens),
-      normalizer: pre.normalizer,
-      pre_tokenizer: pre.json,
+      added_tokens: addedTokens(tokens, types),
+      normalizer: parts.normalizer,
+      pre_tokenizer: parts.preTokenizer,
       post_processor: postProcessor(
         isBosAdded ? textOf(bosTokenId) : null,
         bosTokenId,
         isEosAdded ? textOf(eosTokenId) : null,
         eosTokenId,
       ),
-      decoder: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
-      model: {
-        type: 'BPE',
-        dropout: null,
-        unk_token: null,
-        continuing_subword_prefix: null,
-        end_of_word_suffix: null,
-        fuse_unk: false,
-        byte_fallback: false,
-        ignore_merges: pre.isMergeIgnored,
-        vocab: vocabulary(file, tokens),
-        merges: merges(metadata),
-      },
+      decoder: parts.decoder,
+      model: parts.model,
     },
     tokenizerConfig: {
       tokenizer_class: 'PreTrainedTokenizerFast',
@@ -151,8 +83,25 @@ export function readGgufTokenizer(metadata: GgufMetadata): LoadedTokenizer {
     },
     chatTemplate,
     bosTokenId,
-    eosTokenIds: [...new Set(ends.filter((id) => id !== null))].sort((a, b) => a - b),
+    eosTokenIds: [...new Set([...named.filter((id) => id !== null), ...known])].sort((a, b) => a - b),
   };
+}
+
+function readParts(
+  metadata: GgufMetadata,
+  tokens: readonly string[],
+  types: readonly number[],
+): TokenizerParts {
+  const kind = metadata.text('tokenizer.ggml.model');
+  if (kind === 'gpt2') return bytePairParts(metadata, vocabulary(metadata.file, tokens));
+  if (kind === 'llama') {
+    return sentencePieceParts(metadata, vocabulary(metadata.file, tokens), tokens, types);
+  }
+  const name = KIND_NAMES[kind ?? ''];
+  throw new ModelError(
+    metadata.file,
+    `its tokenizer is of kind "${kind}"${name === undefined ? '' : ` (${name})`}; byte-level BPE ("gpt2") and SentencePiece ("llama") are read.`,
+  );
 }
 
 function vocabulary(file: string, tokens: readonly string[]): Record<string, number> {
@@ -164,27 +113,11 @@ function vocabulary(file: string, tokens: readonly string[]): Record<string, num
   return Object.fromEntries(ids);
 }
 
-function merges(metadata: GgufMetadata): [string, string][] {
-  const lines = metadata.texts('tokenizer.ggml.merges');
-  if (lines === null) throw new ModelError(metadata.file, 'tokenizer.ggml.merges is missing.');
-  return lines.map((line) => {
-    const [left, right, ...rest] = line.split(' ');
-    if (!left || !right || rest.length > 0) {
-      throw new ModelError(metadata.file, `the merge "${line}" is not a pair of tokens.`);
-    }
-    return [left, right];
-  });
-}
-
-function addedTokens(metadata: GgufMetadata, tokens: readonly string[]): object[] {
-  const types = metadata.numbers('tokenizer.ggml.token_type') ?? [];
-  if (types.length !== 0 && types.length !== tokens.length) {
-    throw new ModelError(metadata.file, `it holds ${tokens.length} tokens and ${types.length} token types.`);
-  }
+function addedTokens(tokens: readonly string[], types: readonly number[]): object[] {
   return tokens.flatMap((content, id) => {
     const type = types[id];
-    if (type !== CONTROL && type !== USER_DEFINED && type !== UNKNOWN) return [];
-    const isSpecial = type !== USER_DEFINED;
+    const isSpecial = type === TOKEN_TYPE.control || type === TOKEN_TYPE.unknown;
+    if (!isSpecial && type !== TOKEN_TYPE.userDefined) return [];
     return [
       {
         id,

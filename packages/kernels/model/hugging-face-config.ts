@@ -4,11 +4,11 @@
  * unknown architectures, code of the model's own, quantised weights, other rope scalings, other activations.
  */
 import { z } from 'zod';
+import { readRope, ropeSchema } from './hugging-face-rope.ts';
 import { parseFields } from './json-file.ts';
 import type { LoadedModel } from './loaded-model.ts';
 import { ModelError } from './model-error.ts';
 import type { ModelShape } from './model-shape.ts';
-import { type RopeScaling, ropeInverseFrequencies } from './rope.ts';
 
 export interface HuggingFaceConfig {
   readonly architecture: LoadedModel['architecture'];
@@ -29,19 +29,6 @@ export const tokenIdsSchema = z
 const count = (most: number) => z.int().min(1).max(most);
 const positive = z.number().positive();
 
-const ropeSchema = z
-  .looseObject({
-    type: z.string().nullish(),
-    rope_type: z.string().nullish(),
-    rope_theta: positive.nullish(),
-    factor: positive.nullish(),
-    low_freq_factor: positive.nullish(),
-    high_freq_factor: positive.nullish(),
-    original_max_position_embeddings: count(1e9).nullish(),
-    partial_rotary_factor: z.number().nullish(),
-  })
-  .nullish();
-
 const configSchema = z.object({
   vocab_size: count(4_000_000),
   hidden_size: count(1_000_000),
@@ -60,8 +47,10 @@ const configSchema = z.object({
   rope_scaling: ropeSchema,
   rope_parameters: ropeSchema,
   partial_rotary_factor: z.number().nullish(),
+  original_max_position_embeddings: count(1e9).nullish(),
   sliding_window: count(100_000_000).nullish(),
   use_sliding_window: z.boolean().default(false),
+  max_window_layers: z.int().min(0).default(28),
   layer_types: z.array(z.string()).nullish(),
   bos_token_id: tokenIdsSchema,
   eos_token_id: tokenIdsSchema,
@@ -108,12 +97,9 @@ export function parseHuggingFaceConfig(file: string, json: Record<string, unknow
       kvHeadCount,
       headSize,
       vocabularySize: config.vocab_size,
-      maxPositionCount: Math.min(
-        config.max_position_embeddings,
-        windowTokens(file, architecture, config, json),
-      ),
       rmsNormEpsilon: config.rms_norm_eps,
-      ropeInverseFrequencies: readRope(file, config, headSize),
+      ...readRope(file, config, headSize),
+      windowTokens: readWindows(file, architecture, config, json),
       isRopeInterleaved: false,
     },
     isHeadTied: config.tie_word_embeddings,
@@ -146,67 +132,28 @@ function readArchitecture(file: string, json: Record<string, unknown>): LoadedMo
   return known;
 }
 
-function readRope(file: string, config: Config, headSize: number): Float32Array {
-  const rope = { ...config.rope_scaling, ...config.rope_parameters };
-  if (Object.values(rope).some((value) => typeof value === 'object' && value !== null)) {
-    throw new ModelError(file, 'its rope differs from layer to layer, which is not computed.');
-  }
-  const rotaryShare = rope.partial_rotary_factor ?? config.partial_rotary_factor ?? 1;
-  if (rotaryShare !== 1) {
-    throw new ModelError(
-      file,
-      `"partial_rotary_factor" is ${rotaryShare}; only whole heads are rotated here.`,
-    );
-  }
-  const theta = rope.rope_theta ?? config.rope_theta ?? 10_000;
-  return ropeInverseFrequencies(headSize, theta, readRopeScaling(file, rope));
-}
-
-function readRopeScaling(file: string, rope: NonNullable<z.infer<typeof ropeSchema>>): RopeScaling {
-  const need = (
-    key: 'factor' | 'low_freq_factor' | 'high_freq_factor' | 'original_max_position_embeddings',
-  ) => {
-    const value = rope[key];
-    if (value === null || value === undefined) throw new ModelError(file, `the rope's "${key}" is missing.`);
-    return value;
-  };
-  const kind = rope.rope_type ?? rope.type ?? 'default';
-  switch (kind) {
-    case 'default':
-      return { kind: 'none' };
-    case 'linear':
-      return { kind: 'linear', factor: need('factor') };
-    case 'llama3': {
-      const [low, high] = [need('low_freq_factor'), need('high_freq_factor')];
-      if (high <= low) throw new ModelError(file, 'the rope\'s "high_freq_factor" must exceed the low one.');
-      return {
-        kind: 'llama3',
-        factor: need('factor'),
-        lowFrequencyFactor: low,
-        highFrequencyFactor: high,
-        originalMaxPositionCount: need('original_max_position_embeddings'),
-      };
-    }
-    default:
-      throw new ModelError(
-        file,
-        `the rope scaling "${kind}" is not computed; default, linear and llama3 are.`,
-      );
-  }
-}
-
-/** How many positions full attention and the model's sliding window agree on; Infinity where there is no window. */
-function windowTokens(
+/** By layer; 0 where a layer attends to everything. */
+function readWindows(
   file: string,
   architecture: LoadedModel['architecture'],
   config: Config,
   json: Record<string, unknown>,
-): number {
-  const odd = config.layer_types?.find((kind) => kind !== 'full_attention' && kind !== 'sliding_attention');
+): Int32Array {
+  const layerCount = config.num_hidden_layers;
+  const types = config.layer_types ?? null;
+  const odd = types?.find((kind) => kind !== 'full_attention' && kind !== 'sliding_attention');
   if (odd !== undefined) throw new ModelError(file, `layers of type "${odd}" are not computed.`);
-  // MistralConfig's default window is 4,096; an explicit null turns it off.
-  const mistralWindow = 'sliding_window' in json ? config.sliding_window : 4_096;
-  if (architecture === 'mistral') return mistralWindow ?? Infinity;
-  const isWindowed = config.use_sliding_window || config.layer_types?.includes('sliding_attention');
-  return isWindowed ? (config.sliding_window ?? Infinity) : Infinity;
+  if (types !== null && types.length !== layerCount) {
+    throw new ModelError(file, `it has ${layerCount} layers and ${types.length} layer types.`);
+  }
+  // MistralConfig's default window is 4,096; an explicit null turns it off. The Qwens have one where they say so.
+  const isWindowed = architecture === 'mistral' || config.use_sliding_window;
+  const given = 'sliding_window' in json ? config.sliding_window : 4_096;
+  const window = isWindowed ? (given ?? 0) : 0;
+  const isSliding = (layer: number): boolean => {
+    if (architecture === 'llama') return false;
+    if (architecture === 'mistral') return true;
+    return types === null ? layer >= config.max_window_layers : types[layer] === 'sliding_attention';
+  };
+  return Int32Array.from({ length: layerCount }, (_, layer) => (isSliding(layer) ? window : 0));
 }

@@ -180,15 +180,14 @@ describe('what a folder may say', () => {
   test.each([
     ['an explicit window', { sliding_window: 512 }, 512],
     ["transformers' default window of 4096", { max_position_embeddings: 8_192 }, 4_096],
-    ['a window switched off', { sliding_window: null, max_position_embeddings: 8_192 }, 8_192],
-  ])(
-    'Mistral with %s holds as many positions as full attention computes rightly',
-    async (name, keys, most) => {
-      const config = { model_type: 'mistral', architectures: ['MistralForCausalLM'], ...keys };
-      const folder = changed(`mistral ${name}`, { 'config.json': configWith(config) });
-      expect((await loadModel(folder)).shape.maxPositionCount).toBe(most);
-    },
-  );
+    ['a window switched off', { sliding_window: null, max_position_embeddings: 8_192 }, 0],
+  ])('Mistral with %s attends over it, as far as the model was made for', async (name, keys, window) => {
+    const config = { model_type: 'mistral', architectures: ['MistralForCausalLM'], ...keys };
+    const folder = changed(`mistral ${name}`, { 'config.json': configWith(config) });
+    const { shape } = await loadModel(folder);
+    expect(new Set(shape.windowTokens)).toEqual(new Set([window]));
+    expect(shape.maxPositionCount).toBe(JSON.parse(configWith(config)).max_position_embeddings);
+  });
 
   test('shards named by an index are read as one', async () => {
     const index = { weight_map: { [normName]: 'model-00001-of-00001.safetensors' } };
@@ -242,8 +241,8 @@ describe('damage is named with its file', () => {
     ],
     [
       'an unknown rope',
-      { 'config.json': configWith({ rope_parameters: { rope_type: 'yarn', factor: 4 } }) },
-      /rope scaling "yarn" is not computed/,
+      { 'config.json': configWith({ rope_parameters: { rope_type: 'longrope', factor: 4 } }) },
+      /rope scaling "longrope" is not computed/,
     ],
     [
       'half a rope',

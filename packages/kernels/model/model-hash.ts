@@ -19,8 +19,8 @@ export async function modelHash(
   tensors: ModelTensors,
 ): Promise<string> {
   const hash = createHash('sha256');
-  const { ropeInverseFrequencies, ...plain } = shape;
-  hash.update(JSON.stringify([architecture, plain, [...ropeInverseFrequencies]]));
+  const { ropeInverseFrequencies, windowTokens, ...plain } = shape;
+  hash.update(JSON.stringify([architecture, plain, [...ropeInverseFrequencies], [...windowTokens]]));
   const handles = new Map<string, FileHandle>();
   try {
     for (const [name, tensor] of namedTensors(tensors)) {

@@ -63,14 +63,15 @@ export interface ModelShape {
   readonly kvHeadCount: number;
   readonly headSize: number;
   readonly vocabularySize: number;
-  /**
-   * Most tokens of a sequence. Where the model was trained with a sliding window (Mistral), no more than that window: up
-   * to there full attention computes exactly what the window would, beyond it something else.
-   */
+  /** Most tokens of a sequence. */
   readonly maxPositionCount: number;
   readonly rmsNormEpsilon: number;
   /** Inverse rotary frequencies, [headSize / 2], scaling already applied, computed in float64 and kept as float32. */
   readonly ropeInverseFrequencies: Float32Array;
+  /** What cosines and sines are multiplied by (YaRN); 1 elsewhere. */
+  readonly ropeAttentionFactor: number;
+  /** By layer: how many keys a token attends to, its own among them; 0 is all of them. [layerCount] */
+  readonly windowTokens: Int32Array;
   /** True where q and k rows come in GGUF's `llama` order: rotation pairs are (2i, 2i+1) instead of (i, i + headSize/2). */
   readonly isRopeInterleaved: boolean;
 }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { ropeInverseFrequencies } from './rope.ts';
+import { ropeInverseFrequencies, yarnAttentionFactor } from './rope.ts';
 
 const close = (actual: Float32Array, expected: readonly number[]) => {
   expect(actual.length).toBe(expected.length);
@@ -38,4 +38,32 @@ test('llama3 scaling keeps fast pairs, divides slow ones, and blends between', (
       3.428102195952591e-5, 6.647869871181236e-6, 1.2891731721515574e-6,
     ],
   );
+});
+
+test('YaRN keeps fast pairs, divides slow ones, and ramps by index between', () => {
+  // Worked out apart from this code, with the formulas of the paper in float64.
+  const scaled = (headSize: number, theta: number, factor: number, originalMaxPositionCount: number) =>
+    ropeInverseFrequencies(headSize, theta, {
+      kind: 'yarn',
+      factor,
+      betaFast: 32,
+      betaSlow: 1,
+      originalMaxPositionCount,
+      isTruncated: true,
+    });
+  const long = scaled(64, 1_000_000, 4, 32_768);
+  close(
+    Float32Array.from([0, 8, 16, 20, 24, 31], (pair) => long[pair] ?? Number.NaN),
+    [
+      1, 0.03162277660168379, 0.0005833333333333333, 4.445698525097307e-5, 7.905694150420949e-6,
+      3.84981631514873e-7,
+    ],
+  );
+  const short = scaled(32, 10_000, 8, 2048);
+  close(
+    Float32Array.from([0, 3, 6, 8, 12, 15], (pair) => short[pair] ?? Number.NaN),
+    [1, 0.17782794100389226, 0.023717082451262844, 0.005, 0.000125, 2.2228492625486534e-5],
+  );
+  expect(yarnAttentionFactor(4)).toBeCloseTo(1.138629436111989, 12);
+  expect(yarnAttentionFactor(1)).toBe(1);
 });

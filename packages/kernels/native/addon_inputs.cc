@@ -23,6 +23,9 @@ ModelShape readShape(napi_env env, napi_value object) {
   shape.rmsNormEpsilon = static_cast<float>(readNumber(env, propertyOf(env, object, "rmsNormEpsilon"), "rmsNormEpsilon"));
   shape.ropeInverseFrequencies =
       readTypedArray<float>(env, propertyOf(env, object, "ropeInverseFrequencies"), "ropeInverseFrequencies");
+  shape.ropeAttentionFactor =
+      static_cast<float>(readNumber(env, propertyOf(env, object, "ropeAttentionFactor"), "ropeAttentionFactor"));
+  shape.windowTokens = readTypedArray<int32_t>(env, propertyOf(env, object, "windowTokens"), "windowTokens");
   shape.isRopeInterleaved = readBoolean(env, propertyOf(env, object, "isRopeInterleaved"), "isRopeInterleaved");
   checkShape(shape);
   return shape;

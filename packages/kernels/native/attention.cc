@@ -1,6 +1,7 @@
-// attention.reference: causal paged attention in float32. Compiled once a tier. A pair's bits depend on its query and
-// its keys alone: scores run along the context in lanes of 16 by position, sums in one order, whatever the chunk, the
-// block size or the pairs beside it. Pairs that share a KV head are computed together so that K and V are read once.
+// attention.reference: causal paged attention in float32, over the whole context or a sliding window. Compiled once a
+// tier. A pair's bits depend on its query and its keys alone: scores run along the context in lanes of 16 by position,
+// sums in one order, whatever the chunk, the block size or the pairs beside it. Pairs that share a KV head are computed
+// together so that K and V are read once.
 #include "float_ops.h"
 #include "lanes.h"
 
@@ -31,8 +32,8 @@ VARIATOR_INLINE void scoreTile(const AttentionCall& call, const float* keys, int
 }
 
 template <int count>
-void scoreContext(const AttentionCall& call, int64_t length) {
-  for (int64_t block = 0; block * call.blockSize < length; block++) {
+void scoreContext(const AttentionCall& call, int64_t first, int64_t length) {
+  for (int64_t block = first / call.blockSize; block * call.blockSize < length; block++) {
     const float* keys = call.blocks + call.blockTable[block] * call.blockStride;
     const int64_t start = block * call.blockSize;
     for (int64_t t = 0; t < call.blockSize && start + t < length; t += 16) {
@@ -41,16 +42,20 @@ void scoreContext(const AttentionCall& call, int64_t length) {
   }
 }
 
-// Scores become e^(score - most); returns the sum of them.
-float softmaxWeights(float* scores, int64_t length) {
-  const int64_t end = (length + 15) / 16 * 16;
-  for (int64_t i = length; i < end; i++) scores[i] = scores[0];
-  Lanes most = load(scores);
-  for (int64_t i = 16; i < end; i += 16) most = maxOf(load(scores + i), most);
+// Scores of positions start to length become e^(score - most), others in their lanes 0; returns the sum of them.
+float softmaxWeights(float* scores, int64_t start, int64_t length) {
+  const int64_t begin = start / 16 * 16, end = (length + 15) / 16 * 16;
+  for (int64_t i = begin; i < start; i++) scores[i] = scores[start];
+  for (int64_t i = length; i < end; i++) scores[i] = scores[start];
+  Lanes most = load(scores + begin);
+  for (int64_t i = begin + 16; i < end; i += 16) most = maxOf(load(scores + i), most);
   const float top = maxOf(most);
   Lanes sum{};
-  for (int64_t i = 0; i < end; i += 16) {
+  for (int64_t i = begin; i < end; i += 16) {
     Lanes weight = exponential(load(scores + i) - top);
+    if (i < start) {
+      for (int64_t lane = 0; lane < start - i; lane++) weight[lane] = 0;
+    }
     if (i + 16 > length) {
       for (int64_t lane = length - i; lane < 16; lane++) weight[lane] = 0;
     }
@@ -83,16 +88,27 @@ VARIATOR_INLINE void addValues(const AttentionCall& call, int firstPair, int64_t
   }
 }
 
+// Tokens that every pair attends to are read once for all; what only some attend to, before and behind them, for each.
 template <int count, int lanes>
 void weighValues(const AttentionCall& call, int64_t dimension, const float* totals) {
+  int64_t from = call.starts[0], to = call.lengths[0];
+  for (int r = 1; r < count; r++) {
+    from = call.starts[r] > from ? call.starts[r] : from;
+    to = call.lengths[r] < to ? call.lengths[r] : to;
+  }
+  if (from > to) from = to;  // windows without a token in common
   Lanes sums[count][lanes]{};
-  int64_t least = call.lengths[0];
-  for (int r = 1; r < count; r++) least = call.lengths[r] < least ? call.lengths[r] : least;
-  addValues<count, lanes>(call, 0, dimension, 0, least, sums);
+  for (int r = 0; r < count; r++) {
+    if (call.starts[r] >= from) continue;
+    Lanes own[1][lanes]{};
+    addValues<1, lanes>(call, r, dimension, call.starts[r], from, own);
+    for (int v = 0; v < lanes; v++) sums[r][v] = own[0][v];
+  }
+  addValues<count, lanes>(call, 0, dimension, from, to, sums);
   for (int r = 0; r < count; r++) {
     Lanes own[1][lanes];
     for (int v = 0; v < lanes; v++) own[0][v] = sums[r][v];
-    addValues<1, lanes>(call, r, dimension, least, call.lengths[r], own);
+    addValues<1, lanes>(call, r, dimension, call.starts[r] > to ? call.starts[r] : to, call.lengths[r], own);
     for (int v = 0; v < lanes; v++) {
       float out[16];
       store(out, own[0][v] / totals[r]);
@@ -104,11 +120,16 @@ void weighValues(const AttentionCall& call, int64_t dimension, const float* tota
 
 template <int count>
 void attendPairs(const AttentionCall& call) {
-  int64_t longest = 0;
-  for (int r = 0; r < count; r++) longest = call.lengths[r] > longest ? call.lengths[r] : longest;
-  scoreContext<count>(call, longest);
+  int64_t first = call.starts[0], longest = 0;
+  for (int r = 0; r < count; r++) {
+    first = call.starts[r] < first ? call.starts[r] : first;
+    longest = call.lengths[r] > longest ? call.lengths[r] : longest;
+  }
+  scoreContext<count>(call, first, longest);
   float totals[count];
-  for (int r = 0; r < count; r++) totals[r] = softmaxWeights(call.scores + r * call.scoreStride, call.lengths[r]);
+  for (int r = 0; r < count; r++) {
+    totals[r] = softmaxWeights(call.scores + r * call.scoreStride, call.starts[r], call.lengths[r]);
+  }
   int64_t dimension = 0;
   for (; dimension + 64 <= call.headSize; dimension += 64) weighValues<count, 4>(call, dimension, totals);
   for (; dimension < call.headSize; dimension += 16) weighValues<count, 1>(call, dimension, totals);

@@ -45,7 +45,8 @@ struct AttentionCall {
   static constexpr int maxPairCount = 6;
   const float* queries[maxPairCount];  // [headSize] each
   float* outs[maxPairCount];           // [headSize] each
-  int64_t lengths[maxPairCount];       // keys each attends to, from position 0
+  int64_t starts[maxPairCount];        // position of the first key each attends to: 0 unless a window has passed it
+  int64_t lengths[maxPairCount];       // position behind the last key
   int pairCount;
   const int32_t* blockTable;
   int64_t blockSize;

@@ -39,6 +39,9 @@ void checkShape(const ModelShape& shape) {
   check(shape.headCount % shape.kvHeadCount == 0, "headCount must be a multiple of kvHeadCount");
   check(static_cast<int64_t>(shape.ropeInverseFrequencies.size()) == shape.headSize / 2,
         "ropeInverseFrequencies must hold headSize / 2 numbers");
+  check(shape.ropeAttentionFactor > 0 && shape.ropeAttentionFactor <= 100, "ropeAttentionFactor must be from 0 to 100");
+  check(static_cast<int64_t>(shape.windowTokens.size()) == shape.layerCount, "windowTokens must hold a number for each layer");
+  for (const int32_t window : shape.windowTokens) check(window >= 0, "windowTokens must be 0 or more");
   check(shape.rmsNormEpsilon >= 0 && shape.rmsNormEpsilon < 1, "rmsNormEpsilon must be from 0 to 1");
 }
 

@@ -21,6 +21,8 @@ struct ModelShape {
   int64_t maxPositionCount;
   float rmsNormEpsilon;
   std::vector<float> ropeInverseFrequencies;  // [headSize / 2]
+  float ropeAttentionFactor;                  // of cosines and sines
+  std::vector<int32_t> windowTokens;          // [layerCount] keys a token attends to, 0 = all
   bool isRopeInterleaved;
 
   int64_t querySize() const { return headCount * headSize; }

@@ -100,8 +100,9 @@ void StepRunner::embed(int thread) {
                              hidden_ + row * padded(shape.hiddenSize));
     for (int64_t i = 0; i < half; i++) {
       const float angle = static_cast<float>(positions_[row]) * shape.ropeInverseFrequencies[i];
-      cosines_[row * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
-      sines_[row * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+      const float factor = shape.ropeAttentionFactor;
+      cosines_[row * half + i] = static_cast<float>(std::cos(static_cast<double>(angle))) * factor;
+      sines_[row * half + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * factor;
     }
   }
   team_.barrier();
@@ -204,6 +205,7 @@ void StepRunner::attend(int thread, int64_t layer) {
   call.scale = 1.0f / std::sqrt(static_cast<float>(shape.headSize));
   call.scores = threads_[thread].scores.sized(AttentionCall::maxPairCount * scoreStride_);
   call.scoreStride = scoreStride_;
+  const int64_t window = shape.windowTokens[layer];
   for (;;) {
     const int32_t index = nextAttentionUnits_[layer].fetch_add(1, std::memory_order_relaxed);
     if (index >= unitCount) return;
@@ -217,6 +219,7 @@ void StepRunner::attend(int thread, int64_t layer) {
       call.queries[pair] = q_ + row * padded(shape.querySize()) + head * shape.headSize;
       call.outs[pair] = attended_.values + row * attended_.stride + head * shape.headSize;
       call.lengths[pair] = positions_[row] + 1;
+      call.starts[pair] = window == 0 ? 0 : std::max<int64_t>(0, call.lengths[pair] - window);
     }
     attentionOps().attend(call);
   }
