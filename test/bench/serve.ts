@@ -8,6 +8,9 @@ import type { Figure } from './figure.ts';
 type Part = () => Promise<readonly Figure[]>;
 
 const parts: Readonly<Record<string, () => Promise<Part>>> = {
+  gateway: async () => (await import('./serve/gateway.ts')).benchGateway,
+  'worker-kills': async () => (await import('./serve/worker-kills.ts')).benchWorkerKills,
+  store: async () => (await import('./serve/store.ts')).benchStore,
   'bad-input': async () => (await import('./serve/bad-input.ts')).benchBadInput,
   tiers: async () => (await import('./serve/tiers.ts')).benchTiers,
   streams: async () => (await import('./serve/streams.ts')).benchStreams,
