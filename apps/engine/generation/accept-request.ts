@@ -90,9 +90,9 @@ export async function acceptChat(asked: AskedChat, context: AcceptContext): Prom
   refuseTextThatCannotFit(asked.messages.map(({ content }) => content).join(''), 'messages', context);
   const rendered = await tokenizing('messages', () => context.pool.render(asked.messages));
   refuseTextThatCannotFit(rendered.text, 'messages', context);
-  const promptTokenIds = await tokenizing('messages', () =>
-    context.pool.encode(rendered.text, rendered.guard),
-  );
+  const promptTokenIds =
+    rendered.tokenIds ??
+    (await tokenizing('messages', () => context.pool.encode(rendered.text, rendered.guard)));
   return accepted(promptTokenIds, asked, 'messages', Number.POSITIVE_INFINITY, null, context);
 }
 

@@ -15,7 +15,8 @@ export type ThreadJob =
 
 export type ThreadAnswer =
   | { readonly kind: 'ready' }
-  | ({ readonly kind: 'rendered' } & RenderedPrompt)
+  /** With its token ids where it is short: a second way to the thread would take longer than they do. */
+  | ({ readonly kind: 'rendered'; readonly tokenIds: Int32Array | null } & RenderedPrompt)
   | { readonly kind: 'encoded'; readonly tokenIds: Int32Array }
   | ({ readonly kind: 'decoded' } & DecodedTokens)
   | { readonly kind: 'refused'; readonly isTemplate: boolean; readonly message: string };
@@ -87,10 +88,14 @@ export class TokenizerPool {
   }
 
   /** @throws TokenizerError */
-  async render(messages: readonly ChatMessage[], isAnswerOpened = true): Promise<RenderedPrompt> {
+  async render(
+    messages: readonly ChatMessage[],
+    isAnswerOpened = true,
+  ): Promise<RenderedPrompt & { readonly tokenIds: readonly number[] | null }> {
     const answer = await this.#run({ kind: 'render', messages, isAnswerOpened });
     if (answer.kind !== 'rendered') throw new TokenizerError('failed', `unexpected answer ${answer.kind}`);
-    return { text: answer.text, guard: answer.guard };
+    const { text, guard, tokenIds } = answer;
+    return { text, guard, tokenIds: tokenIds === null ? null : Array.from(tokenIds) };
   }
 
   /** @throws TokenizerError */

@@ -10,12 +10,19 @@ import type { ThreadAnswer, ThreadJob } from './tokenizer-pool.ts';
 const port = parentPort;
 if (port === null) throw new Error('tokenizer-thread.ts runs only as a worker thread');
 
+/** A few milliseconds' worth; what is longer is first held against the context's length. */
+const MOST_CHARS_ENCODED_AT_ONCE = 16_384;
+
 const encoder = new PromptEncoder(workerData as PromptEncoderData);
 
 function answer(job: ThreadJob): ThreadAnswer {
   try {
-    if (job.kind === 'render')
-      return { kind: 'rendered', ...encoder.render(job.messages, job.isAnswerOpened) };
+    if (job.kind === 'render') {
+      const rendered = encoder.render(job.messages, job.isAnswerOpened);
+      const isShort = rendered.text.length <= MOST_CHARS_ENCODED_AT_ONCE;
+      const tokenIds = isShort ? encoder.encode(rendered.text, rendered.guard) : null;
+      return { kind: 'rendered', ...rendered, tokenIds };
+    }
     if (job.kind === 'decode') return { kind: 'decoded', ...encoder.decode(job.tokenIds) };
     return { kind: 'encoded', tokenIds: encoder.encode(job.text, job.guard) };
   } catch (error) {

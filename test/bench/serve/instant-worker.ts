@@ -1,6 +1,7 @@
 /**
  * A worker process that answers at once, for the gateway's bench: `LINK_SOCKET MODEL_DIR`. It speaks the link's frames and
- * computes nothing: each turn of the event loop is a step in which every sequence gets a token. Tests only.
+ * computes nothing. A sequence gets all its tokens at once; those of the program `stepwise` get one in each turn of the event
+ * loop, as steps would give them. Tests only.
  */
 import { randomUUID } from 'node:crypto';
 import { connect } from 'node:net';
@@ -112,9 +113,13 @@ function step(): void {
     const { count } = sequence;
     if (count === 0) starts.push({ sequenceId, cachedTokenCount: 0, queueMs: 0 });
     // Words of one and two letters, never a special token.
-    events.push({ sequenceId, tokenId: 300 + ((stepId + count) % 400), index: count });
-    sequence.count += 1;
-    if (sequence.count === sequence.spec.maxTokens) done.push(sequence);
+    const { maxTokens, program } = sequence.spec;
+    const until = program === 'stepwise' ? count + 1 : maxTokens;
+    for (let index = count; index < until; index += 1) {
+      events.push({ sequenceId, tokenId: 300 + ((stepId + index) % 400), index });
+    }
+    sequence.count = until;
+    if (until === maxTokens) done.push(sequence);
   }
   link.send({ type: 'tokens', stepId, events, accounts: events.map(() => account), starts });
   for (const sequence of done) end(sequence, 'length');
