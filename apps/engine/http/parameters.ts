@@ -144,7 +144,7 @@ export function parseParameters<Shape extends z.ZodRawShape>(
       refuseUnlessNeutral(key, value);
     }
   }
-  const parsed = z.object({ ...partial(withoutEffect), ...shape }).safeParse(honoured);
+  const parsed = schemaOf(shape).safeParse(honoured);
   if (!parsed.success) throw refusal(parsed.error, honoured);
   return parsed.data as z.infer<z.ZodObject<Shape>>;
 }
@@ -204,6 +204,18 @@ function refuseUnlessNeutral(key: string, value: unknown): void {
   const [schema, words] = neutral;
   if (value === null || schema.safeParse(value).success) return;
   throw unsupported(key, `"${key}" is not supported yet; leave it out or send ${words}.`);
+}
+
+/** By the endpoint's shape: a schema compiles itself when it first parses, which must not happen for every request. */
+const schemas = new WeakMap<z.ZodRawShape, z.ZodType>();
+
+function schemaOf(shape: z.ZodRawShape): z.ZodType {
+  let schema = schemas.get(shape);
+  if (schema === undefined) {
+    schema = z.object({ ...partial(withoutEffect), ...shape });
+    schemas.set(shape, schema);
+  }
+  return schema;
 }
 
 /** Every schema of a table made optional. */
