@@ -8,6 +8,8 @@ import { join, resolve } from 'node:path';
 export interface Config {
   /** A model folder or GGUF file; null for the default model. */
   readonly model: string | null;
+  readonly hubUrl: string;
+  readonly hubToken: string | null;
   readonly host: string;
   readonly port: number;
   readonly adminPort: number;
@@ -73,8 +75,21 @@ const options = {
   model: {
     flag: '--model',
     env: 'VARIATOR_MODEL',
-    value: 'DIR|FILE',
-    help: 'Hugging Face folder or GGUF file (default: SmolLM2-135M-Instruct, fetched once)',
+    value: 'DIR|FILE|ORG/NAME',
+    help: 'Hugging Face folder, GGUF file or hub id (default: SmolLM2-135M-Instruct, fetched once)',
+  },
+  hubUrl: {
+    flag: '--hub-url',
+    env: 'VARIATOR_HUB_URL',
+    value: 'URL',
+    help: 'where hub ids are fetched (https://huggingface.co)',
+  },
+  hubToken: {
+    flag: '',
+    env: 'VARIATOR_HUB_TOKEN',
+    value: 'TOKEN',
+    help: 'for models of the hub that are not open to everybody (none)',
+    isSecret: true,
   },
   port: { flag: '--port', env: 'VARIATOR_PORT', value: 'N', help: 'inference port (8000)' },
   adminPort: { flag: '--admin-port', env: 'VARIATOR_ADMIN_PORT', value: 'N', help: 'tRPC port (8001)' },
@@ -283,6 +298,8 @@ export function readConfig(
   const home = env.XDG_CACHE_HOME ?? join(homedir(), '.cache');
   return Object.freeze({
     model: text('model'),
+    hubUrl: (url('hubUrl', text('hubUrl')) ?? 'https://huggingface.co').replace(/\/+$/, ''),
+    hubToken: text('hubToken'),
     host: text('host') ?? '127.0.0.1',
     port: whole('port', text('port') ?? '8000', 0, 65_535),
     adminPort: whole('adminPort', text('adminPort') ?? '8001', 0, 65_535),

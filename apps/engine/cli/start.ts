@@ -9,6 +9,8 @@ import { assertSafeToListen } from '../api/safe-to-listen.ts';
 import { type Config, environmentForParts, readConfig } from '../config.ts';
 import { resolveDefaultModel } from './default-model.ts';
 import { type EmbeddedClickHouse, embeddedClickHouse } from './embedded-clickhouse.ts';
+import { fetchHubModel, readHubId } from './hub-model.ts';
+import type { DownloadProgress } from './model-download.ts';
 import { type Part, startPart } from './part.ts';
 import { dashboardHost, linkPlace, makeDataFolder, withFreePorts } from './places.ts';
 import { workerShares } from './worker-shares.ts';
@@ -57,7 +59,7 @@ export async function start(argv: readonly string[], root: string): Promise<numb
   }
 
   const running = (async (): Promise<string> => {
-    const modelPath = config.model ?? (await defaultModel(config, root, stopping.signal));
+    const modelPath = await modelFor(config, root, stopping.signal);
     if (config.clickhouseUrl === null)
       clickhouse = await embeddedClickHouse(join(config.dataDir, 'clickhouse'), say('clickhouse'));
     const clickhouseUrl = config.clickhouseUrl ?? clickhouse?.url ?? '';
@@ -172,20 +174,24 @@ function flagsFor(config: Config, modelPath: string): string[] {
   return flags.flatMap(([flag, value]) => [flag, String(value)]);
 }
 
-async function defaultModel(config: Config, root: string, signal: AbortSignal): Promise<string> {
+/** The path as it was given, what a hub id was fetched to, or the default model. */
+async function modelFor(config: Config, root: string, signal: AbortSignal): Promise<string> {
+  const { cacheDir, model } = config;
   let shownAt = 0;
-  const { path, line } = await resolveDefaultModel({
-    cacheDir: config.cacheDir,
-    repositoryDir: root,
-    signal,
-    onProgress: ({ label, doneBytes, totalBytes }) => {
-      const now = performance.now();
-      if (now - shownAt < 1000) return;
-      shownAt = now;
-      const share = totalBytes ? ` ${Math.floor((100 * doneBytes) / totalBytes)} %` : '';
-      console.log(`${label}${share}`);
-    },
-  });
+  const onProgress = ({ label, doneBytes, totalBytes }: DownloadProgress): void => {
+    const now = performance.now();
+    if (now - shownAt < 1000) return;
+    shownAt = now;
+    const share = totalBytes ? ` ${Math.floor((100 * doneBytes) / totalBytes)} %` : '';
+    console.log(`${label}${share}`);
+  };
+  const hubId = model === null ? null : readHubId(model);
+  if (hubId !== null) {
+    const { hubUrl, hubToken: token } = config;
+    return fetchHubModel(hubId, { hubUrl, token, cacheDir, onProgress, signal });
+  }
+  if (model !== null) return model;
+  const { path, line } = await resolveDefaultModel({ cacheDir, repositoryDir: root, signal, onProgress });
   console.log(line);
   return path;
 }
