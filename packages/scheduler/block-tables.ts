@@ -96,6 +96,11 @@ export class BlockTables {
     sequence.offeredBlockCount = 0;
   }
 
+  /** Everything that the prefix cache holds now. */
+  cachedBlockHashes(): string[] {
+    return this.#cache.hashes();
+  }
+
   takeCacheChanges(): { entered: string[]; left: string[] } {
     return this.#cache.takeChanges();
   }

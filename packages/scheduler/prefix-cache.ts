@@ -48,6 +48,11 @@ export class PrefixCache {
     this.#left.push(hash);
   }
 
+  /** Everything it holds. */
+  hashes(): string[] {
+    return [...this.#blockByHash.keys()];
+  }
+
   /** What entered and left since the last call. */
   takeChanges(): { entered: string[]; left: string[] } {
     const changes = { entered: this.#entered, left: this.#left };

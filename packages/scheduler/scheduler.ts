@@ -282,6 +282,11 @@ export class Scheduler {
     return this.#state.waiting.tokenCount;
   }
 
+  /** Everything that its prefix cache holds, for a reader of the changes that comes later. */
+  cachedBlockHashes(): string[] {
+    return this.#state.tables.cachedBlockHashes();
+  }
+
   openSequenceIds(): string[] {
     return [...this.#open.keys()];
   }

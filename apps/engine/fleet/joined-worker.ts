@@ -27,6 +27,8 @@ export interface JoinedWorker {
   runningCount: number;
   waitingCount: number;
   kvUsedBlockCount: number;
+  /** What its prefix cache holds, as it told; at most one for each of its KV blocks. */
+  readonly blockHashes: Set<string>;
   /** By the name they have there. */
   readonly open: Map<string, OpenSequence>;
   readonly calls: Map<string, { resolve(answer: Answer): void; reject(error: Error): void }>;
@@ -52,6 +54,7 @@ export function joinedWorker(hello: Hello, link: FrameSocket<GatewayFrame>, now:
     runningCount: 0,
     waitingCount: 0,
     kvUsedBlockCount: 0,
+    blockHashes: new Set(),
     open: new Map(),
     calls: new Map(),
     alternation: null,
@@ -63,6 +66,18 @@ export function setPath(worker: JoinedWorker, path: ExecutionPath): void {
   worker.path = path;
   worker.pathId = pathId(path);
   worker.numericsId = numericsId(path);
+}
+
+/** What left is told with what entered in the same step, and left before. */
+export function applyBlocks(
+  { blockHashes, hello }: JoinedWorker,
+  { entered, left }: Extract<WorkerFrame, { type: 'blocks' }>,
+): void {
+  for (const hash of left) blockHashes.delete(hash);
+  for (const hash of entered) {
+    if (blockHashes.size >= hello.envelope.kvBlockCount) return;
+    blockHashes.add(hash);
+  }
 }
 
 /** A copy for the rest of the gateway, with those of `fits` that are of its model. */

@@ -16,6 +16,7 @@ import {
   resumedSpec,
   wholeEnd,
 } from './lost-sequence.ts';
+import type { Placement } from './route-sequence.ts';
 
 export interface OpenSequence {
   readonly spec: SequenceSpec;
@@ -26,6 +27,8 @@ export interface OpenSequence {
   readonly numericsIds: Set<string>;
   /** Null while it waits for a successor. */
   worker: JoinedWorker | null;
+  /** What it was predicted to take there before its first token; null after it. */
+  pending: Pick<Placement, 'prefillMs' | 'blockCount'> | null;
   /** Its name on that worker. */
   nameThere: string;
   /** Charged by lost workers, as far as they told. */
@@ -43,7 +46,7 @@ export interface OpenSequence {
 export interface OpenSequencesOptions {
   readonly now: () => number;
   /** Null while no worker has joined. */
-  readonly route: (sequence: OpenSequence) => JoinedWorker | null;
+  readonly route: (sequence: OpenSequence) => Placement | null;
   readonly situation: () => LossSituation;
 }
 
@@ -76,6 +79,7 @@ export class OpenSequences {
       generatedTokenIds: [...spec.generatedTokenIds],
       numericsIds: new Set(),
       worker: null,
+      pending: null,
       nameThere: '',
       accountBefore: emptyAccount,
       account: emptyAccount,
@@ -110,6 +114,7 @@ export class OpenSequences {
       sequence.generatedTokenIds.push(tokenId);
       sequence.numericsIds.add(worker.numericsId);
       sequence.fruitlessResumeCount = 0;
+      sequence.pending = null;
       sequence.account = frame.accounts[place] ?? sequence.account;
       sequence.queue.push({
         kind: 'token',
@@ -164,15 +169,17 @@ export class OpenSequences {
   }
 
   #place(sequence: OpenSequence): void {
-    const worker = this.#options.route(sequence);
-    if (!worker) {
+    const placement = this.#options.route(sequence);
+    if (!placement) {
       this.#waiting.add(sequence);
       return;
     }
     this.#waiting.delete(sequence);
+    const { worker } = placement;
     const { spec, generatedTokenIds, resumeCount } = sequence;
     const there = resumedSpec(spec, generatedTokenIds, resumeCount);
     sequence.worker = worker;
+    sequence.pending = placement;
     sequence.nameThere = there.sequenceId;
     worker.open.set(there.sequenceId, sequence);
     worker.link.send({ type: 'submit', spec: there, ageMs: this.#options.now() - sequence.submittedAt });

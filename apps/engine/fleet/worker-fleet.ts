@@ -1,5 +1,5 @@
 /**
- * The workers that have joined: listens for them on the link, routes sequences, carries calls and their answers, and
+ * The workers that have joined: listens for them on the link, gives them sequences, carries calls and their answers, and
  * tells readers when a worker is lost. Started by main.ts; implements fleet.ts. Computes nothing and decides no rollout.
  */
 import { randomUUID } from 'node:crypto';
@@ -13,6 +13,7 @@ import { type Fleet, FleetError } from './fleet.ts';
 import { type FrameSocket, frameSocket } from './frame-socket.ts';
 import {
   type Answer,
+  applyBlocks,
   type Hello,
   type JoinedWorker,
   joinedWorker,
@@ -21,7 +22,8 @@ import {
 } from './joined-worker.ts';
 import { type GatewayFrame, LINK_VERSION, type WorkerFrame } from './link-frames.ts';
 import { SUCCESSOR_WAIT_MS } from './lost-sequence.ts';
-import { type OpenSequence, OpenSequences } from './open-sequences.ts';
+import { OpenSequences } from './open-sequences.ts';
+import { placementOf } from './route-sequence.ts';
 
 export interface FleetOptions {
   readonly linkPath: string;
@@ -66,9 +68,11 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
     `${deviceKind}/${modelHash}/${kernels}`;
   const server: Server = createServer(welcome);
   const isSuccessorExpected = () => lostAt !== null && now() - lostAt < SUCCESSOR_WAIT_MS;
+  const fitFor = (deviceKind: string, modelHash: string, kernels: string): StepTimeFit | null =>
+    fits.get(fitKey(deviceKind, modelHash, kernels)) ?? null;
   const sequences = new OpenSequences({
     now,
-    route,
+    route: (sequence) => placementOf(sequence, readyWorkers(), fitFor),
     situation: () => ({ isClosing, hasWorker: workers.size > 0, isSuccessorExpected: isSuccessorExpected() }),
   });
   const watch = setInterval(() => {
@@ -190,7 +194,7 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
         worker.calls.get(frame.callId)?.resolve(frame);
         return;
       case 'blocks':
-        // Only a router over several workers needs to know whose cache holds what.
+        applyBlocks(worker, frame);
         return;
       case 'hello':
         lose(worker, 'it said hello twice');
@@ -238,12 +242,6 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
       limit.clear();
       worker.calls.delete(callId);
     }
-  }
-
-  /** The least loaded worker; with several, routing by predicted ms and cached prefix comes with them. */
-  function route(_sequence: OpenSequence): JoinedWorker | null {
-    const [first] = readyWorkers().sort((a, b) => a.open.size - b.open.size);
-    return first ?? null;
   }
 
   const readyWorkers = () => [...workers.values()].filter(({ awaitedPathId }) => awaitedPathId === null);
@@ -346,7 +344,7 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
         if (worker.hello.envelope.modelHash === fit.modelHash) worker.link.send({ type: 'useFit', fit });
       }
     },
-    fitFor: (deviceKind, modelHash, kernels) => fits.get(fitKey(deviceKind, modelHash, kernels)) ?? null,
+    fitFor,
     watchSteps(signal) {
       const queue = eventQueue<readonly StepRow[]>(MOST_QUEUED_ROW_BATCHES, () => watchers.delete(queue));
       watchers.add(queue);

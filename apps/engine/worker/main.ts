@@ -79,6 +79,7 @@ async function main(): Promise<void> {
           envelope: device.envelope,
           path: loop.livePath(),
         });
+        for (const frame of loop.cachedBlocks()) opened.send(frame);
       });
     });
   isOpening = false;

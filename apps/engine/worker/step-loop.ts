@@ -43,6 +43,7 @@ export interface StepLoopOptions {
 const LEAST_SETTLING_STEPS = 2;
 const ROWS_PER_FRAME = 64;
 const ROW_DELAY_MS = 200;
+const HASHES_PER_FRAME = 10_000;
 
 export class StepLoop {
   readonly #options: StepLoopOptions;
@@ -112,6 +113,13 @@ export class StepLoop {
 
   heartbeat(): WorkerFrame {
     return { type: 'heartbeat', ...this.#scheduler.counts(), pathId: pathId(this.#plan.live) };
+  }
+
+  /** What a gateway that comes later must know before it hears of changes. */
+  *cachedBlocks(): Generator<WorkerFrame> {
+    const hashes = this.#scheduler.cachedBlockHashes();
+    for (let at = 0; at < hashes.length; at += HASHES_PER_FRAME)
+      yield { type: 'blocks', entered: hashes.slice(at, at + HASHES_PER_FRAME), left: [] };
   }
 
   /** The gateway is gone: nobody waits for these sequences, and nobody watches the canary. */
