@@ -70,6 +70,7 @@ export function createTelemetryClient(url: string, options: TelemetryClientOptio
     application: 'variator',
     request_timeout: requestTimeoutMs,
     max_open_connections: 8,
+    max_response_headers_size: 1024 * 1024,
     use_multipart_params_auto: true,
     log: { level: ClickHouseLogLevel.OFF },
     clickhouse_settings: {
@@ -114,6 +115,9 @@ export function createTelemetryClient(url: string, options: TelemetryClientOptio
           query: sql,
           clickhouse_settings: {
             wait_end_of_query: 1,
+            // A long statement shows that it lives, or it would be taken for a silent server and begun again beside itself.
+            send_progress_in_http_headers: 1,
+            http_headers_progress_interval_ms: String(Math.ceil(requestTimeoutMs / 3)),
             // The database named in a request must exist, so a first CREATE DATABASE names one that always does.
             ...(isDatabaseless ? { database: 'system' } : {}),
           },

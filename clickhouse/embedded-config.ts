@@ -106,6 +106,7 @@ export function usersXml(credentials: Credentials, limits: ServerLimits): string
         'GRANT SELECT ON system.*',
         'GRANT TABLE ENGINE ON Atomic',
         'GRANT TABLE ENGINE ON MergeTree',
+        'GRANT TABLE ENGINE ON AggregatingMergeTree',
       ]),
       user('reader', credentials.readerPassword, 'reader', [`GRANT SELECT ON ${EMBEDDED_DATABASE}.*`]),
     ]),

@@ -38,7 +38,7 @@ test('every migration is applied once, in order, and schema.sql is what they mak
   expect(await migrate(client)).toEqual([]);
 
   const tables = await client.query(
-    `SELECT formatQuery(replaceOne(create_table_query, 'CREATE TABLE variator.', 'CREATE TABLE ')) AS sql
+    `SELECT formatQuery(replaceAll(create_table_query, 'variator.', '')) AS sql
      FROM system.tables WHERE database = currentDatabase() ORDER BY name`,
     {},
     z.object({ sql: z.string() }),
@@ -47,6 +47,28 @@ test('every migration is applied once, in order, and schema.sql is what they mak
   await expect(
     `-- The tables as the migrations make them today; migrate.test.ts compares. Write it anew with vitest -u.\n\n${schema}`,
   ).toMatchFileSnapshot('./schema.sql');
+});
+
+test('a start that was cut off before it had noted its migrations repeats them, and nothing is lost or doubled', async () => {
+  const columnCount = async () =>
+    client.query(
+      'SELECT table, count() AS columnCount FROM system.columns WHERE database = currentDatabase() GROUP BY table ORDER BY table',
+      {},
+      z.object({ table: z.string(), columnCount: z.number() }),
+    );
+  const before = await columnCount();
+  await client.command('TRUNCATE TABLE schema_migrations');
+  expect(await migrate(client)).toHaveLength((await readdir(migrations)).length);
+  expect(await columnCount()).toEqual(before);
+  expect(await migrate(client)).toEqual([]);
+});
+
+test('a statement may take longer than the client waits for a silent server', async () => {
+  const impatient = createTelemetryClient(running.server.url, { requestTimeoutMs: 900 });
+  await impatient.command(
+    'SELECT sleepEachRow(0.2) FROM numbers(10) SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 0',
+  );
+  await impatient.close();
 });
 
 test('columns are named exactly as the fields of the rows, each with its meaning', async () => {

@@ -53,7 +53,10 @@ export async function readMigrations(options: MigrateOptions = {}): Promise<Migr
         name,
         sha256: createHash('sha256').update(text).digest('hex'),
         statements: splitStatements(text).map((statement) =>
-          statement.replace(/\{engine:(\w+)\}/g, (_, engine: string) => options.engines?.[engine] ?? engine),
+          statement
+            .replace(/\{engine:(\w+)\}/g, (_, engine: string) => options.engines?.[engine] ?? engine)
+            // A start that was cut off within a file repeats the whole of it.
+            .replace(/\bADD COLUMN (?!IF NOT EXISTS)/g, 'ADD COLUMN IF NOT EXISTS '),
         ),
       };
     }),

@@ -89,6 +89,107 @@ TTL toDateTime(arrivedAt) + toIntervalDay(90)
 SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192
 COMMENT 'One row per request, written when its account is final';
 
+CREATE TABLE requests_hourly
+(
+    `hour` DateTime('UTC') COMMENT 'Hour in which they ended; UTC',
+    `modelId` LowCardinality(String) COMMENT 'Model that served them',
+    `serviceTier` LowCardinality(String) COMMENT 'priority, default or flex',
+    `outcome` LowCardinality(String) COMMENT 'What they came to, as in requests',
+    `requestCount` SimpleAggregateFunction(sum, UInt64) COMMENT 'Requests',
+    `objectiveCount` SimpleAggregateFunction(sum, UInt64) COMMENT 'Those that had objectives and whose client stayed',
+    `withinObjectivesCount` SimpleAggregateFunction(sum, UInt64) COMMENT 'Those of them that met all of these',
+    `promptTokenCount` SimpleAggregateFunction(sum, UInt64) COMMENT 'Prompt tokens, cached ones included',
+    `cachedTokenCount` SimpleAggregateFunction(sum, UInt64) COMMENT 'Prompt tokens taken from the prefix cache',
+    `completionTokenCount` SimpleAggregateFunction(sum, UInt64) COMMENT 'Tokens generated',
+    `prefillDeviceMs` SimpleAggregateFunction(sum, Float64) COMMENT 'Device time charged for prompt tokens, ms',
+    `decodeDeviceMs` SimpleAggregateFunction(sum, Float64) COMMENT 'Device time charged for generated tokens, ms',
+    `speculationWasteDeviceMs` SimpleAggregateFunction(sum, Float64) COMMENT 'Device time charged for discarded tokens, ms',
+    `recomputeDeviceMs` SimpleAggregateFunction(sum, Float64) COMMENT 'Device time charged for tokens computed again, ms',
+    `ttftMs` AggregateFunction(quantilesTDigest(0.5, 0.95, 0.99), Float64) COMMENT 'TTFT of streamed requests with a token, ms',
+    `tpotMs` AggregateFunction(quantilesTDigestWeighted(0.5, 0.95, 0.99), Float64, UInt32) COMMENT 'Gaps between tokens of streamed requests, ms: each request\'s mean gap, as often as it had gaps'
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(hour)
+ORDER BY (hour, modelId, serviceTier, outcome)
+TTL hour + toIntervalDay(100)
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192
+COMMENT 'Requests by hour, model, tier and outcome';
+
+CREATE MATERIALIZED VIEW requests_to_hours TO requests_hourly
+(
+    `hour` DateTime('UTC'),
+    `modelId` LowCardinality(String),
+    `serviceTier` LowCardinality(String),
+    `outcome` String,
+    `requestCount` UInt64,
+    `objectiveCount` UInt64,
+    `withinObjectivesCount` UInt64,
+    `promptTokenCount` UInt64,
+    `cachedTokenCount` UInt64,
+    `completionTokenCount` UInt64,
+    `prefillDeviceMs` Float64,
+    `decodeDeviceMs` Float64,
+    `speculationWasteDeviceMs` Float64,
+    `recomputeDeviceMs` Float64,
+    `ttftMs` AggregateFunction(quantilesTDigest(0.5, 0.95, 0.99), Float64),
+    `tpotMs` AggregateFunction(quantilesTDigestWeighted(0.5, 0.95, 0.99), Float64, UInt32)
+)
+AS SELECT
+    toStartOfHour(fromUnixTimestamp64Milli(toInt64(floor((toUnixTimestamp64Micro(arrivedAt) / 1000) + e2eMs)), 'UTC')) AS hour,
+    modelId,
+    serviceTier,
+    multiIf(requests.outcome != '', requests.outcome, (finishReason IN ('stop', 'length')), 'ok', finishReason = 'error', 'failed', finishReason) AS outcome,
+    count() AS requestCount,
+    countIf((finishReason != 'cancelled') AND (ttftObjectiveMs > 0)) AS objectiveCount,
+    countIf(isWithinObjectives AND (finishReason IN ('stop', 'length')) AND (ttftObjectiveMs > 0)) AS withinObjectivesCount,
+    sum(requests.promptTokenCount) AS promptTokenCount,
+    sum(requests.cachedTokenCount) AS cachedTokenCount,
+    sum(requests.completionTokenCount) AS completionTokenCount,
+    sum(requests.prefillDeviceMs) AS prefillDeviceMs,
+    sum(requests.decodeDeviceMs) AS decodeDeviceMs,
+    sum(requests.speculationWasteDeviceMs) AS speculationWasteDeviceMs,
+    sum(requests.recomputeDeviceMs) AS recomputeDeviceMs,
+    quantilesTDigestStateIf(0.5, 0.95, 0.99)(requests.ttftMs, (requests.ttftMs > 0) AND isStreamed) AS ttftMs,
+    quantilesTDigestWeightedStateIf(0.5, 0.95, 0.99)(requests.tpotMs, toUInt32(greatest(requests.completionTokenCount, 1) - 1), isStreamed AND (requests.completionTokenCount > 1)) AS tpotMs
+FROM requests
+GROUP BY
+    hour,
+    modelId,
+    serviceTier,
+    outcome;
+
+CREATE MATERIALIZED VIEW requests_to_tenants TO tenants_hourly
+(
+    `hour` DateTime('UTC'),
+    `tenant` LowCardinality(String),
+    `modelId` LowCardinality(String),
+    `serviceTier` LowCardinality(String),
+    `outcome` String,
+    `requestCount` UInt64,
+    `promptTokenCount` UInt64,
+    `cachedTokenCount` UInt64,
+    `completionTokenCount` UInt64,
+    `deviceMs` Float64
+)
+AS SELECT
+    toStartOfHour(fromUnixTimestamp64Milli(toInt64(floor((toUnixTimestamp64Micro(arrivedAt) / 1000) + e2eMs)), 'UTC')) AS hour,
+    tenant,
+    modelId,
+    serviceTier,
+    multiIf(requests.outcome != '', requests.outcome, (finishReason IN ('stop', 'length')), 'ok', finishReason = 'error', 'failed', finishReason) AS outcome,
+    count() AS requestCount,
+    sum(requests.promptTokenCount) AS promptTokenCount,
+    sum(requests.cachedTokenCount) AS cachedTokenCount,
+    sum(requests.completionTokenCount) AS completionTokenCount,
+    sum(((prefillDeviceMs + decodeDeviceMs) + speculationWasteDeviceMs) + recomputeDeviceMs) AS deviceMs
+FROM requests
+GROUP BY
+    hour,
+    tenant,
+    modelId,
+    serviceTier,
+    outcome;
+
 CREATE TABLE schema_migrations
 (
     `name` String COMMENT 'File in clickhouse/migrations',
@@ -153,3 +254,93 @@ ORDER BY (deviceKind, modelHash, kernelsId, toStartOfHour(startedAt), startedAt)
 TTL toDateTime(startedAt) + toIntervalDay(30)
 SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192
 COMMENT 'One row per step of a worker';
+
+CREATE TABLE steps_hourly
+(
+    `hour` DateTime('UTC') COMMENT 'Hour in which they started; UTC',
+    `modelId` LowCardinality(String) COMMENT 'Model they computed',
+    `workerId` LowCardinality(String) COMMENT 'Worker that ran them',
+    `pathId` LowCardinality(String) COMMENT 'Execution path they ran on',
+    `kind` LowCardinality(String) COMMENT 'serve, calibration or check',
+    `firstStartedAt` SimpleAggregateFunction(min, DateTime64(6, 'UTC')) COMMENT 'When the first of them started; UTC',
+    `lastStartedAt` SimpleAggregateFunction(max, DateTime64(6, 'UTC')) COMMENT 'When the last of them started; UTC',
+    `stepCount` SimpleAggregateFunction(sum, UInt64) COMMENT 'Steps',
+    `promptTokenCount` SimpleAggregateFunction(sum, Float64) COMMENT 'Prompt tokens taken in, each once: cached, or computed for the first time',
+    `emittedTokenCount` SimpleAggregateFunction(sum, UInt64) COMMENT 'Tokens sent on',
+    `deviceMs` SimpleAggregateFunction(sum, Float64) COMMENT 'Device time, ms',
+    `prefillDeviceMs` SimpleAggregateFunction(sum, Float64) COMMENT 'Part of deviceMs charged to prompt tokens, ms',
+    `decodeDeviceMs` SimpleAggregateFunction(sum, Float64) COMMENT 'Part of deviceMs charged to generated tokens, ms',
+    `speculationWasteDeviceMs` SimpleAggregateFunction(sum, Float64) COMMENT 'Part of deviceMs charged to discarded tokens, ms',
+    `recomputeDeviceMs` SimpleAggregateFunction(sum, Float64) COMMENT 'Part of deviceMs charged to tokens computed again, ms',
+    `itlMs` AggregateFunction(quantilesTDigestWeighted(0.5, 0.95, 0.99), Float64, UInt32) COMMENT 'Gaps between tokens, ms: each step\'s mean gap, as often as it had gaps'
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(hour)
+ORDER BY (hour, modelId, workerId, pathId, kind)
+TTL hour + toIntervalDay(100)
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192
+COMMENT 'Steps by hour, model, worker, path and kind';
+
+CREATE MATERIALIZED VIEW steps_to_hours TO steps_hourly
+(
+    `hour` DateTime('UTC'),
+    `modelId` LowCardinality(String),
+    `workerId` LowCardinality(String),
+    `pathId` LowCardinality(String),
+    `kind` LowCardinality(String),
+    `firstStartedAt` DateTime64(6, 'UTC'),
+    `lastStartedAt` DateTime64(6, 'UTC'),
+    `stepCount` UInt64,
+    `promptTokenCount` Float64,
+    `emittedTokenCount` UInt64,
+    `deviceMs` Float64,
+    `prefillDeviceMs` Float64,
+    `decodeDeviceMs` Float64,
+    `speculationWasteDeviceMs` Float64,
+    `recomputeDeviceMs` Float64,
+    `itlMs` AggregateFunction(quantilesTDigestWeighted(0.5, 0.95, 0.99), Float64, UInt32)
+)
+AS SELECT
+    toStartOfHour(startedAt) AS hour,
+    modelId,
+    workerId,
+    pathId,
+    kind,
+    min(startedAt) AS firstStartedAt,
+    max(startedAt) AS lastStartedAt,
+    count() AS stepCount,
+    sum(cachedTokenCount + (prefillTokenCount * if(steps.recomputeDeviceMs > 0, steps.prefillDeviceMs / (steps.prefillDeviceMs + steps.recomputeDeviceMs), 1))) AS promptTokenCount,
+    sum(steps.emittedTokenCount) AS emittedTokenCount,
+    sum(steps.deviceMs) AS deviceMs,
+    sum(steps.prefillDeviceMs) AS prefillDeviceMs,
+    sum(steps.decodeDeviceMs) AS decodeDeviceMs,
+    sum(steps.speculationWasteDeviceMs) AS speculationWasteDeviceMs,
+    sum(steps.recomputeDeviceMs) AS recomputeDeviceMs,
+    quantilesTDigestWeightedStateIf(0.5, 0.95, 0.99)(itlMeanMs, itlTokenCount, itlTokenCount > 0) AS itlMs
+FROM steps
+GROUP BY
+    hour,
+    modelId,
+    workerId,
+    pathId,
+    kind;
+
+CREATE TABLE tenants_hourly
+(
+    `hour` DateTime('UTC') COMMENT 'Hour in which they ended; UTC',
+    `tenant` LowCardinality(String) COMMENT 'Whose requests they were',
+    `modelId` LowCardinality(String) COMMENT 'Model that served them',
+    `serviceTier` LowCardinality(String) COMMENT 'priority, default or flex',
+    `outcome` LowCardinality(String) COMMENT 'What they came to, as in requests',
+    `requestCount` SimpleAggregateFunction(sum, UInt64) COMMENT 'Requests',
+    `promptTokenCount` SimpleAggregateFunction(sum, UInt64) COMMENT 'Prompt tokens, cached ones included',
+    `cachedTokenCount` SimpleAggregateFunction(sum, UInt64) COMMENT 'Prompt tokens taken from the prefix cache',
+    `completionTokenCount` SimpleAggregateFunction(sum, UInt64) COMMENT 'Tokens generated',
+    `deviceMs` SimpleAggregateFunction(sum, Float64) COMMENT 'All device time charged to them, ms'
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(hour)
+ORDER BY (hour, tenant, modelId, serviceTier, outcome)
+TTL hour + toIntervalDay(400)
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192
+COMMENT 'Requests by hour and tenant: what a bill stands on';

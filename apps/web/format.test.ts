@@ -3,11 +3,13 @@ import { describe, expect, test } from 'vitest';
 import {
   formatAge,
   formatAgo,
+  formatAxisTime,
   formatChange,
   formatChangeRange,
   formatCount,
   formatFactor,
   formatId,
+  formatMoment,
   formatMs,
   formatShare,
   formatTokensPerSecond,
@@ -43,6 +45,18 @@ describe('a duration', () => {
     expect(formatAgo(1_000_000, 1_030_000)).toBe('30 s ago');
     expect(formatAgo(1_000_000, 1_200_000)).toBe('3 min ago');
   });
+});
+
+test('a moment of a long range has its day, on an axis the day alone', () => {
+  const at = new Date(2026, 10, 22, 14, 2, 11).getTime();
+  const dayMs = 86_400_000;
+  expect(formatMoment(at, dayMs)).toBe('14:02:11');
+  expect(formatMoment(at, 7 * dayMs)).toBe('22 Nov, 14:02');
+  expect([10_000, 3_600_000, dayMs].map((stepMs) => formatAxisTime(at, stepMs))).toEqual([
+    '14:02:11',
+    '14:02',
+    '22 Nov',
+  ]);
 });
 
 test('what was not measured is a dash', () => {

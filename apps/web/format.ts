@@ -4,6 +4,7 @@
  */
 export const DASH = '–';
 const MINUS = '−';
+const DAY_MS = 24 * 3_600_000;
 
 const grouped = (fractionDigits: number): Intl.NumberFormat =>
   new Intl.NumberFormat('en-US', {
@@ -45,7 +46,7 @@ export function formatAge(durationMs: number): string {
 export function formatAgo(at: number, now: number): string {
   const ageMs = now - at;
   if (ageMs < 2000) return 'just now';
-  if (ageMs >= 24 * 3_600_000) return formatDateTime(at);
+  if (ageMs >= DAY_MS) return formatDateTime(at);
   return `${formatAge(ageMs < 600_000 ? ageMs - (ageMs % (ageMs < 60_000 ? 1000 : 60_000)) : ageMs)} ago`;
 }
 
@@ -97,16 +98,25 @@ export function formatClock(at: number): string {
   return new Date(at).toLocaleTimeString('en-GB', { hour12: false });
 }
 
-/** Local time of day for an axis: with seconds only where the axis is that fine. */
+/** Local time for an axis: with seconds only where it is that fine, the day alone from a day on. */
 export function formatAxisTime(at: number, stepMs: number): string {
+  if (stepMs >= DAY_MS) return formatDay(at);
   const clock = formatClock(at);
   return stepMs < 60_000 ? clock : clock.slice(0, 5);
 }
 
 /** `22 Nov, 14:02`. */
 export function formatDateTime(at: number): string {
-  const day = new Date(at).toLocaleDateString('en-GB', { day: 'numeric', month: 'short' });
-  return `${day}, ${formatClock(at).slice(0, 5)}`;
+  return `${formatDay(at)}, ${formatClock(at).slice(0, 5)}`;
+}
+
+/** A moment of a chart that spans so long: with its day where there is more than one. */
+export function formatMoment(at: number, spanMs: number): string {
+  return spanMs > DAY_MS ? formatDateTime(at) : formatClock(at);
+}
+
+function formatDay(at: number): string {
+  return new Date(at).toLocaleDateString('en-GB', { day: 'numeric', month: 'short' });
 }
 
 /** For a hover: date, time of day and zone. */

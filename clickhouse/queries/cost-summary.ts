@@ -1,21 +1,24 @@
 /**
  * What a span cost: device ms by kind, tokens, requests. Asked by the API's costs.summary. Device ms and tokens come from
- * steps, so that the parts add up to the whole at the span's edges too; requests are those that ended in it.
+ * steps, so that the parts add up to the whole at the span's edges too; requests are those that ended in it. A span of more
+ * than 48 h is counted in the whole hours (UTC) that it touches.
  */
 import { z } from 'zod';
 import type { TelemetryClient } from '../client.ts';
 import {
   completionTokens,
   costUsdPerMillionTokens,
-  endedInSpan,
+  endedRequests,
   figure,
-  inSpan,
   promptTokens,
+  requestCount,
   type Span,
   spanParams,
+  startedSteps,
 } from './measures.ts';
+import { type Source, sourceOf } from './source-of.ts';
 
-const sql = `
+const sqlFor = (source: Source): string => `
 SELECT ran.*, requestCount, servedDeviceMs / nullIf(requestCount, 0) AS deviceMsPerRequest
 FROM (
   SELECT
@@ -26,12 +29,12 @@ FROM (
     sumIf(speculationWasteDeviceMs, kind = 'serve') AS speculationWasteDeviceMs,
     sumIf(recomputeDeviceMs, kind = 'serve') AS recomputeDeviceMs,
     sumIf(deviceMs, kind = 'calibration') AS calibrationDeviceMs,
-    round(${promptTokens}) AS promptTokenCount,
+    round(${promptTokens[source]}) AS promptTokenCount,
     ${completionTokens} AS completionTokenCount,
-    ${costUsdPerMillionTokens} AS costUsdPerMillionTokens
-  FROM steps WHERE ${inSpan('startedAt')}
+    ${costUsdPerMillionTokens(source)} AS costUsdPerMillionTokens
+  FROM ${startedSteps[source]}
 ) AS ran, (
-  SELECT count() AS requestCount FROM requests WHERE ${endedInSpan}
+  SELECT ${requestCount[source]} AS requestCount FROM ${endedRequests[source]}
 ) AS ended`;
 
 const row = z.object({
@@ -53,9 +56,11 @@ export type CostFigures = z.infer<typeof row>;
 
 export async function costSummary(
   client: TelemetryClient,
-  question: Span & { readonly usdPerHour: number },
+  question: Span & { readonly now: number; readonly usdPerHour: number },
 ): Promise<CostFigures> {
-  const rows = await client.query(sql, { ...spanParams(question), usdPerHour: question.usdPerHour }, row);
+  const span = sourceOf(question, question.now);
+  const params = { ...spanParams(span), usdPerHour: question.usdPerHour };
+  const rows = await client.query(sqlFor(span.source), params, row);
   const [figures] = rows;
   if (figures === undefined) throw new Error('Aggregates over no rows are one row, but none came.');
   return figures;

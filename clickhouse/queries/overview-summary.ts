@@ -4,36 +4,39 @@ import type { TelemetryClient } from '../client.ts';
 import {
   completionTokens,
   costUsdPerMillionTokens,
-  endedInSpan,
+  endedRequests,
   epochMs,
+  failedCount,
   figure,
-  inSpan,
   itlQuantiles,
   promptTokens,
+  requestCount,
   type Span,
   sloAttainment,
   spanParams,
+  startedSteps,
   tokensPerSecond,
   ttftQuantiles,
 } from './measures.ts';
+import { type Source, sourceOf } from './source-of.ts';
 
 const seconds = '(({toMs:Int64} - {fromMs:Int64}) / 1000)';
 
-const sql = `
+const sqlFor = (source: Source): string => `
 SELECT * FROM (
   SELECT
-    count() AS requestCount,
-    countIf(finishReason = 'error') AS errorCount,
-    ${ttftQuantiles(0.95)}[1] AS ttftP95Ms,
-    ${sloAttainment} AS sloAttainment
-  FROM requests WHERE ${endedInSpan}
+    ${requestCount[source]} AS requestCount,
+    ${failedCount[source]} AS errorCount,
+    ${ttftQuantiles(source, 0.95)}[1] AS ttftP95Ms,
+    ${sloAttainment[source]} AS sloAttainment
+  FROM ${endedRequests[source]}
 ) AS ended, (
   SELECT
     ${tokensPerSecond(completionTokens, seconds)} AS outputTokensPerSecond,
-    ${tokensPerSecond(promptTokens, seconds)} AS inputTokensPerSecond,
-    ${itlQuantiles(0.95)}[1] AS itlP95Ms,
-    ${costUsdPerMillionTokens} AS costUsdPerMillionTokens
-  FROM steps WHERE ${inSpan('startedAt')}
+    ${tokensPerSecond(promptTokens[source], seconds)} AS inputTokensPerSecond,
+    ${itlQuantiles(source, 0.95)}[1] AS itlP95Ms,
+    ${costUsdPerMillionTokens(source)} AS costUsdPerMillionTokens
+  FROM ${startedSteps[source]}
 ) AS ran, (
   SELECT ${epochMs('maxOrNull(startedAt)')} AS lastStepAt FROM steps
 ) AS newest`;
@@ -54,9 +57,11 @@ export type OverviewFigures = z.infer<typeof row>;
 
 export async function overviewSummary(
   client: TelemetryClient,
-  question: Span & { readonly usdPerHour: number },
+  question: Span & { readonly now: number; readonly usdPerHour: number },
 ): Promise<OverviewFigures> {
-  const rows = await client.query(sql, { ...spanParams(question), usdPerHour: question.usdPerHour }, row);
+  const span = sourceOf(question, question.now);
+  const params = { ...spanParams(span), usdPerHour: question.usdPerHour };
+  const rows = await client.query(sqlFor(span.source), params, row);
   const [figures] = rows;
   if (figures === undefined) throw new Error('Aggregates over no rows are one row, but none came.');
   return figures;

@@ -12,11 +12,13 @@ import { pathSpans } from './path-spans.ts';
 import { regimeMarks } from './regime-marks.ts';
 import { settledSteps } from './settled-steps.ts';
 import { stepSamples } from './step-samples.ts';
+import { tenantUsage } from './tenant-usage.ts';
 import { workloadWindows } from './workload-windows.ts';
 
 /** An hour's start, and recent: rows beyond their time to live are not kept. */
 const t0 = Math.floor(Date.now() / 3_600_000 - 2) * 3_600_000;
 const usdPerHour = 3.6;
+const now = t0 + 3_600_000;
 const empty = { fromMs: t0 - 1_800_000, toMs: t0 - 1_700_000 };
 const span = { fromMs: t0, toMs: t0 + 30_000 };
 
@@ -157,7 +159,7 @@ afterAll(async () => {
 });
 
 test('overview summary: rates over the span, percentiles, cost over prompt and completion tokens', async () => {
-  const figures = await overviewSummary(reader, { ...span, usdPerHour });
+  const figures = await overviewSummary(reader, { ...span, usdPerHour, now });
   // 33 tokens sent to clients and 20 cached + 100 / 2 first-time prompt tokens; half the prefill was computed again.
   expect(figures.outputTokensPerSecond).toBeCloseTo(34 / 30);
   expect(figures.inputTokensPerSecond).toBeCloseTo(70 / 30);
@@ -176,7 +178,7 @@ test('overview summary: rates over the span, percentiles, cost over prompt and c
 });
 
 test('where nothing was measured, figures are null and counts are zero', async () => {
-  expect(await overviewSummary(reader, { ...empty, usdPerHour })).toEqual({
+  expect(await overviewSummary(reader, { ...empty, usdPerHour, now })).toEqual({
     requestCount: 0,
     errorCount: 0,
     outputTokensPerSecond: null,
@@ -187,18 +189,20 @@ test('where nothing was measured, figures are null and counts are zero', async (
     sloAttainment: null,
     lastStepAt: t0 + 21_000,
   });
-  expect(await costSummary(reader, { ...empty, usdPerHour })).toMatchObject({
+  expect(await costSummary(reader, { ...empty, usdPerHour, now })).toMatchObject({
     deviceMs: 0,
     promptTokenCount: 0,
     requestCount: 0,
     costUsdPerMillionTokens: null,
     deviceMsPerRequest: null,
   });
-  for (const ask of [pathSpans, regimeMarks]) expect(await ask(reader, empty)).toEqual([]);
+  expect(await pathSpans(reader, { ...empty, bucketMs: 1000, now })).toEqual([]);
+  expect(await regimeMarks(reader, empty)).toEqual([]);
+  expect(await tenantUsage(reader, { ...empty, now })).toEqual([]);
 });
 
 test('overview series: every bucket of the span, requests where they ended, an empty bucket is null', async () => {
-  const points = await overviewSeries(reader, { ...span, bucketMs: 10_000, usdPerHour });
+  const points = await overviewSeries(reader, { ...span, bucketMs: 10_000, usdPerHour, now });
   expect(points.map((point) => point.at)).toEqual([t0, t0 + 10_000, t0 + 20_000]);
   expect(points.map((point) => point.requestCount)).toEqual([4, 0, 1]);
   expect(points[0]).toMatchObject({
@@ -233,16 +237,17 @@ test('overview series: the first and last bucket count only their part within th
     toMs: t0 + 4500,
     bucketMs: 3000,
     usdPerHour,
+    now,
   });
   expect(points.map((point) => [point.at, point.outputTokensPerSecond])).toEqual([
     [t0, 29 / 1.5],
     [t0 + 3000, null],
   ]);
-  await expect(overviewSeries(reader, { ...span, bucketMs: 1, usdPerHour })).rejects.toThrow(RangeError);
+  await expect(overviewSeries(reader, { ...span, bucketMs: 1, usdPerHour, now })).rejects.toThrow(RangeError);
 });
 
 test('cost summary: the kinds of device ms, and calibration apart', async () => {
-  expect(await costSummary(reader, { ...span, usdPerHour })).toEqual({
+  expect(await costSummary(reader, { ...span, usdPerHour, now })).toEqual({
     deviceMs: 120,
     prefillDeviceMs: 30,
     decodeDeviceMs: 30,
@@ -258,7 +263,7 @@ test('cost summary: the kinds of device ms, and calibration apart', async () => 
 });
 
 test('path spans: runs of the same path in order, there and back', async () => {
-  expect(await pathSpans(reader, span)).toEqual([
+  expect(await pathSpans(reader, { ...span, bucketMs: 1000, now })).toEqual([
     { workerId: 'w1', pathId: 'pathA', fromMs: t0 + 1000, toMs: t0 + 2030 },
     { workerId: 'w1', pathId: 'pathB', fromMs: t0 + 20_000, toMs: t0 + 20_205 },
     { workerId: 'w1', pathId: 'pathA', fromMs: t0 + 21_000, toMs: t0 + 21_005 },

@@ -16,7 +16,7 @@ SELECT
   sum(decodeSequenceCount) AS decodeTokenCount,
   sum(decodeContextTokens) AS decodeContextTokens,
   sum(emittedTokenCount) AS emittedTokenCount,
-  ${itlQuantiles(0.95)}[1] AS itlP95Ms,
+  ${itlQuantiles('rows', 0.95)}[1] AS itlP95Ms,
   avg(foreignCpuShare) AS foreignCpuShare
 FROM steps
 WHERE rolloutId = {rolloutId:String} AND kind = 'serve' AND blockIndex >= 0 AND NOT isSettling

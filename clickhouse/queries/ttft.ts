@@ -6,8 +6,8 @@ import { figure, inSpan, type Span, spanParams, ttftQuantiles } from './measures
 const sql = `
 SELECT
   countIf(ttftMs > 0 AND isStreamed) AS requestCount,
-  if(requestCount = 0, NULL, ${ttftQuantiles(0.5, 0.95)}[1]) AS ttftP50Ms,
-  if(requestCount = 0, NULL, ${ttftQuantiles(0.5, 0.95)}[2]) AS ttftP95Ms
+  if(requestCount = 0, NULL, ${ttftQuantiles('rows', 0.5, 0.95)}[1]) AS ttftP50Ms,
+  if(requestCount = 0, NULL, ${ttftQuantiles('rows', 0.5, 0.95)}[2]) AS ttftP95Ms
 FROM requests
 WHERE ${inSpan('arrivedAt')}`;
 

@@ -7,6 +7,7 @@
  *   overview.series  q {fromMs, toMs, bucketMs}-> OverviewSeries
  *   regimes.list     q {fromMs, toMs}          -> RegimeMark[]
  *   costs.summary    q {fromMs, toMs}          -> CostSummary
+ *   costs.byTenant   q {fromMs, toMs}          -> TenantCost[]
  *   objectives.get   q -> Policy               objectives.set m Partial<Policy> -> Policy
  *   workers.list     q -> WorkerSummary[]      workers.switchTo m {workerId, path: string} -> {pathId}
  *   paths.list       q -> PathSummary[]
@@ -21,6 +22,7 @@
  *   ledger.list      q {limit} -> LedgerEntry[]
  */
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
+import type { ServiceTier } from '@variator/scheduler/sequence';
 
 export interface OverviewSummary {
   readonly now: number;
@@ -103,6 +105,21 @@ export interface CostSummary {
   readonly requestCount: number;
   readonly costUsdPerMillionTokens: number | null;
   readonly deviceMsPerRequest: number | null;
+}
+
+/** What a tenant used on one model and tier. */
+export interface TenantCost {
+  readonly tenant: string;
+  readonly modelId: string;
+  readonly serviceTier: ServiceTier;
+  readonly requestCount: number;
+  /** Cached ones included. */
+  readonly promptTokenCount: number;
+  readonly cachedTokenCount: number;
+  readonly completionTokenCount: number;
+  readonly deviceMs: number;
+  /** Of this device time alone: idle time and calibration are nobody's. */
+  readonly deviceUsd: number;
 }
 
 export interface WorkerSummary {

@@ -1,6 +1,10 @@
-/** costs.*: device milliseconds and dollars of a span, at the price the policy states. */
+/**
+ * costs.*: device milliseconds and dollars of a span, at the price the policy states; as a whole, and by tenant. A span of
+ * more than 48 h is counted in the whole hours (UTC) that it touches.
+ */
 import { costSummary } from '@variator/clickhouse/queries/cost-summary';
-import type { CostSummary } from './contract.ts';
+import { tenantUsage } from '@variator/clickhouse/queries/tenant-usage';
+import type { CostSummary, TenantCost } from './contract.ts';
 import { span } from './inputs.ts';
 import { answerOf } from './telemetry-answer.ts';
 import { query, router } from './trpc.ts';
@@ -10,7 +14,17 @@ export const costs = router({
     const { deviceUsdPerHour } = ctx.control.policy();
     return answerOf(ctx.telemetry, async (client) => ({
       deviceUsdPerHour,
-      ...(await costSummary(client, { ...input, usdPerHour: deviceUsdPerHour })),
+      ...(await costSummary(client, { ...input, now: ctx.now(), usdPerHour: deviceUsdPerHour })),
     }));
+  }),
+
+  byTenant: query.input(span).query(({ ctx, input }): Promise<TenantCost[]> => {
+    const { deviceUsdPerHour } = ctx.control.policy();
+    return answerOf(ctx.telemetry, async (client) =>
+      (await tenantUsage(client, { ...input, now: ctx.now() })).map((usage) => ({
+        ...usage,
+        deviceUsd: (usage.deviceMs / 3.6e6) * deviceUsdPerHour,
+      })),
+    );
   }),
 });

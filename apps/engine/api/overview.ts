@@ -16,6 +16,8 @@ import { query, router } from './trpc.ts';
 
 /** A chart needs no more points than it has pixels. */
 const MOST_POINTS = 1000;
+/** As long as the sums by hour are surely there. */
+const LONGEST_WINDOW_MS = 90 * 86_400_000;
 const MOST_ROLLOUTS = 100;
 
 const seriesQuestion = span
@@ -26,7 +28,7 @@ const seriesQuestion = span
 
 export const overview = router({
   summary: query
-    .input(z.strictObject({ windowMs: z.number().int().min(1000).max(86_400_000) }))
+    .input(z.strictObject({ windowMs: z.number().int().min(1000).max(LONGEST_WINDOW_MS) }))
     .query(async ({ ctx, input }): Promise<OverviewSummary> => {
       const now = ctx.now();
       const workers = ctx.fleet.workers();
@@ -34,7 +36,12 @@ export const overview = router({
       const livePath = first ? ctx.control.standingPathOf(first) : null;
       const { deviceUsdPerHour } = ctx.control.policy();
       const { measured, telemetryFault } = await answerOf(ctx.telemetry, (client) =>
-        overviewSummary(client, { fromMs: now - input.windowMs, toMs: now, usdPerHour: deviceUsdPerHour }),
+        overviewSummary(client, {
+          fromMs: now - input.windowMs,
+          toMs: now,
+          now,
+          usdPerHour: deviceUsdPerHour,
+        }),
       ).then(
         (answer) => ({ measured: answer, telemetryFault: ctx.recorder.fault() }),
         (error: unknown) => {
@@ -68,13 +75,14 @@ export const overview = router({
 
   series: query.input(seriesQuestion).query(async ({ ctx, input }): Promise<OverviewSeries> => {
     const { fromMs, toMs, bucketMs } = input;
+    const now = ctx.now();
     const { objectives, deviceUsdPerHour } = ctx.control.policy();
     const [measured, rollouts] = await Promise.all([
       answerOf(ctx.telemetry, async (client) => {
         const [points, regimes, paths] = await Promise.all([
-          overviewSeries(client, { fromMs, toMs, bucketMs, usdPerHour: deviceUsdPerHour }),
+          overviewSeries(client, { fromMs, toMs, now, bucketMs, usdPerHour: deviceUsdPerHour }),
           regimeMarks(client, { fromMs, toMs }),
-          pathSpans(client, { fromMs, toMs }),
+          pathSpans(client, { fromMs, toMs, now, bucketMs }),
         ]);
         return { points, regimes, paths };
       }),

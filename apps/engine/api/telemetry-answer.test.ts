@@ -65,7 +65,18 @@ test('what ClickHouse holds comes through every procedure that reads it', async 
   await insertRows(
     telemetry,
     'requests',
-    [requestRow({ arrivedAt: at + 900, ttftMs: 250, e2eMs: 900, isWithinObjectives: true })],
+    [
+      requestRow({
+        arrivedAt: at + 900,
+        ttftMs: 250,
+        e2eMs: 900,
+        isWithinObjectives: true,
+        promptTokenCount: 7,
+        cachedTokenCount: 3,
+        completionTokenCount: 120,
+        decodeDeviceMs: 40,
+      }),
+    ],
     'requests-1',
   );
   await withApi(telemetry, async (api) => {
@@ -96,6 +107,32 @@ test('what ClickHouse holds comes through every procedure that reads it', async 
       deviceMsPerRequest: 40,
     });
     expect(await api.regimes.list.query(span)).toEqual([]);
+
+    const month = { fromMs: at - 30 * 86_400_000, toMs: at + 60_000 };
+    for (const asked of [span, month]) {
+      expect(await api.costs.byTenant.query(asked)).toEqual([
+        {
+          tenant: 'default',
+          modelId: 'model',
+          serviceTier: 'default',
+          requestCount: 1,
+          promptTokenCount: 7,
+          cachedTokenCount: 3,
+          completionTokenCount: 120,
+          deviceMs: 40,
+          deviceUsd: expect.closeTo((40 / 3.6e6) * 0.08, 15),
+        },
+      ]);
+    }
+    expect(await api.overview.summary.query({ windowMs: 90 * 86_400_000 })).toMatchObject({
+      requestCount: 1,
+      ttftP95Ms: 250,
+    });
+    const monthly = await api.overview.series.query({ ...month, bucketMs: 3 * 3_600_000 });
+    expect(monthly.points.filter(({ requestCount }) => requestCount > 0)).toMatchObject([
+      { requestCount: 1, ttftP50Ms: 250, itlP50Ms: null },
+    ]);
+    expect(monthly.paths).toMatchObject([{ pathId: 'pathA' }]);
   });
 });
 

@@ -40,12 +40,13 @@ export function logTicks(least: number, most: number): number[] {
 
 const timeStepsMs: readonly number[] = [
   10_000, 30_000, 60_000, 120_000, 300_000, 600_000, 900_000, 1_800_000, 3_600_000, 7_200_000, 14_400_000,
-  21_600_000, 43_200_000,
+  21_600_000, 43_200_000, 86_400_000, 172_800_000, 604_800_000, 1_209_600_000,
 ];
+const LONGEST_STEP_MS = 2_592_000_000;
 
 /** The step between ticks of time. */
 export function timeStepMs(fromMs: number, toMs: number): number {
-  return timeStepsMs.find((step) => (toMs - fromMs) / step <= MOST_TICKS) ?? 86_400_000;
+  return timeStepsMs.find((step) => (toMs - fromMs) / step <= MOST_TICKS) ?? LONGEST_STEP_MS;
 }
 
 /** Ticks on round local times. */

@@ -8,9 +8,9 @@ import { createPortal } from 'react-dom';
 import { useActiveTooltipLabel, usePlotArea, useXAxisScale, useYAxisScale } from 'recharts';
 import type { RegimeMark, RolloutMark } from '../api.ts';
 import { colourOfName } from '../colours.ts';
-import { formatClock, formatFullTime } from '../format.ts';
+import { formatFullTime, formatMoment } from '../format.ts';
 import styles from './chart.module.css';
-import { type ChartRow, latestRow } from './rows.ts';
+import { type ChartRow, latestRow, lengthMs } from './rows.ts';
 import type { ChartSeries } from './time-chart.tsx';
 
 interface Span {
@@ -183,7 +183,9 @@ export function Readout(props: {
           );
         })
       )}
-      {pointed !== undefined && <span className={styles.at}>{formatClock(pointed.at)}</span>}
+      {pointed !== undefined && (
+        <span className={styles.at}>{formatMoment(pointed.at, lengthMs(props.rows))}</span>
+      )}
     </>,
     props.target,
   );

@@ -1,7 +1,7 @@
 /** A chart's rows as a table, newest first; what was not measured is a dash. Called by the time chart. */
-import { DASH, formatClock, formatFullTime } from '../format.ts';
+import { DASH, formatFullTime, formatMoment } from '../format.ts';
 import styles from './chart.module.css';
-import type { ChartRow } from './rows.ts';
+import { type ChartRow, lengthMs } from './rows.ts';
 import type { ChartSeries } from './time-chart.tsx';
 
 export function ChartTable(props: {
@@ -30,7 +30,7 @@ export function ChartTable(props: {
           {props.rows.toReversed().map((row) => (
             <tr key={row.at}>
               <th scope="row" title={formatFullTime(row.at)}>
-                {formatClock(row.at)}
+                {formatMoment(row.at, lengthMs(props.rows))}
               </th>
               {props.series.map(({ key }) => {
                 const value = row.values[key] ?? null;

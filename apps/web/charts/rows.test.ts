@@ -1,6 +1,6 @@
 /** Gaps stay gaps, the filling bucket is apart, and ticks are round and few. */
 import { describe, expect, test } from 'vitest';
-import { logTicks, rateTicks, signedTicks, timeTicks } from './axis.ts';
+import { logTicks, rateTicks, signedTicks, timeStepMs, timeTicks } from './axis.ts';
 import { latestRow, spanOf, summariseRows, toRows } from './rows.ts';
 
 const range = { fromMs: 0, toMs: 50, bucketMs: 10, now: 45 };
@@ -71,11 +71,23 @@ test('ticks of a logarithmic axis are powers of ten around the values', () => {
 
 test('ticks of time are round and at most five', () => {
   const fromMs = Date.UTC(2026, 0, 1, 10, 2, 30);
-  for (const rangeMs of [300_000, 900_000, 3_600_000, 21_600_000, 86_400_000]) {
+  for (const rangeMs of [
+    300_000,
+    900_000,
+    3_600_000,
+    21_600_000,
+    86_400_000,
+    7 * 86_400_000,
+    30 * 86_400_000,
+    90 * 86_400_000,
+  ]) {
     const ticks = timeTicks(fromMs, fromMs + rangeMs);
     expect(ticks.length).toBeGreaterThanOrEqual(2);
     expect(ticks.length).toBeLessThanOrEqual(5);
     expect(ticks.every((at) => at % 60_000 === 0)).toBe(true);
+    expect((ticks[0] ?? 0) - fromMs, 'none is left out').toBeLessThanOrEqual(
+      timeStepMs(fromMs, fromMs + rangeMs),
+    );
   }
 });
 

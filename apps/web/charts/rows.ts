@@ -59,6 +59,11 @@ export function latestRow(rows: readonly ChartRow[]): ChartRow | undefined {
   return rows.findLast((row) => isMeasured(row.full)) ?? rows.findLast((row) => isMeasured(row.values));
 }
 
+/** From the first row to the last. */
+export function lengthMs(rows: readonly ChartRow[]): number {
+  return (rows.at(-1)?.at ?? 0) - (rows[0]?.at ?? 0);
+}
+
 /** Least and most of the measured values, or null where there are none. */
 export function spanOf(rows: readonly ChartRow[]): { readonly least: number; readonly most: number } | null {
   let least = Number.POSITIVE_INFINITY;

@@ -4,7 +4,7 @@
  */
 import type { PathSpan, RegimeMark } from '../api.ts';
 import { colourOfName } from '../colours.ts';
-import { formatAge, formatClock, formatId } from '../format.ts';
+import { formatAge, formatId, formatMoment } from '../format.ts';
 import styles from './timeline-strip.module.css';
 
 interface Block {
@@ -24,6 +24,7 @@ export function TimelineStrip(props: {
   readonly paths: readonly PathSpan[];
 }) {
   const { fromMs, toMs } = props;
+  const moment = (at: number): string => formatMoment(at, toMs - fromMs);
   const regimes = props.regimes.map((regime): Block => {
     const endedAt = regime.endedAt ?? toMs;
     const state = regime.isConfirmed ? '' : ', not confirmed yet';
@@ -34,7 +35,7 @@ export function TimelineStrip(props: {
       fromMs: regime.startedAt,
       toMs: endedAt,
       isConfirmed: regime.isConfirmed,
-      title: `${regime.name}${state}: since ${formatClock(regime.startedAt)}, for ${formatAge(endedAt - regime.startedAt)}`,
+      title: `${regime.name}${state}: since ${moment(regime.startedAt)}, for ${formatAge(endedAt - regime.startedAt)}`,
     };
   });
   const paths = props.paths.map(
@@ -45,7 +46,7 @@ export function TimelineStrip(props: {
       fromMs: span.fromMs,
       toMs: span.toMs,
       isConfirmed: true,
-      title: `Path ${span.pathId}: ${formatClock(span.fromMs)} to ${formatClock(span.toMs)}`,
+      title: `Path ${span.pathId}: ${moment(span.fromMs)} to ${moment(span.toMs)}`,
     }),
   );
   return (

@@ -7,12 +7,17 @@ import { client, type OverviewSeries, trpc } from '../api.ts';
 import type { TimeRange } from './time-range.ts';
 
 export const STALE_AFTER_MS = 5000;
+/** Well within that, however rarely the range's charts are asked for. */
+const MOST_SUMMARY_POLL_MS = 3000;
 
 export function useSummary(range: TimeRange) {
   return useQuery(
     trpc.overview.summary.queryOptions(
       { windowMs: range.figuresMs },
-      { refetchInterval: 1000, placeholderData: keepPreviousData },
+      {
+        refetchInterval: Math.min(range.pollMs, MOST_SUMMARY_POLL_MS),
+        placeholderData: keepPreviousData,
+      },
     ),
   );
 }

@@ -16,6 +16,7 @@ export interface TimeRange {
 
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;
+const dayMs = 24 * hourMs;
 
 const range = (
   name: string,
@@ -33,7 +34,11 @@ export const timeRanges: readonly TimeRange[] = [
   fifteenMinutes,
   range('1h', hourMs, 30_000, 5000, hourMs, 'last hour'),
   range('6h', 6 * hourMs, 2 * minuteMs, 15_000, 6 * hourMs, 'last 6 hours'),
-  range('24h', 24 * hourMs, 5 * minuteMs, 30_000, 24 * hourMs, 'last 24 hours'),
+  range('24h', dayMs, 5 * minuteMs, 30_000, dayMs, 'last 24 hours'),
+  // Buckets of whole hours: beyond 48 h they are summed from the store's hours.
+  range('7d', 7 * dayMs, hourMs, minuteMs, 7 * dayMs, 'last 7 days'),
+  range('30d', 30 * dayMs, 3 * hourMs, minuteMs, 30 * dayMs, 'last 30 days'),
+  range('90d', 90 * dayMs, 6 * hourMs, minuteMs, 90 * dayMs, 'last 90 days'),
 ];
 
 export function timeRangeNamed(name: string | null): TimeRange {
