@@ -74,6 +74,8 @@ export function createTelemetryClient(url: string, options: TelemetryClientOptio
     use_multipart_params_auto: true,
     log: { level: ClickHouseLogLevel.OFF },
     clickhouse_settings: {
+      // On a cluster an insert is acknowledged when its shards have it.
+      distributed_foreground_insert: 1,
       output_format_json_quote_64bit_integers: 0,
       // NaN, where nothing was measured, arrives as null.
       output_format_json_quote_denormals: 0,

@@ -8,11 +8,12 @@ import { readdir, readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import type { TelemetryClient } from './client.ts';
+import { createDatabase, renderStatement } from './render-statement.ts';
 
 export interface MigrateOptions {
   readonly folder?: string;
-  /** What stands for `{engine:NAME}`, by NAME; the name itself where it is not listed. */
-  readonly engines?: Readonly<Record<string, string>>;
+  /** As in the servers' remote_servers; null: one server. */
+  readonly clusterName?: string | null;
 }
 
 export class MigrationError extends Error {
@@ -22,10 +23,22 @@ export class MigrationError extends Error {
 export interface Migration {
   readonly name: string;
   readonly sha256: string;
+  /** As they are written; render-statement.ts makes of them what is run. */
   readonly statements: readonly string[];
 }
 
 const defaultFolder = fileURLToPath(new URL('migrations', import.meta.url));
+
+/** Which migrations were applied. */
+export const memory = `CREATE TABLE IF NOT EXISTS schema_migrations (
+  name String COMMENT 'File in clickhouse/migrations',
+  sha256 String COMMENT 'Of the file as it was applied',
+  appliedAt DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'UTC'
+)
+ENGINE = {engine:MergeTree}
+ORDER BY name
+SETTINGS non_replicated_deduplication_window = 1000
+COMMENT 'Which migrations were applied'`;
 
 /** Statements end with a semicolon at the end of a line; lines that begin with -- are comments. */
 export function splitStatements(text: string): string[] {
@@ -38,8 +51,7 @@ export function splitStatements(text: string): string[] {
     .filter((statement) => statement !== '');
 }
 
-export async function readMigrations(options: MigrateOptions = {}): Promise<Migration[]> {
-  const folder = options.folder ?? defaultFolder;
+export async function readMigrations(folder: string = defaultFolder): Promise<Migration[]> {
   const names = (await readdir(folder)).filter((name) => name.endsWith('.sql')).sort();
   return Promise.all(
     names.map(async (name, index) => {
@@ -52,18 +64,12 @@ export async function readMigrations(options: MigrateOptions = {}): Promise<Migr
       return {
         name,
         sha256: createHash('sha256').update(text).digest('hex'),
-        statements: splitStatements(text).map((statement) =>
-          statement
-            .replace(/\{engine:(\w+)\}/g, (_, engine: string) => options.engines?.[engine] ?? engine)
-            // A start that was cut off within a file repeats the whole of it.
-            .replace(/\bADD COLUMN (?!IF NOT EXISTS)/g, 'ADD COLUMN IF NOT EXISTS '),
-        ),
+        statements: splitStatements(text),
       };
     }),
   );
 }
 
-const backticks = (identifier: string): string => `\`${identifier.replace(/[\\`]/g, '\\$&')}\``;
 const appliedRow = z.object({ name: z.string(), sha256: z.string() });
 
 /**
@@ -71,16 +77,14 @@ const appliedRow = z.object({ name: z.string(), sha256: z.string() });
  * @throws MigrationError, QueryError
  */
 export async function migrate(client: TelemetryClient, options: MigrateOptions = {}): Promise<string[]> {
-  const migrations = await readMigrations(options);
-  await client.command(`CREATE DATABASE IF NOT EXISTS ${backticks(client.database)}`, {
-    isDatabaseless: true,
-  });
-  await client.command(`CREATE TABLE IF NOT EXISTS schema_migrations (
-      name String COMMENT 'File in clickhouse/migrations',
-      sha256 String COMMENT 'Of the file as it was applied',
-      appliedAt DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'UTC'
-    ) ENGINE = ${options.engines?.MergeTree ?? 'MergeTree'} ORDER BY name
-    SETTINGS non_replicated_deduplication_window = 1000 COMMENT 'Which migrations were applied'`);
+  const { database } = client;
+  const cluster = options.clusterName ? { name: options.clusterName, database } : null;
+  const run = async (statement: string): Promise<void> => {
+    for (const rendered of renderStatement(statement, cluster)) await client.command(rendered);
+  };
+  const migrations = await readMigrations(options.folder);
+  await client.command(createDatabase(database, cluster), { isDatabaseless: true });
+  await run(memory);
   const applied = new Map(
     (await client.query('SELECT name, sha256 FROM schema_migrations', {}, appliedRow)).map((row) => [
       row.name,
@@ -105,7 +109,7 @@ export async function migrate(client: TelemetryClient, options: MigrateOptions =
   const names: string[] = [];
   for (const file of migrations) {
     if (applied.has(file.name)) continue;
-    for (const statement of file.statements) await client.command(statement);
+    for (const statement of file.statements) await run(statement);
     await client.insert(
       'schema_migrations',
       [{ name: file.name, sha256: file.sha256 }],

@@ -15,6 +15,7 @@ import { overviewSummary } from './queries/overview-summary.ts';
 import { pathSpans } from './queries/path-spans.ts';
 import { HOUR_MS } from './queries/source-of.ts';
 import { type TenantUsage, tenantUsage } from './queries/tenant-usage.ts';
+import { renderStatement } from './render-statement.ts';
 import { requestRow, startTestServer, stepRow, type TestServer } from './rows.fixture.ts';
 
 const DAY_MS = 24 * HOUR_MS;
@@ -300,7 +301,9 @@ test('the migration may be cut off after any statement and repeated: the hours c
     );
   const before = await totals();
   expect(before[0]?.stepCount).toBe(9000);
-  const rollups = (await readMigrations()).find(({ name }) => name.startsWith('0005'))?.statements ?? [];
+  const rollups = (await readMigrations())
+    .filter(({ name }) => name.startsWith('0005'))
+    .flatMap(({ statements }) => statements.flatMap((each) => renderStatement(each, null)));
   expect(rollups).toHaveLength(15);
   for (let cut = 1; cut <= rollups.length; cut += 1) {
     for (const statement of rollups.slice(0, cut)) await client.command(statement);

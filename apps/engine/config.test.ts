@@ -37,6 +37,12 @@ describe('configuration', () => {
     [['--port', 'x'], {}, /--port \(VARIATOR_PORT\) must be a whole number from 0 to 65535, not "x"/],
     [['--kv-memory', 'much'], {}, /size of at least 1MiB/],
     [['--clickhouse-url', 'nowhere'], {}, /http or https URL/],
+    [['--clickhouse-cluster', 'prod'], {}, /--clickhouse-cluster .* needs --clickhouse-url/],
+    [
+      ['--clickhouse-cluster', "c' x", '--clickhouse-url', 'http://a:8123'],
+      {},
+      /letters, digits and _, not "c' x"/,
+    ],
     [['--otlp-endpoint', 'collector'], {}, /--otlp-endpoint .* must be an http or https URL/],
     [['--served-model-name', 'a,,b'], {}, /--served-model-name .* separated by commas; "" is not/],
     [['--served-model-name', 'a b'], {}, /"a b" is not/],

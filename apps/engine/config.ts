@@ -28,6 +28,8 @@ export interface Config {
   readonly maxBatchLineCount: number;
   readonly maxBatchStorageBytes: number;
   readonly clickhouseUrl: string | null;
+  /** null: that ClickHouse is one server. */
+  readonly clickhouseCluster: string | null;
   /** Most that rows which ClickHouse has not taken may take on this disk. */
   readonly spoolLimitBytes: number;
   readonly deviceUsdPerHour: number;
@@ -159,6 +161,12 @@ const options = {
     env: 'VARIATOR_CLICKHOUSE_URL',
     value: 'URL',
     help: 'an existing ClickHouse, http://user:password@host:8123 (default: one of our own)',
+  },
+  clickhouseCluster: {
+    flag: '--clickhouse-cluster',
+    env: 'VARIATOR_CLICKHOUSE_CLUSTER',
+    value: 'NAME',
+    help: 'its cluster of that name: replicated tables on every shard (it is one server)',
   },
   spoolLimit: {
     flag: '--spool-limit',
@@ -320,6 +328,7 @@ export function readConfig(
     maxBatchLineCount: whole('maxBatchLines', text('maxBatchLines') ?? '50000', 1, 1_000_000),
     maxBatchStorageBytes: size('maxBatchStorage', text('maxBatchStorage') ?? '2GiB'),
     clickhouseUrl: url('clickhouseUrl', text('clickhouseUrl')),
+    clickhouseCluster: cluster('clickhouseCluster', text('clickhouseCluster'), text('clickhouseUrl')),
     spoolLimitBytes: size('spoolLimit', text('spoolLimit') ?? '1GiB'),
     deviceUsdPerHour: amount('deviceUsdPerHour', text('deviceUsdPerHour') ?? '0.08'),
     otlpEndpoint: url('otlpEndpoint', text('otlpEndpoint')),
@@ -431,6 +440,19 @@ function url(name: OptionName, text: string | null): string | null {
   if (text === null) return null;
   if (!URL.canParse(text) || !/^https?:$/.test(new URL(text).protocol)) {
     throw new ConfigError(`${nameOf(name)} must be an http or https URL.`);
+  }
+  return text;
+}
+
+function cluster(name: OptionName, text: string | null, clickhouseUrl: string | null): string | null {
+  if (text === null) return null;
+  if (!/^[A-Za-z_]\w{0,127}$/.test(text)) {
+    throw new ConfigError(`${nameOf(name)} must be a name of letters, digits and _, not "${text}".`);
+  }
+  if (clickhouseUrl === null) {
+    throw new ConfigError(
+      `${nameOf(name)} needs ${nameOf('clickhouseUrl')}: our own ClickHouse is one server.`,
+    );
   }
   return text;
 }

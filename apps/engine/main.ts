@@ -72,7 +72,7 @@ async function main(config: Config): Promise<void> {
   let preparing: Promise<void> | null = null;
   function prepareStore(): Promise<void> {
     preparing ??= (async () => {
-      await migrate(telemetry);
+      await migrate(telemetry, { clusterName: config.clickhouseCluster });
       for (const fit of await latestFits(telemetry)) {
         if (fit.modelHash === model.modelHash) fleet.useFit(fit);
       }

@@ -169,6 +169,7 @@ function flagsFor(config: Config, modelPath: string): string[] {
   if (config.requestTimeoutMs !== null) flags.push(['--request-timeout', config.requestTimeoutMs / 1000]);
   if (config.maxQueueWaitMs !== null) flags.push(['--max-queue-wait', config.maxQueueWaitMs / 1000]);
   if (config.otlpEndpoint !== null) flags.push(['--otlp-endpoint', config.otlpEndpoint]);
+  if (config.clickhouseCluster !== null) flags.push(['--clickhouse-cluster', config.clickhouseCluster]);
   if (config.servedModelNames !== null)
     flags.push(['--served-model-name', config.servedModelNames.join(',')]);
   return flags.flatMap(([flag, value]) => [flag, String(value)]);
