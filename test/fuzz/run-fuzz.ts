@@ -1,22 +1,60 @@
 /**
  * `npm run fuzz [-- N [--seed S]]`: N mutated bodies against the whole product on the model that ships. Passes when no
  * answer is a server error, no process was replaced, and memory did not grow with the number of requests.
+ * `npm run fuzz -- models [N [--seed S]]`: N mutated model files, each read as a model that computes or refused.
  */
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ConfigError } from '../../apps/engine/config.ts';
 import { startProduct } from '../running-product.ts';
+import { loadMutated } from './load-mutated.ts';
 import { sendMutated } from './send-mutated.ts';
 
 const WARM_UP_COUNT = 2000;
 /** What heaps and caches may still take after the warm-up, however many requests follow. */
 const MOST_GROWTH_MIB = 128;
+/** The files are a few megabytes; whoever believes a count in them takes gigabytes. */
+const MOST_PEAK_MIB = 1024;
 
 export async function runFuzz(argv: readonly string[], root: string): Promise<number> {
-  const at = argv.indexOf('--seed');
-  const seed = at < 0 ? Date.now() % 1_000_000 : whole('--seed', argv[at + 1]);
-  const count = argv[0] === undefined || at === 0 ? 10_000 : whole('the number of bodies', argv[0]);
-  console.log(`${count} mutated bodies, --seed ${seed}`);
+  const isOfModels = argv[0] === 'models';
+  const [first, ...rest] = isOfModels ? argv.slice(1) : argv;
+  const given = first === undefined ? [] : [first, ...rest];
+  const at = given.indexOf('--seed');
+  const seed = at < 0 ? Date.now() % 1_000_000 : whole('--seed', given[at + 1]);
+  const count = first === undefined || at === 0 ? 10_000 : whole('how many', first);
+  console.log(`${count} mutated ${isOfModels ? 'model files' : 'bodies'}, --seed ${seed}`);
+  return isOfModels ? fuzzModels(count, seed, root) : fuzzBodies(count, seed, root);
+}
+
+async function fuzzModels(count: number, seed: number, root: string): Promise<number> {
+  const folder = mkdtempSync(join(tmpdir(), 'variator-mutants-'));
+  const story = join(root, 'models/stories-5m');
+  const outcome = await loadMutated({
+    story,
+    folder,
+    count,
+    seed,
+    onLoaded: (loaded) => {
+      if (loaded > 0 && loaded % 10_000 === 0)
+        console.log(`  ${loaded} read, ${rssMib(process.pid)} MiB resident`);
+    },
+  });
+  const { loadedCount, refusedCount, sentenceCount, slowestMs, faults } = outcome;
+  console.log(
+    `  ${loadedCount} computed, ${refusedCount} were refused in ${sentenceCount} sentences, the slowest took ${slowestMs.toFixed(0)} ms`,
+  );
+  for (const fault of faults) console.log(`  FAULT ${fault.index} (${fault.what}) ${fault.outcome}`);
+  const peakMib = Math.round(process.resourceUsage().maxRSS / 1024);
+  const isGood = faults.length === 0 && peakMib < MOST_PEAK_MIB;
+  if (faults.length > 0) console.log(`  the files are in ${folder}`);
+  else rmSync(folder, { recursive: true });
+  console.log(`${isGood ? 'passed' : 'failed'}: ${faults.length} faults, at most ${peakMib} MiB resident`);
+  return isGood ? 0 : 1;
+}
+
+async function fuzzBodies(count: number, seed: number, root: string): Promise<number> {
   // The KV cache is taken as it is first used; a large one would look like growth.
   const flags = ['--model', join(root, 'models/stories-5m'), '--kv-memory', '32MiB'];
   const product = await startProduct({ flags });

@@ -52,7 +52,7 @@ test('a tokenizer of another kind is refused', () => {
   const other = storyTokenizer({
     tokenizerJson: { ...loaded.tokenizerJson, decoder: { type: 'Metaspace' } },
   });
-  expect(() => new Vocabulary(other)).toThrow('byte-level BPE and SentencePiece');
+  expect(() => new Vocabulary(other)).toThrow('tokenizer.json: its decoder is neither');
 });
 
 /** A SentencePiece vocabulary with byte fallback, as Llama 2's tokenizer.json has it. */

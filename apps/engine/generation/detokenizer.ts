@@ -5,6 +5,7 @@
  * of an answer's first word stays: it stands between the prompt and what continues it.
  */
 import type { LoadedTokenizer } from '@variator/kernels/model';
+import { ModelError } from '@variator/kernels/model/model-error';
 
 const EMPTY = new Uint8Array(0);
 
@@ -38,7 +39,7 @@ export class Vocabulary {
   /** No token stands for more bytes of text than this. */
   readonly longestTokenBytes: number;
 
-  /** @throws Error when the tokenizer is of another kind */
+  /** @throws ModelError when the tokenizer is of another kind */
   constructor(tokenizer: LoadedTokenizer) {
     const { decoder, model, added_tokens } = tokenizer.tokenizerJson as {
       decoder?: unknown;
@@ -47,7 +48,12 @@ export class Vocabulary {
     };
     if (isByteLevel(decoder)) this.#decode = decodeByteLevel;
     else if (isSentencePiece(decoder)) this.#decode = decodeSentencePiece;
-    else throw new Error('only byte-level BPE and SentencePiece tokenizers are served so far');
+    else {
+      throw new ModelError(
+        tokenizer.file,
+        'its decoder is neither that of a byte-level BPE nor that of a SentencePiece with byte fallback.',
+      );
+    }
     let longestTokenBytes = 1;
     for (const [token, id] of Object.entries(model?.vocab ?? {})) {
       this.#tokens[id] = token;
@@ -96,18 +102,23 @@ export class Detokenizer {
 
 function isByteLevel(decoder: unknown): boolean {
   if (typeof decoder !== 'object' || decoder === null) return false;
-  const { type, decoders } = decoder as { type?: unknown; decoders?: unknown[] };
-  return type === 'ByteLevel' || (type === 'Sequence' && (decoders ?? []).some(isByteLevel));
+  const { type } = decoder as { type?: unknown };
+  return type === 'ByteLevel' || (type === 'Sequence' && stepsOf(decoder).some(isByteLevel));
 }
 
 /** Whatever else the decoder of a tokenizer.json does, it turns U+2581 into spaces and joins the bytes of characters. */
 function isSentencePiece(decoder: unknown): boolean {
   if (typeof decoder !== 'object' || decoder === null) return false;
-  const { decoders } = decoder as { decoders?: readonly { type?: unknown; content?: unknown }[] };
-  const kinds = (decoders ?? []).map(({ type }) => type);
+  const steps = stepsOf(decoder);
   return (
-    kinds.includes('ByteFallback') &&
-    (decoders ?? []).some(({ type, content }) => type === 'Replace' && content === ' ') &&
-    kinds.every((kind) => ['Replace', 'ByteFallback', 'Fuse', 'Strip'].includes(String(kind)))
+    steps.some(({ type }) => type === 'ByteFallback') &&
+    steps.some(({ type, content }) => type === 'Replace' && content === ' ') &&
+    steps.every(({ type }) => ['Replace', 'ByteFallback', 'Fuse', 'Strip'].includes(String(type)))
   );
+}
+
+/** Of a sequence of decoders; what is none counts as one without a type. */
+function stepsOf(decoder: object): readonly { readonly type?: unknown; readonly content?: unknown }[] {
+  const { decoders } = decoder as { decoders?: unknown };
+  return Array.isArray(decoders) ? decoders.map((step: unknown) => Object(step)) : [];
 }

@@ -31,7 +31,7 @@ export interface GenerationOptions {
 export interface Generation {
   readonly modelId: string;
   readonly maxModelLenTokens: number;
-  /** Resolves once a prompt can be tokenised. @throws when the tokenizer cannot be loaded */
+  /** Resolves once a prompt can be tokenised. @throws ModelError when the tokenizer cannot be loaded */
   ready(): Promise<void>;
   /** @throws RequestError */
   acceptChat(asked: AskedChat): Promise<AcceptedRequest>;
@@ -52,7 +52,7 @@ export interface Generation {
 /** Far above any prompt that fits a context: it stops a template that multiplies its input. */
 const MAX_RENDERED_CHARS = 16 * 1024 * 1024;
 
-/** @throws Error when the tokenizer is of a kind that is not served */
+/** @throws ModelError when the tokenizer is of a kind that is not served */
 export function createGeneration(options: GenerationOptions): Generation {
   const { tokenizer, modelId, maxModelLenTokens, vocabularySize } = options;
   const vocabulary = new Vocabulary(tokenizer);

@@ -13,6 +13,7 @@ const read = (name: string): Record<string, unknown> => {
 export function storyTokenizer(changes: Partial<LoadedTokenizer> = {}): LoadedTokenizer {
   const tokenizerConfig = read('tokenizer_config.json');
   return {
+    file: 'tokenizer.json',
     tokenizerJson: read('tokenizer.json'),
     tokenizerConfig,
     chatTemplate: String(tokenizerConfig.chat_template),

@@ -5,6 +5,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import type { LoadedTokenizer } from '@variator/kernels/model';
+import { ModelError } from '@variator/kernels/model/model-error';
 import type { ChatMessage, RenderedPrompt } from './chat-template.ts';
 import type { DecodedTokens, Guard, PromptEncoderData } from './prompt-encoder.ts';
 
@@ -58,6 +59,8 @@ interface Thread {
 /** A tokenizer whose threads die this often before they are ready cannot be loaded at all. */
 const MAX_FAILED_STARTS = 3;
 const MAX_THREAD_MEMORY_MB = 1536;
+/** Far above what the largest vocabularies take on a busy machine. */
+const START_TIME_LIMIT_MS = 60_000;
 
 export class TokenizerPool {
   readonly #options: Required<TokenizerPoolOptions>;
@@ -82,7 +85,7 @@ export class TokenizerPool {
     for (let index = 0; index < options.threadCount; index += 1) this.#start();
   }
 
-  /** Resolves once a thread has loaded the tokenizer. @throws when none can */
+  /** Resolves once a thread has loaded the tokenizer. @throws ModelError when none can */
   ready(): Promise<void> {
     return this.#ready;
   }
@@ -165,6 +168,9 @@ export class TokenizerPool {
     });
     const thread: Thread = { worker, isReady: false, pending: null, timer: null };
     this.#threads.add(thread);
+    thread.timer = setTimeout(() => {
+      this.#replace(thread, new TokenizerError('timedOut', `took longer than ${START_TIME_LIMIT_MS} ms`));
+    }, START_TIME_LIMIT_MS);
     worker.on('message', (answer: ThreadAnswer) => this.#take(thread, answer));
     worker.on('error', (error) => this.#replace(thread, new TokenizerError('lost', error.message)));
     worker.on('exit', (code) =>
@@ -173,14 +179,14 @@ export class TokenizerPool {
   }
 
   #take(thread: Thread, answer: ThreadAnswer): void {
+    if (thread.timer !== null) clearTimeout(thread.timer);
+    thread.timer = null;
     if (answer.kind === 'ready') {
       thread.isReady = true;
       this.#failedStartCount = 0;
       this.#settleReady(null);
     } else {
       const { pending } = thread;
-      if (thread.timer !== null) clearTimeout(thread.timer);
-      thread.timer = null;
       thread.pending = null;
       if (answer.kind === 'refused') {
         pending?.reject(new TokenizerError(answer.isTemplate ? 'refused' : 'failed', answer.message));
@@ -203,7 +209,10 @@ export class TokenizerPool {
       this.#start();
       return;
     }
-    const cannot = new TokenizerError('failed', `the tokenizer cannot be loaded: ${fault.message}`);
+    const cannot = new ModelError(
+      this.#options.tokenizer.file,
+      `the tokenizer cannot be loaded (${fault.message}).`,
+    );
     this.#settleReady(cannot);
     this.#startFault = cannot;
     for (const pending of this.#queue.splice(0)) pending.reject(cannot);

@@ -80,6 +80,7 @@ test.skipIf(vocabularies.length === 0)(
       const read = (file: string) =>
         JSON.parse(readFileSync(`${golden}/${name}/${file}`, 'utf8')) as Record<string, unknown>;
       const tokenizer: LoadedTokenizer = {
+        file: 'tokenizer.json',
         tokenizerJson: read('tokenizer.json'),
         tokenizerConfig: read('tokenizer_config.json'),
         chatTemplate: template,

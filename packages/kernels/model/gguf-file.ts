@@ -20,6 +20,8 @@ const READ_AHEAD_BYTES = 1 << 20;
 const MAX_STRING_BYTES = 16 << 20;
 const MAX_ARRAY_LENGTH = 1 << 24;
 const MAX_COUNT = 1 << 20;
+/** Large vocabularies with their merges take about 10 MB. Each byte may become a number of eight. */
+const MAX_HEADER_BYTES = 128 << 20;
 
 /** Value types by number; arrays (9) and strings (8) are read apart. */
 const SCALARS: Readonly<
@@ -118,7 +120,7 @@ function readHeader(cursor: Cursor): GgufFile {
   const metadata = new Map<string, GgufValue>();
   for (let index = 0; index < pairCount; index += 1) {
     const key = cursor.string('a metadata key');
-    if (metadata.has(key)) throw cursor.fault(`the metadata key ${key} stands twice.`);
+    if (metadata.has(key)) throw cursor.fault(`the metadata key "${key}" stands twice.`);
     metadata.set(key, readValue(cursor, key, cursor.uint32(key)));
   }
   const alignment = metadata.get('general.alignment') ?? 32;
@@ -148,7 +150,7 @@ function readValue(cursor: Cursor, key: string, type: number): GgufValue {
 
 function readScalar(cursor: Cursor, key: string, type: number): number | boolean {
   const scalar = SCALARS[type];
-  if (scalar === undefined) throw cursor.fault(`${key} is of the unknown value type ${type}.`);
+  if (scalar === undefined) throw cursor.fault(`the value of "${key}" is of the unknown type ${type}.`);
   return scalar.read(cursor.take(scalar.bytes, key));
 }
 
@@ -226,6 +228,9 @@ class Cursor {
   take(length: number, what: string): Buffer {
     if (length > this.fileSize - this.position) {
       throw this.fault(`it ends at byte ${this.fileSize}, in the midst of ${what}.`);
+    }
+    if (this.position + length > MAX_HEADER_BYTES) {
+      throw this.fault(`its header is longer than ${MAX_HEADER_BYTES} bytes, the limit.`);
     }
     if (this.#at + length > this.#window.length) this.#refill(length);
     const bytes = this.#window.subarray(this.#at, this.#at + length);

@@ -6,65 +6,12 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { f32, type Plan, type Tensor, type Value, writeGguf } from './gguf-writer.fixture.ts';
 import { loadModel } from './load-model.ts';
 import { ModelError } from './model-error.ts';
+import { matrix, tiny, vector } from './tiny-gguf.fixture.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'variator-gguf-'));
 afterAll(() => rmSync(scratch, { recursive: true }));
 
 const write = (name: string, plan: Plan): string => writeGguf(scratch, name, plan);
-
-const F32 = 0;
-const Q4_0 = 2;
-const Q8_0 = 8;
-const vector = (name: string, size: number): Tensor => ({
-  name,
-  dimensions: [size],
-  type: F32,
-  byteLength: size * 4,
-});
-const matrix = (name: string, rows: number, columns: number, type = Q8_0): Tensor => ({
-  name,
-  dimensions: [columns, rows],
-  type,
-  byteLength: (rows * columns * (type === Q8_0 ? 34 : 18)) / 32,
-});
-
-/** A llama of one layer: hidden 64, 2 heads of 32 and 1 for keys, MLP 96, 5 tokens. */
-function tiny(): Plan {
-  return {
-    version: 3,
-    metadata: new Map<string, Value>([
-      ['general.architecture', 'llama'],
-      ['llama.block_count', 1],
-      ['llama.context_length', 128],
-      ['llama.embedding_length', 64],
-      ['llama.feed_forward_length', 96],
-      ['llama.attention.head_count', 2],
-      ['llama.attention.head_count_kv', 1],
-      ['llama.attention.layer_norm_rms_epsilon', { float: 2 ** -17 }],
-      ['llama.rope.freq_base', { float: 10_000 }],
-      ['tokenizer.ggml.model', 'gpt2'],
-      ['tokenizer.ggml.pre', 'smollm'],
-      ['tokenizer.ggml.tokens', ['<end>', '<user>', 'a', 'b', 'ab']],
-      ['tokenizer.ggml.token_type', [3, 4, 1, 1, 1]],
-      ['tokenizer.ggml.merges', ['a b']],
-      ['tokenizer.ggml.eos_token_id', 0],
-      ['tokenizer.chat_template', 'TEMPLATE'],
-    ]),
-    tensors: [
-      matrix('token_embd.weight', 5, 64),
-      vector('output_norm.weight', 64),
-      vector('blk.0.attn_norm.weight', 64),
-      vector('blk.0.ffn_norm.weight', 64),
-      matrix('blk.0.attn_q.weight', 64, 64),
-      matrix('blk.0.attn_k.weight', 32, 64),
-      matrix('blk.0.attn_v.weight', 32, 64),
-      matrix('blk.0.attn_output.weight', 64, 64),
-      matrix('blk.0.ffn_gate.weight', 96, 64, Q4_0),
-      matrix('blk.0.ffn_up.weight', 96, 64, Q4_0),
-      matrix('blk.0.ffn_down.weight', 64, 96, Q4_0),
-    ],
-  };
-}
 
 function edited(name: string, edit: (plan: Plan) => void): string {
   const plan = tiny();

@@ -6,9 +6,12 @@ import { open } from 'node:fs/promises';
 import type { GgufMetadata } from './gguf-metadata.ts';
 import { ModelError } from './model-error.ts';
 import type { ModelShape } from './model-shape.ts';
-import { type RopeScaling, ropeInverseFrequencies, yarnAttentionFactor } from './rope.ts';
+import { checkRope, type RopeScaling, ropeInverseFrequencies, yarnAttentionFactor } from './rope.ts';
 import type { TensorTable } from './tensor-table.ts';
 
+/** As the native side has them. */
+const MOST_HEADS = 4096;
+const MOST_HEAD_SIZE = 4096;
 const ROPE_DIVISORS = 'rope_freqs.weight';
 
 export type GgufArchitecture = 'llama' | 'qwen2' | 'qwen3';
@@ -23,17 +26,20 @@ export async function readGgufShape(
   const { file } = metadata;
   const of = (key: string): string => `${architecture}.${key}`;
   const hiddenSize = metadata.neededCount(of('embedding_length'), 1_000_000);
-  const headCount = metadata.neededCount(of('attention.head_count'), 10_000);
-  const kvHeadCount = metadata.count(of('attention.head_count_kv'), 10_000) ?? headCount;
+  const headCount = metadata.neededCount(of('attention.head_count'), MOST_HEADS);
+  const kvHeadCount = metadata.count(of('attention.head_count_kv'), MOST_HEADS) ?? headCount;
   if (kvHeadCount === 0 || headCount % kvHeadCount !== 0) {
     throw new ModelError(file, `${headCount} attention heads cannot share ${kvHeadCount} key/value heads.`);
   }
-  const headSize = metadata.count(of('attention.key_length'), 10_000) ?? hiddenSize / headCount;
-  if (!Number.isInteger(headSize) || headSize === 0 || headSize % 2 !== 0) {
-    throw new ModelError(file, `a head size of ${headSize} is not an even whole number.`);
+  const headSize = metadata.count(of('attention.key_length'), MOST_HEAD_SIZE) ?? hiddenSize / headCount;
+  if (!Number.isInteger(headSize) || headSize === 0 || headSize % 2 !== 0 || headSize > MOST_HEAD_SIZE) {
+    throw new ModelError(
+      file,
+      `a head size of ${headSize} is not an even whole number up to ${MOST_HEAD_SIZE}.`,
+    );
   }
   for (const key of [of('attention.value_length'), of('rope.dimension_count')]) {
-    const size = metadata.count(key, 10_000);
+    const size = metadata.count(key, MOST_HEAD_SIZE);
     if (size !== null && size !== headSize) {
       throw new ModelError(file, `${key} is ${size}; only the head size, ${headSize}, is computed.`);
     }
@@ -41,13 +47,21 @@ export async function readGgufShape(
   const epsilonKey = of('attention.layer_norm_rms_epsilon');
   const rmsNormEpsilon = metadata.positive(epsilonKey);
   if (rmsNormEpsilon === null) throw new ModelError(file, `${epsilonKey} is missing.`);
-  if (rmsNormEpsilon >= 1) throw new ModelError(file, `${epsilonKey} is ${rmsNormEpsilon}, not below 1.`);
+  if (rmsNormEpsilon < 1e-30 || rmsNormEpsilon >= 1) {
+    throw new ModelError(file, `${epsilonKey} is ${rmsNormEpsilon}, not between 1e-30 and 1.`);
+  }
   const layerCount = metadata.neededCount(of('block_count'), 1_000);
   const maxPositionCount = metadata.neededCount(of('context_length'), 100_000_000);
   const theta = metadata.positive(of('rope.freq_base')) ?? 10_000;
   if (theta === 1) throw new ModelError(file, `${of('rope.freq_base')} is 1, which turns every pair alike.`);
   const scaling = await readScaling(metadata, architecture, table, headSize, maxPositionCount);
   const attentionFactor = metadata.positive(of('rope.scaling.attn_factor')) ?? 1;
+  const rope = {
+    ropeInverseFrequencies: ropeInverseFrequencies(headSize, theta, scaling),
+    ropeAttentionFactor:
+      attentionFactor * (scaling.kind === 'yarn' ? yarnAttentionFactor(scaling.factor) : 1),
+  };
+  checkRope(file, rope);
   return {
     layerCount,
     hiddenSize,
@@ -58,9 +72,7 @@ export async function readGgufShape(
     vocabularySize,
     maxPositionCount,
     rmsNormEpsilon,
-    ropeInverseFrequencies: ropeInverseFrequencies(headSize, theta, scaling),
-    ropeAttentionFactor:
-      attentionFactor * (scaling.kind === 'yarn' ? yarnAttentionFactor(scaling.factor) : 1),
+    ...rope,
     windowTokens: new Int32Array(layerCount).fill(
       metadata.count(of('attention.sliding_window'), 100_000_000) ?? 0,
     ),

@@ -54,6 +54,7 @@ export function readGgufTokenizer(metadata: GgufMetadata): LoadedTokenizer {
   );
 
   return {
+    file,
     tokenizerJson: {
       version: '1.0',
       truncation: null,

@@ -2,7 +2,14 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-export type Value = number | boolean | string | string[] | number[] | { readonly float: number };
+export type Value =
+  | number
+  | boolean
+  | string
+  | string[]
+  | number[]
+  | { readonly float: number }
+  | { readonly floats: readonly number[] };
 export interface Tensor {
   readonly name: string;
   /** Innermost first, as in the file. */
@@ -41,6 +48,7 @@ function value(of: Value): Buffer {
   if (typeof of === 'string') return Buffer.concat([u32(8), text(of)]);
   if (typeof of === 'number') return Buffer.concat([u32(4), u32(of)]);
   if (typeof of === 'boolean') return Buffer.concat([u32(7), Buffer.from([of ? 1 : 0])]);
+  if ('floats' in of) return Buffer.concat([u32(9), u32(6), u64(of.floats.length), ...of.floats.map(f32)]);
   if (!Array.isArray(of)) return Buffer.concat([u32(6), f32(of.float)]);
   const isText = typeof of[0] === 'string';
   const items = of.map((item) => (typeof item === 'string' ? text(item) : u32(item)));
@@ -49,6 +57,13 @@ function value(of: Value): Buffer {
 
 /** @returns the file's path */
 export function writeGguf(folder: string, name: string, plan: Plan): string {
+  const file = join(folder, `${name.replaceAll(/\W/g, '-')}.gguf`);
+  writeFileSync(file, Buffer.concat(Object.values(ggufBytes(plan))));
+  return file;
+}
+
+/** Header and tensor bytes; the header is padded to where they begin. */
+export function ggufBytes(plan: Plan): { header: Buffer; body: Buffer } {
   let end = 0;
   const placed = plan.tensors.map((tensor) => {
     const offset = tensor.offset ?? end;
@@ -73,7 +88,5 @@ export function writeGguf(folder: string, name: string, plan: Plan): string {
   ]);
   const body = Buffer.alloc(end, 7);
   for (const { data, offset } of placed) data?.copy(body, offset);
-  const file = join(folder, `${name.replaceAll(/\W/g, '-')}.gguf`);
-  writeFileSync(file, Buffer.concat([head, Buffer.alloc((32 - (head.length % 32)) % 32), body]));
-  return file;
+  return { header: Buffer.concat([head, Buffer.alloc((32 - (head.length % 32)) % 32)]), body };
 }

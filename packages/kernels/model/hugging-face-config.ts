@@ -34,11 +34,11 @@ const configSchema = z.object({
   hidden_size: count(1_000_000),
   intermediate_size: count(4_000_000),
   num_hidden_layers: count(1_000),
-  num_attention_heads: count(10_000),
-  num_key_value_heads: count(10_000).nullish(),
-  head_dim: count(10_000).nullish(),
+  num_attention_heads: count(4096),
+  num_key_value_heads: count(4096).nullish(),
+  head_dim: count(4096).nullish(),
   max_position_embeddings: count(100_000_000),
-  rms_norm_eps: positive.max(1).default(1e-6),
+  rms_norm_eps: z.number().min(1e-30).lt(1).default(1e-6),
   hidden_act: z.string().default('silu'),
   tie_word_embeddings: z.boolean().default(false),
   attention_bias: z.boolean().default(false),
@@ -80,8 +80,8 @@ export function parseHuggingFaceConfig(file: string, json: Record<string, unknow
     throw new ModelError(file, `${headCount} attention heads cannot share ${kvHeadCount} key/value heads.`);
   }
   const headSize = config.head_dim ?? (architecture === 'qwen3' ? 128 : config.hidden_size / headCount);
-  if (!Number.isInteger(headSize) || headSize % 2 !== 0) {
-    throw new ModelError(file, `a head size of ${headSize} is not an even whole number.`);
+  if (!Number.isInteger(headSize) || headSize % 2 !== 0 || headSize > 4096) {
+    throw new ModelError(file, `a head size of ${headSize} is not an even whole number up to 4096.`);
   }
   if (config.hidden_act !== 'silu') {
     throw new ModelError(file, `"hidden_act" is ${config.hidden_act}; only silu is computed.`);

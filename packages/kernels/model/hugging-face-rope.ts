@@ -6,10 +6,11 @@
 import { z } from 'zod';
 import { ModelError } from './model-error.ts';
 import type { ModelShape } from './model-shape.ts';
-import { type RopeScaling, ropeInverseFrequencies, yarnAttentionFactor } from './rope.ts';
+import { checkRope, type RopeScaling, ropeInverseFrequencies, yarnAttentionFactor } from './rope.ts';
 
 const positive = z.number().positive();
 const count = z.int().min(1).max(1e9);
+const MOST_POSITIONS = 100_000_000;
 
 export const ropeSchema = z
   .looseObject({
@@ -68,7 +69,7 @@ export function readRope(file: string, config: RopeConfig, headSize: number): Hu
   const theta = rope.rope_theta ?? config.rope_theta ?? 10_000;
   if (theta === 1) throw new ModelError(file, '"rope_theta" is 1, which turns every pair alike.');
   const scaling = readScaling(file, rope, config);
-  return {
+  const read: HuggingFaceRope = {
     ropeInverseFrequencies: ropeInverseFrequencies(headSize, theta, scaling),
     ropeAttentionFactor: scaling.kind === 'yarn' ? attentionFactor(rope, scaling.factor) : 1,
     // A YaRN config may keep the length the model was first trained on; the scaling is there to go beyond it.
@@ -80,6 +81,11 @@ export function readRope(file: string, config: RopeConfig, headSize: number): Hu
           )
         : config.max_position_embeddings,
   };
+  checkRope(file, read);
+  if (read.maxPositionCount > MOST_POSITIONS) {
+    throw new ModelError(file, `its rope stretches the context to ${read.maxPositionCount} tokens.`);
+  }
+  return read;
 }
 
 function readScaling(file: string, rope: Rope, config: RopeConfig): RopeScaling {

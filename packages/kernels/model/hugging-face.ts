@@ -32,11 +32,13 @@ export async function loadHuggingFace(folder: string): Promise<LoadedModel> {
     generationSchema,
     (await readJsonIfThere(generationFile)) ?? {},
   );
-  // An id beyond the vocabulary cannot be produced, so it cannot end anything either.
-  const eosTokenIds = [...config.eosTokenIds, ...generation.eos_token_id].filter(
-    (id) => id < config.shape.vocabularySize,
-  );
-  const tokenizer = await readTokenizerFiles(folder, { bosTokenId: config.bosTokenId, eosTokenIds });
+  // An id beyond the vocabulary cannot be computed, so it begins and ends nothing.
+  const { vocabularySize } = config.shape;
+  const ids = {
+    bosTokenId: (config.bosTokenId ?? vocabularySize) < vocabularySize ? config.bosTokenId : null,
+    eosTokenIds: [...config.eosTokenIds, ...generation.eos_token_id].filter((id) => id < vocabularySize),
+  };
+  const tokenizer = await readTokenizerFiles(folder, ids, vocabularySize);
   return {
     modelId: nameOf(folder),
     modelHash: await modelHash(config.architecture, config.shape, tensors),

@@ -15,6 +15,8 @@ export interface LoadedModel {
 
 /** In the shapes that `@huggingface/tokenizers` takes, whatever file they came from. */
 export interface LoadedTokenizer {
+  /** What to name where its pieces turn out to be of a kind that is not served. */
+  readonly file: string;
   readonly tokenizerJson: Record<string, unknown>;
   readonly tokenizerConfig: Record<string, unknown>;
   /** Jinja source, or null where the model has none. */

@@ -3,6 +3,12 @@
  * (in bfloat16 they would be wrong for good). Called by the model readers; pure. The rules are those of RoFormer
  * (arXiv 2104.09864), linear interpolation (arXiv 2306.15595), YaRN (arXiv 2309.00071) and Llama 3.1's by-wavelength rule.
  */
+import { ModelError } from './model-error.ts';
+
+/** An angle of a hundred million positions at this frequency is still a number; real frequencies end at 1. */
+const MOST_FREQUENCY = 1e6;
+const MOST_ATTENTION_FACTOR = 100;
+
 export type RopeScaling =
   | { readonly kind: 'none' }
   | { readonly kind: 'linear'; readonly factor: number }
@@ -25,6 +31,21 @@ export type RopeScaling =
     }
   /** One divisor per frequency, [headSize / 2], as GGUF's `rope_freqs.weight` holds them. */
   | { readonly kind: 'divisors'; readonly divisors: readonly number[] };
+
+/** @throws ModelError where numbers that are each allowed make a rotation that is none */
+export function checkRope(
+  file: string,
+  rope: { readonly ropeInverseFrequencies: Float32Array; readonly ropeAttentionFactor: number },
+): void {
+  const odd = rope.ropeInverseFrequencies.find(
+    (frequency) => !(frequency >= 0 && frequency <= MOST_FREQUENCY),
+  );
+  if (odd !== undefined) throw new ModelError(file, `its rope comes to a frequency of ${odd}.`);
+  const factor = Math.fround(rope.ropeAttentionFactor);
+  if (!(factor > 0 && factor <= MOST_ATTENTION_FACTOR)) {
+    throw new ModelError(file, `its rope comes to an attention factor of ${factor}.`);
+  }
+}
 
 /** [headSize / 2] */
 export function ropeInverseFrequencies(headSize: number, theta: number, scaling: RopeScaling): Float32Array {

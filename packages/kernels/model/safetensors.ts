@@ -7,7 +7,7 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { asModelError, isMissing, parseFields, parseJsonObject, readJsonIfThere } from './json-file.ts';
+import { asModelError, parseFields, parseJsonObject, readJsonIfThere, sizeIfThere } from './json-file.ts';
 import { ModelError } from './model-error.ts';
 import type { StoredTensor } from './tensor-table.ts';
 
@@ -73,11 +73,11 @@ export async function readSafetensorsFolder(folder: string): Promise<StoredTenso
 
 /** The tensors of one file, in the order they lie there, or null where there is no such file. */
 export async function readSafetensors(file: string): Promise<StoredTensor[] | null> {
+  if ((await sizeIfThere(file)) === null) return null;
   let handle: FileHandle;
   try {
     handle = await open(file, 'r');
   } catch (error) {
-    if (isMissing(error)) return null;
     throw asModelError(file, error);
   }
   try {

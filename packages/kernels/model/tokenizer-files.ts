@@ -5,6 +5,7 @@
  */
 import { join } from 'node:path';
 import { z } from 'zod';
+import { checkTokenizer } from './check-tokenizer.ts';
 import { parseFields, readJson, readJsonIfThere, readTextIfThere } from './json-file.ts';
 import type { LoadedTokenizer } from './loaded-model.ts';
 import { ModelError } from './model-error.ts';
@@ -25,21 +26,21 @@ const configSchema = z.object({
     .nullish(),
 });
 
-const tokenizerSchema = z.object({
-  model: z.object({ type: z.string().nullish(), vocab: z.unknown().optional() }),
-  added_tokens: z.array(z.object({ id: z.int().min(0), content: z.string() })).default([]),
-});
-
 /** What config.json and generation_config.json say of the special tokens; the tokenizer's own words are joined to it. */
 export interface SpecialTokenIds {
   readonly bosTokenId: number | null;
   readonly eosTokenIds: readonly number[];
 }
 
-export async function readTokenizerFiles(folder: string, ids: SpecialTokenIds): Promise<LoadedTokenizer> {
+/** @throws ModelError */
+export async function readTokenizerFiles(
+  folder: string,
+  ids: SpecialTokenIds,
+  vocabularySize: number,
+): Promise<LoadedTokenizer> {
   const tokenizerFile = join(folder, 'tokenizer.json');
   const tokenizerJson = await readJson(tokenizerFile);
-  const tokenizer = parseFields(tokenizerFile, tokenizerSchema, tokenizerJson);
+  const { vocabulary, addedTokens } = checkTokenizer(tokenizerFile, tokenizerJson, vocabularySize);
 
   const configFile = join(folder, 'tokenizer_config.json');
   const specialTokens = (await readJsonIfThere(join(folder, 'special_tokens_map.json'))) ?? {};
@@ -53,18 +54,14 @@ export async function readTokenizerFiles(folder: string, ids: SpecialTokenIds): 
   const tokenizerConfig: Record<string, unknown> = { ...given, chat_template: chatTemplate };
   for (const name of NAMED_TOKENS) tokenizerConfig[name] = config[name] ?? null;
 
-  const vocabulary = tokenizer.model.vocab;
   const idOf = (token: string | null | undefined): number | null => {
     if (token === null || token === undefined) return null;
-    const added = tokenizer.added_tokens.find(({ content }) => content === token);
-    if (added !== undefined) return added.id;
-    const isTable = typeof vocabulary === 'object' && vocabulary !== null && Object.hasOwn(vocabulary, token);
-    const id = isTable ? (vocabulary as Record<string, unknown>)[token] : null;
-    return typeof id === 'number' && Number.isInteger(id) ? id : null;
+    return addedTokens.find(({ content }) => content === token)?.id ?? vocabulary.get(token) ?? null;
   };
   const eosTokenId = idOf(config.eos_token);
   const eosTokenIds = new Set([...ids.eosTokenIds, ...(eosTokenId === null ? [] : [eosTokenId])]);
   return {
+    file: tokenizerFile,
     tokenizerJson,
     tokenizerConfig,
     chatTemplate,

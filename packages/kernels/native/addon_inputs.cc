@@ -31,6 +31,19 @@ ModelShape readShape(napi_env env, napi_value object) {
   return shape;
 }
 
+// Closed however the block is left: Node ends the process where a scope is still open when a call returns.
+class HandleScope {
+ public:
+  explicit HandleScope(napi_env env) : env_(env) { checkStatus(napi_open_handle_scope(env, &scope_), "a handle scope"); }
+  ~HandleScope() { napi_close_handle_scope(env_, scope_); }
+  HandleScope(const HandleScope&) = delete;
+  HandleScope& operator=(const HandleScope&) = delete;
+
+ private:
+  napi_env env_;
+  napi_handle_scope scope_ = nullptr;
+};
+
 TensorSource readSource(napi_env env, napi_value parent, const char* name) {
   const napi_value object = propertyOf(env, parent, name);
   return {name,
@@ -87,8 +100,7 @@ std::unique_ptr<Model> readModel(napi_env env, napi_value shapeObject, napi_valu
     throw NativeFault("layers: must be " + std::to_string(shape.layerCount) + " of them");
   }
   for (uint32_t index = 0; index < layerCount; index++) {
-    napi_handle_scope scope;
-    checkStatus(napi_open_handle_scope(env, &scope), "layers");
+    const HandleScope scope(env);
     napi_value layer;
     checkStatus(napi_get_element(env, layers, index, &layer), "layers");
     LayerVectors vectors;
@@ -109,7 +121,6 @@ std::unique_ptr<Model> readModel(napi_env env, napi_value shapeObject, napi_valu
     matrices.down = matrix(layer, "down", shape.hiddenSize, shape.intermediateSize);
     model->vectors.push_back(std::move(vectors));
     model->matrices.push_back(matrices);
-    checkStatus(napi_close_handle_scope(env, scope), "layers");
   }
   model->finalNorm = vector(tensors, "finalNorm", shape.hiddenSize);
   model->head = matrix(tensors, "head", shape.vocabularySize, shape.hiddenSize);

@@ -2,6 +2,7 @@
 #include "model.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "float_ops.h"
 #include "int8_panels.h"
@@ -39,6 +40,9 @@ void checkShape(const ModelShape& shape) {
   check(shape.headCount % shape.kvHeadCount == 0, "headCount must be a multiple of kvHeadCount");
   check(static_cast<int64_t>(shape.ropeInverseFrequencies.size()) == shape.headSize / 2,
         "ropeInverseFrequencies must hold headSize / 2 numbers");
+  for (const float frequency : shape.ropeInverseFrequencies) {
+    check(frequency >= 0 && std::isfinite(frequency), "ropeInverseFrequencies must be numbers from 0");
+  }
   check(shape.ropeAttentionFactor > 0 && shape.ropeAttentionFactor <= 100, "ropeAttentionFactor must be from 0 to 100");
   check(static_cast<int64_t>(shape.windowTokens.size()) == shape.layerCount, "windowTokens must hold a number for each layer");
   for (const int32_t window : shape.windowTokens) check(window >= 0, "windowTokens must be 0 or more");
