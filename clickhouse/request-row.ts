@@ -1,6 +1,6 @@
 /**
- * One row per request, written when its account is final. Produced by the gateway, stored in table `requests`. Column
- * names are these names. Times are epoch milliseconds here and DateTime64(6, 'UTC') in the table.
+ * One row per request, written when its account is final, or when it was refused. Produced by the gateway, stored in table
+ * `requests`. Column names are these names. Times are epoch milliseconds here and DateTime64(6, 'UTC') in the table.
  */
 import type { EndReason, ServiceTier } from '@variator/scheduler/sequence';
 
@@ -24,8 +24,9 @@ export interface RequestRow {
   /** HTTP status sent; 200 for a stream that began. */
   readonly status: number;
   /** Made of status and finishReason, for whoever counts. */
-  readonly outcome: 'ok' | 'cancelled' | 'expired' | 'failed';
-  readonly finishReason: EndReason;
+  readonly outcome: 'ok' | 'cancelled' | 'expired' | 'failed' | 'refused';
+  /** '' where it was refused, before it had a sequence. */
+  readonly finishReason: EndReason | '';
   /** OpenAI error code for refused or failed requests, else ''. */
   readonly errorCode: string;
   readonly workerId: string;
@@ -65,4 +66,10 @@ export interface RequestRow {
   readonly ttftObjectiveMs: number;
   readonly itlObjectiveMs: number;
   readonly isWithinObjectives: boolean;
+}
+
+/** Of a request that had a sequence. */
+export interface ServedRequestRow extends RequestRow {
+  readonly outcome: Exclude<RequestRow['outcome'], 'refused'>;
+  readonly finishReason: EndReason;
 }

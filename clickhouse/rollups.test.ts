@@ -33,9 +33,21 @@ const even = (index: number): number => (index * 0.618_033_988_749_895) % 1;
 const pick = <Choice>(choices: readonly Choice[], index: number): Choice =>
   choices[Math.floor(even(index) * choices.length)] as Choice;
 
+const outcomes = {
+  stop: 'ok',
+  length: 'ok',
+  cancelled: 'cancelled',
+  expired: 'expired',
+  error: 'failed',
+  '': 'refused',
+} as const;
+
 /** Milliseconds are multiples of 1/64, so that sums are the same in whatever order. */
 const requests = Array.from({ length: 6000 }, (_, index) => {
-  const finishReason = pick(['stop', 'length', 'stop', 'cancelled', 'error', 'expired'] as const, index * 7);
+  const isRefused = index >= 3000 && index % 10 === 0;
+  const finishReason = isRefused
+    ? ''
+    : pick(['stop', 'length', 'stop', 'cancelled', 'error', 'expired'] as const, index * 7);
   return requestRow({
     requestId: `r${index}`,
     // Up to an hour before it ends, which is what counts.
@@ -45,12 +57,7 @@ const requests = Array.from({ length: 6000 }, (_, index) => {
     serviceTier: pick(['priority', 'default', 'flex'] as const, index * 11),
     isStreamed: index % 4 !== 0,
     finishReason,
-    outcome:
-      finishReason === 'stop' || finishReason === 'length'
-        ? 'ok'
-        : finishReason === 'error'
-          ? 'failed'
-          : finishReason,
+    outcome: outcomes[finishReason],
     promptTokenCount: index % 900,
     cachedTokenCount: index % 100,
     completionTokenCount: index % 50,
@@ -61,6 +68,7 @@ const requests = Array.from({ length: 6000 }, (_, index) => {
     recomputeDeviceMs: (index % 3) / 64,
     ttftObjectiveMs: index % 4 === 0 ? 0 : 2000,
     isWithinObjectives: index % 5 !== 0,
+    ...(isRefused ? { ttftMs: 0, promptTokenCount: 0, completionTokenCount: 0 } : {}),
   });
 });
 const steps = Array.from({ length: 9000 }, (_, index) => {
@@ -138,9 +146,9 @@ test('a series over hours is, point by point, the series over their rows', async
   expect(fromHours).toHaveLength(72);
   expect(fromHours.map(exactOf)).toEqual(fromRows.map(exactOf));
   const counted = fromHours.reduce((sum, point) => sum + point.requestCount, 0);
-  const endsInSpan = requests.filter(({ arrivedAt, e2eMs }) => {
+  const endsInSpan = requests.filter(({ arrivedAt, e2eMs, outcome }) => {
     const endedAt = arrivedAt + e2eMs;
-    return endedAt >= span.fromMs && endedAt < span.toMs;
+    return outcome !== 'refused' && endedAt >= span.fromMs && endedAt < span.toMs;
   });
   expect(counted).toBe(endsInSpan.length);
 });
@@ -275,12 +283,13 @@ test('killed in the midst of inserts, each of which is repeated until it is ackn
         arrivedAt: span.fromMs + ((insertCount * ROWS + index) % 400) * 600_000,
       }),
     );
-    const isStored = await insertRows(client, 'requests', rows, `killed.${insertCount}`).then(
-      () => true,
-      () => false,
-    );
-    if (isStored) insertCount += 1;
-    else await sleep(20);
+    const isStored = () =>
+      insertRows(client, 'requests', rows, `killed.${insertCount}`).then(
+        () => true,
+        () => false,
+      );
+    while (!(await isStored())) await sleep(20);
+    insertCount += 1;
   }
   await killing;
   const rows = insertCount * ROWS;

@@ -105,7 +105,7 @@ const FOUR_ACCOUNTS = 'prefillDeviceMs + decodeDeviceMs + speculationWasteDevice
 describe('the books of mixed requests', () => {
   const sent = new Map<string, Ending>();
 
-  test('every sequence that was sent is one row, and nothing else is', async () => {
+  test('every sequence that was sent is one row, a refused request another, and nothing else is', async () => {
     for (let round = 0; round < ROUNDS; round += 1) {
       const ended = await Promise.all(kinds.map((ask) => ask(round)));
       for (const [id, ending] of ended.flatMap(Object.entries)) sent.set(id, ending as Ending);
@@ -122,16 +122,23 @@ describe('the books of mixed requests', () => {
         {},
         z.object({ rows: z.number() }),
       );
-      return (found?.rows ?? 0) >= sent.size;
+      return (found?.rows ?? 0) > sent.size;
     });
     const rows = await store.query(
-      'SELECT requestId, finishReason, isAccountFinal FROM requests',
+      "SELECT requestId, finishReason, isAccountFinal FROM requests WHERE outcome != 'refused'",
       {},
       requestRow,
     );
     expect(rows).toHaveLength(sent.size);
     expect(new Map(rows.map((row) => [row.requestId, row.finishReason]))).toEqual(sent);
     expect(rows.every((row) => row.isAccountFinal)).toBe(true);
+    expect(
+      await store.query(
+        "SELECT status, errorCode, finishReason, promptTokenCount FROM requests WHERE outcome = 'refused'",
+        {},
+        z.record(z.string(), z.unknown()),
+      ),
+    ).toEqual([{ status: 400, errorCode: 'invalid_value', finishReason: '', promptTokenCount: 0 }]);
   });
 
   test('what the requests were charged is what the serving steps took, to the millisecond and beyond', async () => {

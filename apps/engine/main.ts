@@ -168,6 +168,7 @@ async function main(config: Config): Promise<void> {
         recorder.record(table, row);
         metrics.requestEnded(row);
       },
+      refused: (row) => recorder.record('requests', row),
       tokenGap: metrics.tokenGap,
     },
     metrics,

@@ -1,10 +1,10 @@
 /**
  * The requests that arrived in a span, for replay and for judging a window. Asked by the optimizer's service. Only those
- * that have ended have a row, so a span that ends now lacks what is still running.
+ * that have ended have a row, so a span that ends now lacks what is still running. Refused ones are not among them.
  */
 import { z } from 'zod';
 import type { TelemetryClient } from '../client.ts';
-import { epochMs, inSpan, type Span, spanParams } from './measures.ts';
+import { epochMs, inSpan, isServed, type Span, spanParams } from './measures.ts';
 
 const sql = `
 SELECT
@@ -13,7 +13,7 @@ SELECT
   prefillDeviceMs + decodeDeviceMs + speculationWasteDeviceMs + recomputeDeviceMs AS deviceMs,
   ttftObjectiveMs, itlObjectiveMs, isWithinObjectives, isStreamed
 FROM requests
-WHERE ${inSpan('arrivedAt')}
+WHERE ${isServed} AND ${inSpan('arrivedAt')}
 ORDER BY arrivedAt DESC
 LIMIT {limit:UInt32}`;
 

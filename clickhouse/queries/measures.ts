@@ -36,12 +36,15 @@ export const endedInSpan =
   `arrivedAt >= ${time('fromMs')} - INTERVAL 1 DAY AND arrivedAt < ${time('toMs')} ` +
   `AND ${endedAtMs} >= {fromMs:Int64} AND ${endedAtMs} < {toMs:Int64}`;
 
+/** Those that had a sequence; whoever asks about work done leaves the others out. */
+export const isServed = `outcome != 'refused'`;
+
 type BySource = Readonly<Record<Source, string>>;
 
-/** What follows FROM for the requests that ended in the span. */
+/** What follows FROM for the served requests that ended in the span. */
 export const endedRequests: BySource = {
-  rows: `requests WHERE ${endedInSpan}`,
-  hours: `requests_hourly WHERE ${inSpan('hour')}`,
+  rows: `requests WHERE ${isServed} AND ${endedInSpan}`,
+  hours: `requests_hourly WHERE ${isServed} AND ${inSpan('hour')}`,
 };
 
 /** The same for the steps that started in it; the columns used below are named alike in both. */

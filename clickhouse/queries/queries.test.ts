@@ -92,6 +92,19 @@ const requests = [
   }),
   requestRow({ arrivedAt: t0 + 2500, requestId: 'c', finishReason: 'error', errorCode: 'x', e2eMs: 100 }),
   requestRow({ arrivedAt: t0 + 3500, requestId: 'd', finishReason: 'cancelled', e2eMs: 100 }),
+  // Refused: no question about work done counts it.
+  requestRow({
+    arrivedAt: t0 + 5000,
+    requestId: 'refused',
+    outcome: 'refused',
+    finishReason: '',
+    errorCode: 'rate_limit_exceeded',
+    status: 429,
+    e2eMs: 1,
+    ttftObjectiveMs: 0,
+    itlObjectiveMs: 0,
+    isWithinObjectives: false,
+  }),
   // Arrives in the first bucket, ends in the third.
   requestRow({ arrivedAt: t0 + 9000, requestId: 'e', ttftMs: 500, e2eMs: 12_000 }),
 ];

@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import type { TelemetryClient } from '../client.ts';
-import { endedInSpan, inSpan, requestCount, type Span, spanParams } from './measures.ts';
+import { endedRequests, inSpan, isServed, requestCount, type Span, spanParams } from './measures.ts';
 import { type Source, sourceOf } from './source-of.ts';
 
 const MOST_TENANT_ROWS = 10_000;
@@ -12,8 +12,8 @@ const MOST_TENANT_ROWS = 10_000;
 const requests: Readonly<Record<Source, string>> = {
   rows: `
     SELECT *, prefillDeviceMs + decodeDeviceMs + speculationWasteDeviceMs + recomputeDeviceMs AS deviceMs
-    FROM requests WHERE ${endedInSpan}`,
-  hours: `SELECT * FROM tenants_hourly WHERE ${inSpan('hour')}`,
+    FROM ${endedRequests.rows}`,
+  hours: `SELECT * FROM tenants_hourly WHERE ${isServed} AND ${inSpan('hour')}`,
 };
 
 const sqlFor = (source: Source): string => `

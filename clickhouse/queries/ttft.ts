@@ -1,7 +1,7 @@
 /** Time to first token of the streamed requests that arrived in a span. Asked by the ledger, before and after a rollout. */
 import { z } from 'zod';
 import type { TelemetryClient } from '../client.ts';
-import { figure, inSpan, type Span, spanParams, ttftQuantiles } from './measures.ts';
+import { figure, inSpan, isServed, type Span, spanParams, ttftQuantiles } from './measures.ts';
 
 const sql = `
 SELECT
@@ -9,7 +9,7 @@ SELECT
   if(requestCount = 0, NULL, ${ttftQuantiles('rows', 0.5, 0.95)}[1]) AS ttftP50Ms,
   if(requestCount = 0, NULL, ${ttftQuantiles('rows', 0.5, 0.95)}[2]) AS ttftP95Ms
 FROM requests
-WHERE ${inSpan('arrivedAt')}`;
+WHERE ${isServed} AND ${inSpan('arrivedAt')}`;
 
 const row = z.object({ requestCount: z.number(), ttftP50Ms: figure, ttftP95Ms: figure });
 

@@ -2,11 +2,20 @@
  * What the workload was like, window by window: the regime detector's features (natural logarithms; CV2 is the squared
  * coefficient of variation of the gaps between arrivals). Asked by the optimizer's service. `countedAt: 'end'` counts a
  * request in the window in which it ended: its row is there then, so the newest window is whole. `'arrival'` is truer
- * of the past, but lacks whatever is still running.
+ * of the past, but lacks whatever is still running. Refused requests are not counted.
  */
 import { z } from 'zod';
 import type { TelemetryClient } from '../client.ts';
-import { endedAtMs, endedInSpan, epochMs, figure, inSpan, type Span, spanParams } from './measures.ts';
+import {
+  endedAtMs,
+  endedInSpan,
+  epochMs,
+  figure,
+  inSpan,
+  isServed,
+  type Span,
+  spanParams,
+} from './measures.ts';
 
 export type CountedAt = 'arrival' | 'end';
 
@@ -39,7 +48,7 @@ LEFT JOIN (
     if(length(gaps) < 2, NULL,
       log(greatest(arrayAvg(gap -> gap * gap, gaps) / pow(greatest(arrayAvg(gaps), 1e-6), 2) - 1, 1e-3))) AS logCv2,
     avg(cachedTokenCount / greatest(promptTokenCount, 1)) AS meanHitShare
-  FROM requests WHERE ${countedAt === 'end' ? endedInSpan : inSpan('arrivedAt')}
+  FROM requests WHERE ${isServed} AND ${countedAt === 'end' ? endedInSpan : inSpan('arrivedAt')}
   GROUP BY windowIndex
 ) AS seen ON seen.windowIndex = axis.windowIndex
 LEFT JOIN (
@@ -56,7 +65,7 @@ LEFT JOIN (
         least(${windowOf('untilMs')} + 1, toInt64({windowCount:UInt32}))
       )) AS windowIndex
     FROM requests
-    WHERE arrivedAt >= fromUnixTimestamp64Milli({fromMs:Int64}, 'UTC') - INTERVAL 1 DAY
+    WHERE ${isServed} AND arrivedAt >= fromUnixTimestamp64Milli({fromMs:Int64}, 'UTC') - INTERVAL 1 DAY
       AND arrivedAt < fromUnixTimestamp64Milli({toMs:Int64}, 'UTC') AND ${endedAtMs} >= {fromMs:Int64}
   )
   GROUP BY windowIndex

@@ -75,6 +75,7 @@ export async function answer(
   refuseUntakable(asked, parts);
   const { isStreamed } = asked.wishes;
   const terms = requestTerms(request.headers, { ...asked.terms, isStreamed }, parts, arrivedAt);
+  if (request.refusable !== null) request.refusable = { ...request.refusable, terms, isStreamed };
   const exchange: Exchange = { hasBegun: false, isClientGone: false };
   let runs: readonly AnswerRun[] = [];
   reply.raw.on('close', () => {
@@ -97,7 +98,17 @@ export async function answer(
     runs = await submitAll(
       accepted,
       asked,
-      { id, arrivedAt, exchange, terms, permit },
+      {
+        id,
+        arrivedAt,
+        exchange,
+        terms,
+        permit,
+        // From here on its sequences have the rows.
+        onSubmitted: () => {
+          request.refusable = null;
+        },
+      },
       { ...parts, recorder },
     );
     deadline = expireLate(runs, terms, parts.now() - arrivedAt);
@@ -134,6 +145,7 @@ const traced = (recorder: RequestRecorder, span: RequestSpan | null): RequestRec
           recorder.record(table, row);
           span.rowEnded(row);
         },
+        refused: recorder.refused,
         tokenGap: recorder.tokenGap,
       };
 
@@ -162,7 +174,8 @@ export async function answerLine(
     const accepted = await acceptAll(asked, terms, permit, parts);
     if (signal.aborted) throw unavailable('The batch has ended.');
     const id = `${asked.idPrefix}-${randomUUID().replaceAll('-', '')}`;
-    runs = await submitAll(accepted, asked, { id, arrivedAt, exchange, terms, permit }, parts);
+    const own = { id, arrivedAt, exchange, terms, permit, onSubmitted: () => {} };
+    runs = await submitAll(accepted, asked, own, parts);
     return await wholeAnswers(runs, shapeOf(accepted, asked, { id, arrivedAt, terms }, parts), asked.wishes);
   } finally {
     signal.removeEventListener('abort', leave);
@@ -241,7 +254,14 @@ const echoOf = ({ promptText, promptTokenIds }: AcceptedRequest, generation: Gen
 async function submitAll(
   accepted: readonly AcceptedRequest[],
   asked: AskedAnswer,
-  own: { id: string; arrivedAt: number; exchange: Exchange; terms: RequestTerms; permit: Permit },
+  own: {
+    readonly id: string;
+    readonly arrivedAt: number;
+    readonly exchange: Exchange;
+    readonly terms: RequestTerms;
+    readonly permit: Permit;
+    readonly onSubmitted: () => void;
+  },
   parts: EndpointParts,
 ): Promise<readonly AnswerRun[]> {
   const { fleet, generation, recorder, now } = parts;
@@ -269,6 +289,7 @@ async function submitAll(
         },
         now(),
       );
+      own.onSubmitted();
       runs.push(
         new AnswerRun({
           stream,

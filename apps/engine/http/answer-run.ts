@@ -3,7 +3,7 @@
  * exactly one request row, written when the fleet has given the account. Whoever holds a run pulls it until null, or
  * abandons it: the sequence of a client who left is cancelled at once, but read on until its account has come.
  */
-import type { RequestRow } from '@variator/clickhouse/request-row';
+import type { RequestRow, ServedRequestRow } from '@variator/clickhouse/request-row';
 import type { TokenLogprobs } from '@variator/scheduler/sequence';
 import type { SequenceEvent, SequenceStream } from '../fleet/fleet.ts';
 import type { AnswerText } from '../generation/answer-text.ts';
@@ -21,7 +21,9 @@ export interface Exchange {
 }
 
 export interface RequestRecorder {
-  record(table: 'requests', row: RequestRow): void;
+  record(table: 'requests', row: ServedRequestRow): void;
+  /** Of a request that had no sequence. */
+  refused(row: RequestRow): void;
   /** Between two tokens of a request, as they arrive. */
   tokenGap(gapMs: number): void;
 }

@@ -1,7 +1,11 @@
-/** The row of one request, made when its sequence has ended. Pure; called by answer-run.ts alone. */
-import type { RequestRow } from '@variator/clickhouse/request-row';
+/**
+ * The row of one request: made when its sequence has ended, by answer-run.ts, or when it was refused before it had one, by
+ * refusal-rows.ts. Pure.
+ */
+import type { RequestRow, ServedRequestRow } from '@variator/clickhouse/request-row';
 import type { Account, EndReason } from '@variator/scheduler/sequence';
 import type { SequenceEvent } from '../fleet/fleet.ts';
+import type { Refusable } from './refusal-rows.ts';
 import type { RequestTerms } from './request-terms.ts';
 import type { TimingSummary } from './sequence-timing.ts';
 
@@ -84,12 +88,12 @@ export function endOfRow(
   };
 }
 
-function outcomeOf(reason: EndReason): RequestRow['outcome'] {
+function outcomeOf(reason: EndReason): ServedRequestRow['outcome'] {
   if (reason === 'stop' || reason === 'length') return 'ok';
   return reason === 'error' ? 'failed' : reason;
 }
 
-export function requestRow(facts: RequestFacts, timing: TimingSummary, end: RowEnd): RequestRow {
+export function requestRow(facts: RequestFacts, timing: TimingSummary, end: RowEnd): ServedRequestRow {
   const { objectives, tenant, keyId, session, program } = facts.terms;
   const { serviceTierAsked, serviceTier, serviceTierReason } = facts.terms;
   return {
@@ -136,5 +140,58 @@ export function requestRow(facts: RequestFacts, timing: TimingSummary, end: RowE
       end.completionTokenCount > 0 &&
       (objectives.ttftMs === 0 || timing.ttftMs <= objectives.ttftMs) &&
       (objectives.itlMs === 0 || timing.itlP95Ms <= objectives.itlMs),
+  };
+}
+
+/** Nothing was computed for it, and it was under no objectives. */
+export function refusedRow(
+  refusal: Refusable & {
+    readonly modelId: string;
+    readonly status: number;
+    readonly code: string;
+    readonly endedAt: number;
+  },
+): RequestRow {
+  const { terms, caller } = refusal;
+  return {
+    arrivedAt: refusal.arrivedAt,
+    requestId: refusal.requestId,
+    endpoint: refusal.endpoint,
+    modelId: refusal.modelId,
+    tenant: caller.tenant,
+    keyId: caller.keyId,
+    session: terms?.session ?? '',
+    program: terms?.program ?? '',
+    serviceTierAsked: terms?.serviceTierAsked ?? '',
+    serviceTier: terms?.serviceTier ?? 'default',
+    serviceTierReason: terms?.serviceTierReason ?? '',
+    isStreamed: refusal.isStreamed,
+    status: refusal.status,
+    outcome: 'refused',
+    finishReason: '',
+    errorCode: refusal.code,
+    workerId: '',
+    pathId: '',
+    isMixedNumerics: false,
+    promptTokenCount: 0,
+    cachedTokenCount: 0,
+    completionTokenCount: 0,
+    speculatedTokenCount: 0,
+    acceptedTokenCount: 0,
+    queueMs: 0,
+    prefillMs: 0,
+    decodeMs: 0,
+    ttftMs: 0,
+    tpotMs: 0,
+    itlP95Ms: 0,
+    itlMaxMs: 0,
+    e2eMs: Math.max(0, refusal.endedAt - refusal.arrivedAt),
+    preemptionCount: 0,
+    resumeCount: 0,
+    ...emptyAccount,
+    isAccountFinal: true,
+    ttftObjectiveMs: 0,
+    itlObjectiveMs: 0,
+    isWithinObjectives: false,
   };
 }

@@ -1,5 +1,5 @@
 /** A whole endpoint on a real socket over an echo fleet, with the story model's tokenizer; for the tests of http/. */
-import type { RequestRow } from '@variator/clickhouse/request-row';
+import type { RequestRow, ServedRequestRow } from '@variator/clickhouse/request-row';
 import type { SequenceSpec } from '@variator/scheduler/sequence';
 import { createGeneration } from '../generation/generation.ts';
 import {
@@ -17,7 +17,9 @@ export interface Served {
   readonly url: string;
   readonly port: number;
   readonly fleet: EchoFleet;
-  readonly rows: RequestRow[];
+  /** Of requests that had sequences. */
+  readonly rows: ServedRequestRow[];
+  readonly refusals: RequestRow[];
   readonly server: InferenceServer;
   readonly logged: string[];
   /** Resolves when so many rows have been recorded. */
@@ -32,7 +34,8 @@ export async function serve(
 ): Promise<Served> {
   const now = (): number => performance.timeOrigin + performance.now();
   const fleet = echoFleet(scriptFor, now);
-  const rows: RequestRow[] = [];
+  const rows: ServedRequestRow[] = [];
+  const refusals: RequestRow[] = [];
   const logged: string[] = [];
   const waiters: { count: number; wake: () => void }[] = [];
   const generation = createGeneration({
@@ -58,6 +61,7 @@ export async function serve(
     metrics,
     recorder: {
       tokenGap: metrics.tokenGap,
+      refused: (row) => refusals.push(row),
       record: (_table, row) => {
         rows.push(row);
         metrics.requestEnded(row);
@@ -82,6 +86,7 @@ export async function serve(
     port,
     fleet,
     rows,
+    refusals,
     server,
     logged,
     rowsReach: (count) =>

@@ -23,6 +23,7 @@ import { limitBodyTime } from './body-time.ts';
 import { answerBrokenHttp } from './broken-http.ts';
 import { asRequestError, errorBody, retryHeaders, serverError } from './error-body.ts';
 import { readJson } from './read-json.ts';
+import { type Refusable, RefusalRows } from './refusal-rows.ts';
 import { RequestHistory } from './request-history.ts';
 import { type Route, routerPattern } from './route.ts';
 import { inferenceRoutes } from './routes.ts';
@@ -100,6 +101,8 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** null where it is not traced. */
     span: RequestSpan | null;
+    /** null where a refusal has no row: the caller is not known, nothing is generated, or its sequences have rows. */
+    refusable: Refusable | null;
   }
   interface FastifyContextConfig {
     operation?: 'chat' | 'text_completion' | undefined;
@@ -123,6 +126,11 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
   const callers = new Callers(options);
   const tenantQueueShare = callers.canTellTenants ? limits.tenantQueueShare : 1;
   const admission = new Admission({ ...limits, tenantQueueShare }, now);
+  const refusalRows = new RefusalRows({
+    modelId: generation.modelId,
+    record: options.recorder.refused,
+    skipped: metrics.refusalRowSkipped,
+  });
   let isDraining = false;
 
   const unreadyReason = (): string => {
@@ -184,6 +192,7 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     async (_request: unknown, body: Buffer) => readJson(body),
   );
   app.decorateRequest('span', null);
+  app.decorateRequest('refusable', null);
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
     if (isDraining) reply.header('connection', 'close');
@@ -209,7 +218,19 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
         at: now(),
       });
     }
-    if (isOpen !== true) callers.of(request.headers);
+    if (isOpen !== true) {
+      const caller = callers.of(request.headers);
+      if (operation !== undefined) {
+        request.refusable = {
+          arrivedAt: now(),
+          requestId: request.id,
+          endpoint: operation === 'chat' ? '/v1/chat/completions' : '/v1/completions',
+          caller,
+          terms: null,
+          isStreamed: false,
+        };
+      }
+    }
     if (isUpload === true) liftLimit();
   });
   app.addHook('onSend', async (request, reply) => {
@@ -225,6 +246,9 @@ export function createInferenceServer(options: InferenceServerOptions): Inferenc
     const refused = known ?? serverError('The server failed to answer this request.');
     metrics.refused(refused.code);
     request.span?.end(refused.status, refused.code, now());
+    if (request.refusable !== null && known !== null && !hasLeft) {
+      refusalRows.refused(request.refusable, refused, now());
+    }
     return reply.status(refused.status).headers(retryHeaders(refused)).send(errorBody(refused));
   });
   addRoutes(app, inferenceRoutes(parts, options.batches ?? null), now);

@@ -4,7 +4,7 @@
  * are read from their owners at the scrape. It keeps nothing else, so it cannot disagree with the rows.
  * Label sets are fixed: never a tenant, a session or a request.
  */
-import type { RequestRow } from '@variator/clickhouse/request-row';
+import type { ServedRequestRow } from '@variator/clickhouse/request-row';
 import type { StepRow } from '@variator/clickhouse/step-row';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 
@@ -29,10 +29,12 @@ export interface MetricsSources {
 export interface Metrics {
   readonly contentType: string;
   stepSettled(row: StepRow): void;
-  requestEnded(row: RequestRow): void;
+  requestEnded(row: ServedRequestRow): void;
   tokenGap(gapMs: number): void;
   /** A response with an error, by its code. */
   refused(code: string): void;
+  /** A refused request that has no row, since too many come. */
+  refusalRowSkipped(): void;
   /** The exposition format. */
   text(): Promise<string>;
 }
@@ -210,6 +212,11 @@ export function createMetrics(sources: MetricsSources): Metrics {
     labelNames: ['code'],
     registers,
   });
+  const skippedRefusals = new Counter({
+    name: 'variator:refusal_rows_skipped_total',
+    help: 'Refused requests without a row, since too many came in a second',
+    registers,
+  });
   const withinObjectives = new Counter({
     name: 'variator:requests_within_objectives_total',
     help: 'Ended requests by whether they met their objectives',
@@ -265,6 +272,7 @@ export function createMetrics(sources: MetricsSources): Metrics {
     },
     tokenGap: (gapMs) => itl.observe({ model_name: modelName }, gapMs / 1000),
     refused: (code) => refusals.inc({ code }),
+    refusalRowSkipped: () => skippedRefusals.inc(),
     text: () => registry.metrics(),
   };
 }

@@ -3,12 +3,12 @@
  * over HTTP where a collector is configured. Built from what the request rows say; never a prompt or an answer. The queue is
  * bounded and sent beside: a dead collector loses spans and costs a request nothing. Libraries are loaded when it is on.
  */
-import type { RequestRow } from '@variator/clickhouse/request-row';
+import type { ServedRequestRow } from '@variator/clickhouse/request-row';
 
 export interface RequestSpan {
   /** The model that was asked for, once the body has been read. */
   asked(model: string): void;
-  rowEnded(row: RequestRow): void;
+  rowEnded(row: ServedRequestRow): void;
   /** May be called more than once; the first counts. `errorCode`: '' where the answer was given. */
   end(status: number, errorCode: string, at: number): void;
 }
@@ -59,7 +59,7 @@ export async function openTraces(options: {
       const caller = callerOf(traceparent);
       const context = caller === null ? ROOT_CONTEXT : trace.setSpanContext(ROOT_CONTEXT, caller);
       const span = tracer.startSpan(operation, { kind: SpanKind.SERVER, startTime: at }, context);
-      const rows: RequestRow[] = [];
+      const rows: ServedRequestRow[] = [];
       let isOver = false;
       span.setAttributes({
         'gen_ai.operation.name': operation,
@@ -96,7 +96,7 @@ export async function openTraces(options: {
 
 const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
-function attributesOf(rows: readonly RequestRow[], modelName: string) {
+function attributesOf(rows: readonly ServedRequestRow[], modelName: string) {
   const [first] = rows;
   const begun = rows.filter(({ completionTokenCount }) => completionTokenCount > 0);
   return {

@@ -134,7 +134,7 @@ async function load(product: RunningProduct, groups: readonly Group[]): Promise<
          quantile(0.5)(queueMs) AS queueP50Ms, quantile(0.99)(queueMs) AS queueP99Ms
        FROM requests
        WHERE arrivedAt >= fromUnixTimestamp64Milli({startedAt:Int64})
-         AND tenant IN {tenants:Array(String)}
+         AND tenant IN {tenants:Array(String)} AND outcome != 'refused'
        GROUP BY tenant, serviceTier`,
       { startedAt, endedAt: startedAt + FOR_MS, tenants: groups.map(({ tenant }) => tenant) },
       z.object({
