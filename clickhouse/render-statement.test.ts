@@ -5,9 +5,17 @@ import { insertRows } from './insert.ts';
 import { memory, readMigrations } from './migrate.ts';
 import { arrivals } from './queries/arrivals.ts';
 import { costSummary } from './queries/cost-summary.ts';
+import { latestFits } from './queries/fits.ts';
 import { overviewSeries } from './queries/overview-series.ts';
+import { overviewSummary } from './queries/overview-summary.ts';
+import { pathSpans } from './queries/path-spans.ts';
+import { regimeMarks } from './queries/regime-marks.ts';
+import { settledSteps } from './queries/settled-steps.ts';
 import { HOUR_MS } from './queries/source-of.ts';
+import { stepCount } from './queries/step-count.ts';
+import { stepSamples } from './queries/step-samples.ts';
 import { tenantUsage } from './queries/tenant-usage.ts';
+import { ttft } from './queries/ttft.ts';
 import { workloadWindows } from './queries/workload-windows.ts';
 import { createDatabase, renderStatement } from './render-statement.ts';
 import { requestRow, stepRow } from './rows.fixture.ts';
@@ -139,6 +147,20 @@ test('rows sent again, by whichever server, are on their shard once, and so are 
   expect(await arrivals(two, { ...span, limit: 5 })).toHaveLength(5);
   const windows = await workloadWindows(two, { ...span, windowMs: HOUR_MS, countedAt: 'arrival' });
   expect(windows.reduce((sum, { requestCount }) => sum + requestCount, 0)).toBe(COUNT);
+  const summary = await overviewSummary(two, { ...span, now, usdPerHour: 1 });
+  expect(summary).toMatchObject({
+    requestCount: COUNT,
+    lastStepAt: Math.max(...steps.map(({ startedAt }) => startedAt)),
+  });
+  expect(await pathSpans(one, { ...span, now, bucketMs: HOUR_MS })).toMatchObject([{ pathId: 'pathA' }]);
+  const [step] = steps;
+  const kernels = { deviceKind: 'cpu', modelHash: 'hash', kernelsId: step?.kernelsId ?? '' };
+  expect(await stepSamples(one, { ...span, ...kernels, limit: 7 })).toHaveLength(7);
+  expect(await stepCount(two, { ...span, workerId: 'w1' })).toBe(COUNT);
+  expect(await ttft(two, span)).toMatchObject({ requestCount: 0 });
+  expect(await settledSteps(two, { rolloutId: 'none' })).toEqual([]);
+  expect(await regimeMarks(two, span)).toEqual([]);
+  expect(await latestFits(two)).toEqual([]);
 });
 
 test('an insert that only one shard took whole is completed by the same insert again', async () => {

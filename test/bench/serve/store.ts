@@ -1,6 +1,7 @@
 /**
  * The record under load and under faults: rows a second through the recorder into the embedded ClickHouse, ClickHouse killed
- * twenty times, away for five minutes, and the recording process killed. After each: is every row there, and once?
+ * twenty times, away for five minutes, and the recording process killed. After each: is every row there, and once? And
+ * after all of it: do the sums by hour, filled along the way, count the same rows?
  */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -45,7 +46,7 @@ export async function benchStore(): Promise<readonly Figure[]> {
     const killed = await killClickHouse(store);
     const away = await outage(store);
     const writers = await killWriters(store);
-    return [sustained, killed, ...away, writers];
+    return [sustained, killed, ...away, writers, await hoursAgainstRows(store)];
   } finally {
     await store.client.close();
     await store.server.stop();
@@ -98,6 +99,23 @@ async function storedOf(client: TelemetryClient, bootId: string): Promise<{ rows
     z.object({ rows: z.number(), unique: z.number() }),
   );
   return counts ?? { rows: -1, unique: -1 };
+}
+
+async function hoursAgainstRows({ client }: Store): Promise<Figure> {
+  const sql = `SELECT
+      (SELECT count() FROM requests) + (SELECT count() FROM steps) AS rows,
+      (SELECT sum(requestCount) FROM requests_hourly) + (SELECT sum(stepCount) FROM steps_hourly) AS hours,
+      (SELECT count() FROM requests) AS requests,
+      (SELECT sum(requestCount) FROM tenants_hourly) AS tenants`;
+  const counts = z.object({ rows: z.number(), hours: z.number(), requests: z.number(), tenants: z.number() });
+  const [found] = await client.query(sql, {}, counts);
+  return {
+    figure: 'rows counted by hour and by tenant after all of this, against the rows',
+    goal: 'the same',
+    measured: found === undefined ? 'none' : `${found.hours.toLocaleString('en')}`,
+    interval: `${found?.rows.toLocaleString('en')} rows; ${found?.tenants.toLocaleString('en')} requests by tenant of ${found?.requests.toLocaleString('en')}`,
+    isMet: found !== undefined && found.hours === found.rows && found.tenants === found.requests,
+  };
 }
 
 async function sustain(store: Store): Promise<Figure> {
