@@ -62,3 +62,68 @@ export interface StepRow {
   readonly speculationWasteDeviceMs: number;
   readonly recomputeDeviceMs: number;
 }
+
+const kinds: Record<keyof StepRow, 'number' | 'string' | 'boolean'> = {
+  startedAt: 'number',
+  workerId: 'string',
+  bootId: 'string',
+  stepId: 'number',
+  kind: 'string',
+  deviceKind: 'string',
+  modelId: 'string',
+  modelHash: 'string',
+  pathId: 'string',
+  kernelsId: 'string',
+  numericsId: 'string',
+  rolloutId: 'string',
+  blockIndex: 'number',
+  isSettling: 'boolean',
+  tokenCount: 'number',
+  decodeSequenceCount: 'number',
+  prefillSequenceCount: 'number',
+  prefillTokenCount: 'number',
+  prefillContextTokens: 'number',
+  prefillLengthVariance: 'number',
+  decodeContextTokens: 'number',
+  prefillAttention: 'number',
+  runningCount: 'number',
+  waitingCount: 'number',
+  waitingTokenCount: 'number',
+  kvUsedBlockCount: 'number',
+  kvBlockCount: 'number',
+  evictedBlockCount: 'number',
+  preemptionCount: 'number',
+  cachedTokenCount: 'number',
+  emittedTokenCount: 'number',
+  itlMeanMs: 'number',
+  itlMaxMs: 'number',
+  itlTokenCount: 'number',
+  deviceMs: 'number',
+  wallMs: 'number',
+  scheduleMs: 'number',
+  predictedMs: 'number',
+  fitId: 'string',
+  foreignCpuShare: 'number',
+  prefillDeviceMs: 'number',
+  decodeDeviceMs: 'number',
+  speculationWasteDeviceMs: 'number',
+  recomputeDeviceMs: 'number',
+};
+const columns = Object.entries(kinds);
+const MOST_TEXT = 500;
+
+/** Whether a value from another process is a row that the table takes: one that is not would hold up all others with it. */
+export function isStepRow(value: unknown): value is StepRow {
+  if (typeof value !== 'object' || value === null) return false;
+  const row = value as Record<string, unknown>;
+  return (
+    Object.keys(row).length === columns.length &&
+    columns.every(([column, kind]) => {
+      const cell = row[column];
+      if (typeof cell !== kind) return false;
+      if (typeof cell === 'number') return Number.isFinite(cell) && cell >= -1;
+      return typeof cell !== 'string' || cell.length <= MOST_TEXT;
+    }) &&
+    (row.kind === 'serve' || row.kind === 'calibration' || row.kind === 'check')
+  );
+}

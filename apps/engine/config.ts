@@ -2,7 +2,7 @@
  * The only reader of process.env and flags: one table of options gives the parser, the checks and `--help`. Every entry
  * point calls `readConfig` once and hands each part its own slice. An unknown flag or VARIATOR_* is refused by name.
  */
-import { availableParallelism, homedir } from 'node:os';
+import { availableParallelism, homedir, hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 
 export interface Config {
@@ -52,9 +52,20 @@ export interface Config {
   readonly adminKey: string | null;
   /** The link's socket; given by the supervisor to the processes it starts. */
   readonly linkPath: string;
+  /** Where workers of other machines may join; null: nowhere. */
+  readonly joinListen: HostPort | null;
+  /** The gateway that a worker of another machine joins; null: that of this machine. */
+  readonly joinAddress: HostPort | null;
+  /** What gateway and joining workers both must have. */
+  readonly joinToken: string | null;
   readonly workerId: string;
   /** Where downloaded models are kept, outside the clone. */
   readonly cacheDir: string;
+}
+
+export interface HostPort {
+  readonly host: string;
+  readonly port: number;
 }
 
 /** A flag or variable that cannot be used; the message names it and says what to change. */
@@ -242,6 +253,31 @@ const options = {
     help: 'needed for the tRPC API (none)',
     isSecret: true,
   },
+  joinListen: {
+    flag: '--join-listen',
+    env: 'VARIATOR_JOIN_LISTEN',
+    value: 'ADDRESS:PORT',
+    help: 'where workers of other machines may join this gateway (nowhere)',
+  },
+  join: {
+    flag: '--join',
+    env: 'VARIATOR_JOIN',
+    value: 'HOST:PORT',
+    help: 'for `variator worker`: the gateway to join',
+  },
+  joinToken: {
+    flag: '',
+    env: 'VARIATOR_JOIN_TOKEN',
+    value: 'TOKEN',
+    help: 'what gateway and joining workers both must have (made at the first start, in DATA/join-token)',
+    isSecret: true,
+  },
+  workerId: {
+    flag: '--worker-id',
+    env: 'VARIATOR_WORKER_ID',
+    value: 'NAME',
+    help: 'for `variator worker`: its name in the fleet (the host name)',
+  },
   link: {
     flag: '--link',
     env: null,
@@ -249,7 +285,6 @@ const options = {
     help: 'the link between gateway and worker',
     isInternal: true,
   },
-  workerId: { flag: '--worker-id', env: null, value: 'NAME', help: 'name of this worker', isInternal: true },
 } satisfies Record<string, Option>;
 
 type OptionName = keyof typeof options;
@@ -270,6 +305,7 @@ export function helpText(): string {
     '',
     'commands',
     '  start        everything on this machine: ClickHouse, gateway, worker, optimizer, dashboard',
+    '  worker       workers of this machine for the gateway of another (--join)',
     '  replay       drive the endpoint with a workload (--demo: two phases that want different paths)',
     '  paths        what kernels and execution paths this machine has',
     '  proposals    what the optimizer proposes',
@@ -343,7 +379,10 @@ export function readConfig(
     maxQueueWaitMs,
     adminKey: key('adminKey', text('adminKey')),
     linkPath: text('link') ?? join(dataDir, 'link.sock'),
-    workerId: text('workerId') ?? 'worker-0',
+    joinListen: hostPort('joinListen', text('joinListen')),
+    joinAddress: hostPort('join', text('join')),
+    joinToken: longKey('joinToken', text('joinToken')),
+    workerId: workerName('workerId', text('workerId') ?? (text('join') === null ? 'worker-0' : hostname())),
     cacheDir: join(home, 'variator', 'models'),
   });
 }
@@ -513,6 +552,31 @@ function key(name: OptionName, text: string | null): string | null {
   if (text !== null && text.length < 8)
     throw new ConfigError(`${nameOf(name)} must have at least 8 characters.`);
   return text;
+}
+
+/** Guessing it is the only way in. */
+function longKey(name: OptionName, text: string | null): string | null {
+  if (text !== null && text.length < 32)
+    throw new ConfigError(`${nameOf(name)} must have at least 32 characters.`);
+  return text;
+}
+
+function hostPort(name: OptionName, text: string | null): HostPort | null {
+  if (text === null) return null;
+  const [, bracketed, plain, port = ''] = /^(?:\[([\da-f:.]+)\]|([\w.-]+)):(\d{1,5})$/i.exec(text) ?? [];
+  const host = bracketed ?? plain;
+  if (host === undefined || Number(port) > 65_535) {
+    throw new ConfigError(`${nameOf(name)} must be HOST:PORT, like 10.0.0.5:7800, not "${text}".`);
+  }
+  return { host, port: Number(port) };
+}
+
+function workerName(name: OptionName, text: string): string {
+  // A host's own name may have more than a label takes.
+  const short = text.slice(0, 64);
+  if (!/^[\w.-]+$/.test(short))
+    throw new ConfigError(`${nameOf(name)} must be letters, digits and . _ or -, not "${text}".`);
+  return short;
 }
 
 /** ", did you mean X?" when something known is close. */

@@ -30,6 +30,7 @@ import { CANNOT_RUN, FATAL_EXIT_CODE } from './cli/part.ts';
 import { type Config, ConfigError, readConfig } from './config.ts';
 import { ControlError } from './control/control-error.ts';
 import { openControl } from './control/open-control.ts';
+import type { Joining } from './fleet/link-door.ts';
 import { workerFleet } from './fleet/worker-fleet.ts';
 import { WorkerProgress } from './fleet/worker-progress.ts';
 import { createGeneration } from './generation/generation.ts';
@@ -130,6 +131,8 @@ async function main(config: Config): Promise<void> {
   }
   const fleet = workerFleet({
     linkPath: config.linkPath,
+    joining: joiningOf(config),
+    model: { modelHash: model.modelHash, maxModelLenTokens },
     now,
     log,
     onRows: (rows) => {
@@ -234,6 +237,13 @@ async function main(config: Config): Promise<void> {
   await admin.listen();
   await batches.start(inference.lines);
   await inference.listen({ host: config.host, port: config.port });
+}
+
+function joiningOf({ joinListen, joinToken }: Config): Joining | null {
+  if (joinListen === null) return null;
+  if (joinToken === null)
+    throw new ConfigError('--join-listen needs VARIATOR_JOIN_TOKEN; npm start makes one.');
+  return { ...joinListen, token: joinToken };
 }
 
 try {

@@ -23,6 +23,7 @@ const needs = {
   bench: ['native', 'clickhouse', 'web'],
   fuzz: ['native', 'clickhouse', 'web'],
   paths: ['native'],
+  worker: ['native'],
 }[isHelp() ? 'help' : command];
 
 try {

@@ -7,6 +7,7 @@ type Command = (argv: readonly string[], root: string) => Promise<number>;
 /** Loaded when asked for, so that `--help` starts at once. */
 const commands: Record<string, () => Promise<Command>> = {
   start: async () => (await import('./start.ts')).start,
+  worker: async () => (await import('./worker.ts')).workerCommand,
   replay: async () => (await import('./replay.ts')).replayCommand,
   paths: async () => (await import('./paths.ts')).pathsCommand,
   proposals: async () => (await import('./proposals.ts')).proposalsCommand,

@@ -49,3 +49,13 @@ test('a data folder below a file is refused by name', () => {
   writeFileSync(file, '');
   expect(() => makeDataFolder(join(file, 'data'))).toThrow(ConfigError);
 });
+
+test('where workers join has a free port too, and says its own flag', async () => {
+  const { joinListen, port } = await withFreePorts(
+    readConfig([...anyPort, '--join-listen', '127.0.0.1:0'], {}),
+  );
+  expect(joinListen?.port).toBeGreaterThan(0);
+  expect(joinListen?.port).not.toBe(port);
+  const nowhere = readConfig([...anyPort, '--join-listen', '192.0.2.1:7800'], {});
+  await expect(withFreePorts(nowhere)).rejects.toThrow(/choose another with --join-listen ADDRESS:PORT/);
+});

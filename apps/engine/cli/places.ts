@@ -12,6 +12,8 @@ import { type Config, ConfigError } from '../config.ts';
 /** 104 bytes with the closing zero on macOS, 108 on Linux. */
 const MOST_SOCKET_PATH_BYTES = 103;
 
+const joinHint = '--join-listen ADDRESS:PORT or VARIATOR_JOIN_LISTEN=ADDRESS:PORT';
+
 const portFaults: Record<string, string> = {
   EADDRINUSE: 'is taken',
   EACCES: 'is not allowed to this user',
@@ -50,7 +52,13 @@ export function linkPlace(wanted: string): { path: string; remove(): void } {
  */
 export async function withFreePorts(config: Config): Promise<Config> {
   const probes: Server[] = [];
-  const free = async (host: string, port: number, flag: string, variable: string): Promise<number> => {
+  /** @param another says how to choose another port; `elsewhere` another address */
+  const free = async (
+    host: string,
+    port: number,
+    another: string,
+    elsewhere = '--host ADDRESS or VARIATOR_HOST=ADDRESS',
+  ): Promise<number> => {
     const probe = createServer();
     probes.push(probe);
     return new Promise((resolve, reject) => {
@@ -59,8 +67,8 @@ export async function withFreePorts(config: Config): Promise<Config> {
         reject(
           new ConfigError(
             why === undefined
-              ? `${host} is no address to listen on here (${error.message}); choose another with --host ADDRESS or VARIATOR_HOST=ADDRESS.`
-              : `Port ${port} on ${host} ${why}; choose another with ${flag} N or ${variable}=N.`,
+              ? `${host} is no address to listen on here (${error.message}); choose another with ${elsewhere}.`
+              : `Port ${port} on ${host} ${why}; choose another with ${another}.`,
           ),
         );
       });
@@ -73,9 +81,13 @@ export async function withFreePorts(config: Config): Promise<Config> {
   try {
     return Object.freeze({
       ...config,
-      port: await free(config.host, config.port, '--port', 'VARIATOR_PORT'),
-      adminPort: await free(config.host, config.adminPort, '--admin-port', 'VARIATOR_ADMIN_PORT'),
-      webPort: await free(dashboardHost(config.host), config.webPort, '--web-port', 'VARIATOR_WEB_PORT'),
+      port: await free(config.host, config.port, '--port N or VARIATOR_PORT=N'),
+      adminPort: await free(config.host, config.adminPort, '--admin-port N or VARIATOR_ADMIN_PORT=N'),
+      webPort: await free(dashboardHost(config.host), config.webPort, '--web-port N or VARIATOR_WEB_PORT=N'),
+      joinListen: config.joinListen && {
+        host: config.joinListen.host,
+        port: await free(config.joinListen.host, config.joinListen.port, joinHint, joinHint),
+      },
     });
   } finally {
     const listening = probes.filter((probe) => probe.listening);

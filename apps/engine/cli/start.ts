@@ -6,11 +6,11 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { assertSafeToListen } from '../api/safe-to-listen.ts';
-import { type Config, environmentForParts, readConfig } from '../config.ts';
-import { resolveDefaultModel } from './default-model.ts';
+import { type Config, environmentForParts, type HostPort, readConfig } from '../config.ts';
 import { type EmbeddedClickHouse, embeddedClickHouse } from './embedded-clickhouse.ts';
-import { fetchHubModel, readHubId } from './hub-model.ts';
-import type { DownloadProgress } from './model-download.ts';
+import { endOfSupervisor, secondSignal } from './end-signals.ts';
+import { joinToken } from './join-token.ts';
+import { modelPlace } from './model-place.ts';
 import { type Part, startPart } from './part.ts';
 import { dashboardHost, linkPlace, makeDataFolder, withFreePorts } from './places.ts';
 import { workerShares } from './worker-shares.ts';
@@ -59,7 +59,7 @@ export async function start(argv: readonly string[], root: string): Promise<numb
   }
 
   const running = (async (): Promise<string> => {
-    const modelPath = await modelFor(config, root, stopping.signal);
+    const modelPath = await modelPlace(config, root, stopping.signal);
     if (config.clickhouseUrl === null)
       clickhouse = await embeddedClickHouse(join(config.dataDir, 'clickhouse'), say('clickhouse'));
     const clickhouseUrl = config.clickhouseUrl ?? clickhouse?.url ?? '';
@@ -85,6 +85,11 @@ export async function start(argv: readonly string[], root: string): Promise<numb
     if (config.apiKeys.length > 0)
       secrets.VARIATOR_API_KEY = config.apiKeys.map(({ name, key }) => `${name}:${key}`).join(',');
     if (config.adminKey !== null) secrets.VARIATOR_ADMIN_KEY = config.adminKey;
+    if (config.joinListen !== null) {
+      const { token, file } = joinToken(config);
+      secrets.VARIATOR_JOIN_TOKEN = token;
+      console.log(joinLine(config.joinListen, file));
+    }
     const engineFlags = flagsFor(config, modelPath);
     const keyFile = join(config.dataDir, 'admin-key');
     if (config.adminKey !== null) writeFileSync(keyFile, config.adminKey, { mode: 0o600 });
@@ -165,6 +170,8 @@ function flagsFor(config: Config, modelPath: string): string[] {
     ['--tenant-queue-share', Math.round(config.tenantQueueShare * 100)],
     ['--trust-tenant-header', config.isTenantHeaderTrusted ? 'on' : 'off'],
   ];
+  if (config.joinListen !== null)
+    flags.push(['--join-listen', `${urlHost(config.joinListen.host)}:${config.joinListen.port}`]);
   if (config.maxModelLenTokens !== null) flags.push(['--max-model-len', config.maxModelLenTokens]);
   if (config.requestTimeoutMs !== null) flags.push(['--request-timeout', config.requestTimeoutMs / 1000]);
   if (config.maxQueueWaitMs !== null) flags.push(['--max-queue-wait', config.maxQueueWaitMs / 1000]);
@@ -173,28 +180,6 @@ function flagsFor(config: Config, modelPath: string): string[] {
   if (config.servedModelNames !== null)
     flags.push(['--served-model-name', config.servedModelNames.join(',')]);
   return flags.flatMap(([flag, value]) => [flag, String(value)]);
-}
-
-/** The path as it was given, what a hub id was fetched to, or the default model. */
-async function modelFor(config: Config, root: string, signal: AbortSignal): Promise<string> {
-  const { cacheDir, model } = config;
-  let shownAt = 0;
-  const onProgress = ({ label, doneBytes, totalBytes }: DownloadProgress): void => {
-    const now = performance.now();
-    if (now - shownAt < 1000) return;
-    shownAt = now;
-    const share = totalBytes ? ` ${Math.floor((100 * doneBytes) / totalBytes)} %` : '';
-    console.log(`${label}${share}`);
-  };
-  const hubId = model === null ? null : readHubId(model);
-  if (hubId !== null) {
-    const { hubUrl, hubToken: token } = config;
-    return fetchHubModel(hubId, { hubUrl, token, cacheDir, onProgress, signal });
-  }
-  if (model !== null) return model;
-  const { path, line } = await resolveDefaultModel({ cacheDir, repositoryDir: root, signal, onProgress });
-  console.log(line);
-  return path;
 }
 
 const urlHost = (host: string): string => {
@@ -234,6 +219,12 @@ async function servedModel(config: Config): Promise<string> {
   return body.data?.[0]?.id ?? 'default';
 }
 
+/** How another machine's workers come in; the token itself is not for logs. */
+function joinLine({ host, port }: HostPort, tokenFile: string | null): string {
+  const token = tokenFile === null ? '$VARIATOR_JOIN_TOKEN' : `$(cat ${tokenFile})`;
+  return `Workers of other machines join with: VARIATOR_JOIN_TOKEN="${token}" npx variator worker --join ${urlHost(host)}:${port}`;
+}
+
 /** Of several keys our own variable holds none as it is. */
 const keyWord = ({ apiKeys }: Config): string =>
   apiKeys.length === 1 && apiKeys[0]?.name === 'default' ? '$VARIATOR_API_KEY' : '$KEY';
@@ -257,30 +248,6 @@ function welcome(config: Config, modelId: string, startMs: number): string {
     `  curl http://${host}:${config.port}/v1/chat/completions -H 'content-type: application/json'${key} -d '${body}'`,
     '',
   ].join('\n');
-}
-
-/** Resolves on SIGINT, SIGTERM or SIGHUP, or when the process that started us is gone. */
-function endOfSupervisor(): Promise<void> {
-  const parent = process.ppid;
-  return new Promise((resolve) => {
-    const watch = setInterval(() => {
-      if (process.ppid !== parent) resolve();
-    }, 300);
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => resolve());
-    watch.unref();
-  });
-}
-
-/** A signal that comes well after the first: npm repeats the first one, which is not impatience. */
-function secondSignal(): Promise<void> {
-  const firstAt = performance.now();
-  return new Promise((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-      process.on(signal, () => {
-        if (performance.now() - firstAt > 2000) resolve();
-      });
-    }
-  });
 }
 
 function resolvers<T>(): { promise: Promise<T>; resolve(value: T): void } {

@@ -21,19 +21,25 @@ export interface FrameSocket<Out> {
   /** Ends it here and now, whatever was not sent yet. */
   destroy(): void;
   isOpen(): boolean;
+  /** From now on frames may be so large. */
+  allowFramesOf(bytes: number): void;
 }
 
 /**
  * @param onFrame is called for every whole frame, in order
  * @param onClose is called once; the error is null when the other side simply left
+ * @param mostFrameBytes of what arrives; of somebody unknown little is kept
  */
 export function frameSocket<In extends { readonly type: string }, Out>(
   socket: Socket,
   onFrame: (frame: In) => void,
   onClose: (error: Error | null) => void,
+  mostFrameBytes: number = MAX_FRAME_BYTES,
 ): FrameSocket<Out> {
   let pieces: Buffer[] = [];
   let pieceBytes = 0;
+  /** Pieces are put together once they hold a whole frame, not with every piece. */
+  let awaitedBytes = 4;
   let failure: Error | null = null;
   let isOpen = true;
 
@@ -41,15 +47,19 @@ export function frameSocket<In extends { readonly type: string }, Out>(
   socket.on('data', (data: Buffer) => {
     pieces.push(data);
     pieceBytes += data.length;
-    if (pieceBytes < 4) return;
+    if (pieceBytes < awaitedBytes) return;
     let buffer = pieces.length === 1 ? data : Buffer.concat(pieces);
+    awaitedBytes = 4;
     while (buffer.length >= 4) {
       const length = buffer.readUInt32BE(0);
-      if (length > MAX_FRAME_BYTES) {
-        fail(new LinkError(`a frame of ${length} bytes is over the limit of ${MAX_FRAME_BYTES}`));
+      if (length > mostFrameBytes) {
+        fail(new LinkError(`a frame of ${length} bytes is over the limit of ${mostFrameBytes}`));
         return;
       }
-      if (buffer.length < 4 + length) break;
+      if (buffer.length < 4 + length) {
+        awaitedBytes = 4 + length;
+        break;
+      }
       const text = buffer.toString('utf8', 4, 4 + length);
       buffer = buffer.subarray(4 + length);
       let frame: In;
@@ -106,5 +116,8 @@ export function frameSocket<In extends { readonly type: string }, Out>(
       socket.destroy();
     },
     isOpen: () => isOpen && !socket.destroyed,
+    allowFramesOf(bytes) {
+      mostFrameBytes = bytes;
+    },
   };
 }

@@ -15,6 +15,8 @@ export type Answer = Extract<WorkerFrame, { callId: string }>;
 export interface JoinedWorker {
   readonly hello: Hello;
   readonly link: FrameSocket<GatewayFrame>;
+  /** From another machine, over TCP. */
+  readonly isRemote: boolean;
   readonly joinedAt: number;
   path: ExecutionPath;
   /** It gets no sequence before it has left the path it started on for this one; null once it has. */
@@ -40,10 +42,16 @@ export interface JoinedWorker {
   switches: { pathId: string; resolve(): void; reject(error: Error): void }[];
 }
 
-export function joinedWorker(hello: Hello, link: FrameSocket<GatewayFrame>, now: number): JoinedWorker {
+export function joinedWorker(
+  hello: Hello,
+  link: FrameSocket<GatewayFrame>,
+  isRemote: boolean,
+  now: number,
+): JoinedWorker {
   return {
     hello,
     link,
+    isRemote,
     joinedAt: now,
     path: hello.path,
     awaitedPathId: null,

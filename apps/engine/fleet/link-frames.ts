@@ -1,6 +1,6 @@
 /**
- * Every frame of the link between gateway and worker, version 1. The worker dials (a Unix socket, later TCP) and obeys
- * one gateway. Frames are JSON behind a 4-byte big-endian length, at most MAX_FRAME_BYTES. Sequences and events cross,
+ * Every frame of the link between gateway and worker. The worker dials (a Unix socket, or TLS from another machine) and
+ * obeys one gateway. Frames are JSON behind a 4-byte big-endian length, at most MAX_FRAME_BYTES. Sequences and events cross,
  * never steps. Ages cross as durations, never as timestamps of the other side's clock.
  */
 import type { StepRow } from '@variator/clickhouse/step-row';
@@ -14,8 +14,11 @@ import type {
 } from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 
-export const LINK_VERSION = 1;
+/** Raised with every change that the other side must know of; both sides are of one version. */
+export const LINK_VERSION = 2;
 export const MAX_FRAME_BYTES = 32 * 1024 * 1024;
+/** Before it is known who it is. */
+export const MAX_HELLO_BYTES = 64 * 1024;
 
 /** A block of a canary's plan: run this path for so long. */
 export interface PathBlock {
@@ -98,6 +101,10 @@ export type WorkerFrame =
   | { readonly type: 'alternated'; readonly rolloutId: string; readonly completedBlockCount: number };
 
 export type GatewayFrame =
+  /** In answer to hello, and the last one. `isFinal`: asking again changes nothing. */
+  | { readonly type: 'refused'; readonly reason: string; readonly isFinal: boolean }
+  /** In answer to hello, and from then on about once a second. */
+  | { readonly type: 'alive' }
   | { readonly type: 'submit'; readonly spec: SequenceSpec; readonly ageMs: number }
   | { readonly type: 'cancel'; readonly sequenceId: string; readonly reason: 'cancelled' | 'stop' }
   | { readonly type: 'useFit'; readonly fit: StepTimeFit }
@@ -125,3 +132,6 @@ export type GatewayFrame =
       readonly prompts: readonly CheckPrompt[];
     }
   | { readonly type: 'drain' };
+
+/** What a worker that has joined is told to do. */
+export type WorkFrame = Exclude<GatewayFrame, { readonly type: 'refused' | 'alive' }>;

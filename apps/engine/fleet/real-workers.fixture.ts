@@ -43,6 +43,8 @@ export async function realWorkers(options: RealWorkersOptions): Promise<RealWork
   const log = (line: string) => logged.push(line);
   const fleet = workerFleet({
     linkPath: join(folder, 'link.sock'),
+    joining: null,
+    model: null,
     now,
     log,
     onRows: () => {},

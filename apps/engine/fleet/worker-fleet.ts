@@ -1,18 +1,15 @@
 /**
- * The workers that have joined: listens for them on the link, gives them sequences, carries calls and their answers, and
- * tells readers when a worker is lost. Started by main.ts; implements fleet.ts. Computes nothing and decides no rollout.
+ * The workers that have joined: takes or refuses them, gives them sequences, hears what they say, and tells readers when one
+ * is lost. Started by main.ts; implements fleet.ts over link-door.ts, open-sequences.ts and worker-calls.ts. Computes nothing
+ * and decides no rollout.
  */
-import { randomUUID } from 'node:crypto';
-import { rmSync } from 'node:fs';
-import { createServer, type Server, type Socket } from 'node:net';
 import type { StepRow } from '@variator/clickhouse/step-row';
-import { type Envelope, type ExecutionPath, pathFaults, pathId } from '@variator/kernels/execution-path';
+import { type Envelope, type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { type EventQueue, eventQueue } from './event-queue.ts';
 import { type Fleet, FleetError } from './fleet.ts';
-import { type FrameSocket, frameSocket } from './frame-socket.ts';
+import type { FrameSocket } from './frame-socket.ts';
 import {
-  type Answer,
   applyBlocks,
   type Hello,
   type JoinedWorker,
@@ -20,13 +17,20 @@ import {
   setPath,
   viewOf,
 } from './joined-worker.ts';
-import { type GatewayFrame, LINK_VERSION, type WorkerFrame } from './link-frames.ts';
+import { type Joining, linkDoor, type Reception } from './link-door.ts';
+import type { GatewayFrame, WorkerFrame } from './link-frames.ts';
 import { SUCCESSOR_WAIT_MS } from './lost-sequence.ts';
 import { OpenSequences } from './open-sequences.ts';
 import { placementOf } from './route-sequence.ts';
+import { failCalls, settleAlternation, settleSwitches, workerCalls } from './worker-calls.ts';
+import { workerFrameFault } from './worker-frame-faults.ts';
 
 export interface FleetOptions {
   readonly linkPath: string;
+  /** Null: workers of this machine alone. */
+  readonly joining: Joining | null;
+  /** What every worker must have; null: the first that joins decides nothing either. */
+  readonly model: { readonly modelHash: string; readonly maxModelLenTokens: number } | null;
   readonly now: () => number;
   readonly log: (line: string) => void;
   readonly onRows: (rows: readonly StepRow[]) => void;
@@ -44,12 +48,14 @@ const MOST_QUEUED_ROW_BATCHES = 10_000;
  */
 const WATCH_MS = 250;
 const MOST_SILENT_TURNS = 10;
-const CALL_LIMIT_MS = 120_000;
-/** Calibration waits for its small share of the device's time. */
-const CALIBRATION_LIMIT_MS = 3_600_000;
+/** Every so many turns a worker hears that the gateway lives. */
+const ALIVE_TURNS = 4;
+const MOST_WORKERS = 256;
 
 export interface WorkerFleet extends Fleet {
   listen(): Promise<void>;
+  /** Where workers of other machines join; null where none do. */
+  joinPort(): number | null;
   close(): Promise<void>;
 }
 
@@ -58,7 +64,6 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
   const workers = new Map<string, JoinedWorker>();
   const fits = new Map<string, StepTimeFit>();
   const watchers = new Set<EventQueue<readonly StepRow[]>>();
-  const sockets = new Set<Socket>();
   let isDraining = false;
   let isClosing = false;
   /** When the fleet last became smaller; null before. */
@@ -66,7 +71,8 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
 
   const fitKey = (deviceKind: string, modelHash: string, kernels: string) =>
     `${deviceKind}/${modelHash}/${kernels}`;
-  const server: Server = createServer(welcome);
+  const door = linkDoor({ linkPath: options.linkPath, joining: options.joining, log, receive: meet });
+  let watchTurn = 0;
   const isSuccessorExpected = () => lostAt !== null && now() - lostAt < SUCCESSOR_WAIT_MS;
   const fitFor = (deviceKind: string, modelHash: string, kernels: string): StepTimeFit | null =>
     fits.get(fitKey(deviceKind, modelHash, kernels)) ?? null;
@@ -76,7 +82,9 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
     situation: () => ({ isClosing, hasWorker: workers.size > 0, isSuccessorExpected: isSuccessorExpected() }),
   });
   const watch = setInterval(() => {
+    watchTurn += 1;
     for (const worker of workers.values()) {
+      if (watchTurn % ALIVE_TURNS === 0) worker.link.send({ type: 'alive' });
       worker.silentTurns += 1;
       if (worker.silentTurns > MOST_SILENT_TURNS) lose(worker, 'it has been silent for too long');
     }
@@ -85,31 +93,51 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
   }, WATCH_MS);
   watch.unref();
 
-  function welcome(socket: Socket): void {
-    let worker: JoinedWorker | null = null;
-    sockets.add(socket);
-    const link: FrameSocket<GatewayFrame> = frameSocket<WorkerFrame, GatewayFrame>(
-      socket,
-      (frame) => {
-        if (worker) receive(worker, frame);
-        else if (frame.type === 'hello' && frame.version === LINK_VERSION) worker = join(frame, link);
-        else {
-          log(`a worker was refused: it speaks another version of the link (ours is ${LINK_VERSION})`);
-          socket.destroy();
-        }
-      },
-      (error) => {
-        sockets.delete(socket);
-        if (worker) lose(worker, error?.message ?? 'its process ended');
-      },
-    );
+  /** Whether it may join, and what becomes of its frames. */
+  function meet(hello: Hello, link: FrameSocket<GatewayFrame>, isRemote: boolean): Reception {
+    const refusal = refusalOf(hello, isRemote);
+    if (refusal !== null) return { kind: 'refused', ...refusal };
+    const worker = join(hello, link, isRemote);
+    return {
+      kind: 'joined',
+      onFrame: (frame) => hear(worker, frame),
+      onClose: (error) => lose(worker, error?.message ?? 'its process ended'),
+    };
   }
 
-  function join(hello: Hello, link: FrameSocket<GatewayFrame>): JoinedWorker {
+  function refusalOf({ workerId, bootId, envelope }: Hello, isRemote: boolean) {
+    const { model } = options;
+    if (model && envelope.modelHash !== model.modelHash) {
+      return {
+        reason: `${workerId} has another model (${envelope.modelId}, ${envelope.modelHash}) than this gateway (${model.modelHash}); give it the same files with --model`,
+        isFinal: true,
+      };
+    }
+    if (model && envelope.maxModelLenTokens < model.maxModelLenTokens) {
+      return {
+        reason: `${workerId} has room for ${envelope.maxModelLenTokens} tokens of one sequence, and requests may have ${model.maxModelLenTokens}; raise its --kv-memory, or lower --max-model-len of the gateway`,
+        isFinal: true,
+      };
+    }
+    const namesake = workers.get(workerId);
+    // The supervisor starts a successor of its own worker under the same name; anybody else waits until that one is lost.
+    if (namesake && namesake.hello.bootId !== bootId && (isRemote || namesake.isRemote)) {
+      return {
+        reason: `there is a worker ${workerId} already; name this one with --worker-id NAME`,
+        isFinal: false,
+      };
+    }
+    if (!namesake && workers.size >= MOST_WORKERS)
+      return { reason: `there are ${MOST_WORKERS} workers already`, isFinal: false };
+    return null;
+  }
+
+  function join(hello: Hello, link: FrameSocket<GatewayFrame>, isRemote: boolean): JoinedWorker {
     const before = workers.get(hello.workerId);
     if (before) lose(before, 'another process joined under its name');
-    const worker = joinedWorker(hello, link, now());
+    const worker = joinedWorker(hello, link, isRemote, now());
     workers.set(hello.workerId, worker);
+    link.send({ type: 'alive' });
     for (const fit of fits.values()) {
       if (fit.modelHash === hello.envelope.modelHash) link.send({ type: 'useFit', fit });
     }
@@ -132,12 +160,17 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
     worker.link.destroy();
     lostAt = now();
     const error = new FleetError(`${worker.hello.workerId} was lost: ${reason}`);
-    for (const { resolve: _resolve, reject } of worker.calls.values()) reject(error);
-    for (const { reject } of worker.switches) reject(error);
-    worker.alternation?.reject(error);
+    failCalls(worker, error);
     if (!isDraining)
       log(`${error.message}${worker.open.size === 0 ? '' : ` with ${worker.open.size} sequences`}`);
     sequences.loseWorker(worker, error.message);
+  }
+
+  /** A frame that cannot be acted on, or contradicts what came before, costs its sender alone. */
+  function hear(worker: JoinedWorker, frame: WorkerFrame): void {
+    const fault = workerFrameFault(frame, worker);
+    if (fault === null) receive(worker, frame);
+    else lose(worker, `it sent ${fault}`);
   }
 
   function receive(worker: JoinedWorker, frame: WorkerFrame): void {
@@ -167,26 +200,15 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
         setPath(worker, frame.path);
         const live = worker.pathId;
         settlePath(worker, live);
-        worker.switches = worker.switches.filter((waiting) => {
-          if (waiting.pathId !== live) return true;
-          waiting.resolve();
-          return false;
-        });
+        settleSwitches(worker, live, '');
         return;
       }
       case 'switchRefused':
         settlePath(worker, frame.pathId);
-        worker.switches = worker.switches.filter((waiting) => {
-          if (waiting.pathId !== frame.pathId) return true;
-          waiting.reject(new FleetError(`${worker.hello.workerId} cannot switch: ${frame.fault}`));
-          return false;
-        });
+        settleSwitches(worker, frame.pathId, frame.fault);
         return;
       case 'alternated':
-        if (worker.alternation?.rolloutId === frame.rolloutId) {
-          worker.alternation.resolve(frame.completedBlockCount);
-          worker.alternation = null;
-        }
+        settleAlternation(worker, frame);
         return;
       case 'prepared':
       case 'checked':
@@ -197,7 +219,7 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
         applyBlocks(worker, frame);
         return;
       case 'hello':
-        lose(worker, 'it said hello twice');
+        // The check before has refused it.
         return;
       default:
         frame satisfies never;
@@ -217,33 +239,6 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
     return worker;
   }
 
-  /** Sends a frame that the worker answers by callId. @throws FleetError when it is lost or silent for CALL_LIMIT_MS */
-  async function call<Type extends Answer['type']>(
-    workerId: string,
-    answerType: Type,
-    frame: (callId: string) => GatewayFrame,
-    limitMs = CALL_LIMIT_MS,
-  ): Promise<Extract<Answer, { type: Type }>> {
-    const worker = workerOf(workerId);
-    const callId = randomUUID();
-    const limit = timeLimit(`${workerId} did not answer within ${limitMs / 1000} s`, limitMs);
-    try {
-      const answer = await Promise.race([
-        new Promise<Answer>((resolve, reject) => {
-          worker.calls.set(callId, { resolve, reject });
-          worker.link.send(frame(callId));
-        }),
-        limit.promise,
-      ]);
-      if (answer.type !== answerType)
-        throw new FleetError(`${workerId} answered ${answer.type} to ${answerType}`);
-      return answer as Extract<Answer, { type: Type }>;
-    } finally {
-      limit.clear();
-      worker.calls.delete(callId);
-    }
-  }
-
   const readyWorkers = () => [...workers.values()].filter(({ awaitedPathId }) => awaitedPathId === null);
   const canServe = () => readyWorkers().length > 0 && !isDraining;
   const canTake = () => !isDraining && (workers.size > 0 || isSuccessorExpected());
@@ -257,22 +252,15 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
   }
 
   return {
-    listen() {
-      // A socket file left by a killed gateway would make the address look taken.
-      rmSync(options.linkPath, { force: true });
-      return new Promise((resolve, reject) => {
-        server.once('error', reject);
-        server.listen(options.linkPath, () => resolve());
-      });
-    },
+    listen: door.listen,
+    joinPort: door.joinPort,
     async close() {
       isClosing = true;
       clearInterval(watch);
       for (const worker of [...workers.values()]) lose(worker, 'the gateway is closing');
       sequences.failWaiting('the gateway is closing');
       for (const watcher of watchers) watcher.end();
-      for (const socket of sockets) socket.destroy();
-      await new Promise<void>((resolve) => server.close(() => resolve()));
+      await door.close();
     },
     canServe,
     canTake,
@@ -282,62 +270,7 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
       if (!canTake()) throw new FleetError(`No sequence can be taken: ${unreadyReason()}.`);
       return sequences.submit(spec);
     },
-    async prepare(workerId, path) {
-      const { faults, prepareMs } = await call(workerId, 'prepared', (callId) => ({
-        type: 'prepare',
-        callId,
-        path,
-      }));
-      return { faults, prepareMs };
-    },
-    async switchTo(workerId, path, rolloutId) {
-      const worker = workerOf(workerId);
-      const faults = pathFaults(path, worker.hello.envelope);
-      if (faults.length > 0) throw new FleetError(faults.join(' '));
-      const wanted = pathId(path);
-      const limit = timeLimit(`${workerId} did not switch within ${CALL_LIMIT_MS / 1000} s`, CALL_LIMIT_MS);
-      const waiting = { pathId: wanted, resolve: () => {}, reject: (_error: Error) => {} };
-      try {
-        await Promise.race([
-          new Promise<void>((resolve, reject) => {
-            waiting.resolve = resolve;
-            waiting.reject = reject;
-            worker.switches.push(waiting);
-            worker.link.send({ type: 'switchTo', path, rolloutId });
-          }),
-          limit.promise,
-        ]);
-      } finally {
-        limit.clear();
-        worker.switches = worker.switches.filter((other) => other !== waiting);
-      }
-    },
-    async alternate(workerId, { rolloutId, incumbent, candidate, blocks }) {
-      const worker = workerOf(workerId);
-      const frame: GatewayFrame = { type: 'alternate', rolloutId, incumbent, candidate, blocks };
-      if (blocks.length === 0) {
-        worker.link.send(frame);
-        return { completedBlockCount: 0 };
-      }
-      if (worker.alternation)
-        throw new FleetError(`${workerId} already alternates for rollout ${worker.alternation.rolloutId}.`);
-      const completedBlockCount = await new Promise<number>((resolve, reject) => {
-        worker.alternation = { rolloutId, resolve, reject };
-        worker.link.send(frame);
-      });
-      return { completedBlockCount };
-    },
-    async check(workerId, path, prompts) {
-      const answer = await call(workerId, 'checked', (callId) => ({ type: 'check', callId, path, prompts }));
-      if (answer.fault !== '') throw new FleetError(answer.fault);
-      return answer.outputs;
-    },
-    async calibrate(workerId, path, cases) {
-      const frame = (callId: string): GatewayFrame => ({ type: 'calibrate', callId, path, cases });
-      const answer = await call(workerId, 'calibrated', frame, CALIBRATION_LIMIT_MS);
-      if (answer.fault !== '') throw new FleetError(answer.fault);
-      return { stepCount: answer.stepCount, deviceMs: answer.deviceMs };
-    },
+    ...workerCalls(workerOf),
     useFit(fit) {
       fits.set(fitKey(fit.deviceKind, fit.modelHash, fit.kernelsId), fit);
       for (const worker of workers.values()) {
@@ -367,11 +300,3 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
 }
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-function timeLimit(message: string, limitMs: number): { promise: Promise<never>; clear(): void } {
-  let timer: NodeJS.Timeout | undefined;
-  const promise = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new FleetError(message)), limitMs);
-  });
-  return { promise, clear: () => clearTimeout(timer) };
-}

@@ -1,10 +1,8 @@
 /**
- * The worker process: opens the device, dials the gateway, and runs the step loop until it is told to end. Started by the
- * supervisor, one per device. A lost link is dialled again; a device that cannot run a step ends the process.
+ * The worker process: opens the device, joins the gateway, and runs the step loop until it is told to end. Started by the
+ * supervisor, or by `npx variator worker` on another machine, one per device. A device that cannot run a step ends the process.
  */
 import { randomUUID } from 'node:crypto';
-import { connect } from 'node:net';
-import { setTimeout as pause } from 'node:timers/promises';
 import { PathError, parsePath } from '@variator/kernels/execution-path';
 import { KvPlanError } from '@variator/kernels/kv-plan';
 import { loadModel } from '@variator/kernels/model';
@@ -12,15 +10,14 @@ import { ModelError } from '@variator/kernels/model/model-error';
 import { NativeError } from '@variator/kernels/native';
 import { keepSayingAlive, watchParent } from '../cli/parent-watch.ts';
 import { CANNOT_RUN, FATAL_EXIT_CODE } from '../cli/part.ts';
-import { ConfigError, readConfig } from '../config.ts';
-import { type FrameSocket, frameSocket } from '../fleet/frame-socket.ts';
-import { type GatewayFrame, LINK_VERSION, type WorkerFrame } from '../fleet/link-frames.ts';
+import { type Config, ConfigError, readConfig } from '../config.ts';
+import { LINK_VERSION, type WorkerFrame } from '../fleet/link-frames.ts';
 import { cpuDevice } from './cpu-device.ts';
+import { type GatewayPlace, GatewayRefusal, gatewayLink } from './gateway-link.ts';
 import { StepLoop } from './step-loop.ts';
 
 const DEFAULT_PATH = 'balanced';
 const HEARTBEAT_MS = 500;
-const REDIAL_MS = 100;
 /** Most of the device's time that calibration may take. */
 const CALIBRATION_SHARE_LIMIT = 0.02;
 
@@ -36,8 +33,6 @@ async function main(): Promise<void> {
   const path = parsePath(config.path ?? DEFAULT_PATH, device.envelope);
   await device.prepare(path);
 
-  let link: FrameSocket<WorkerFrame> | null = null;
-  let isEnding = false;
   const loop = new StepLoop({
     device,
     path,
@@ -45,68 +40,53 @@ async function main(): Promise<void> {
     bootId,
     calibrationShareLimit: CALIBRATION_SHARE_LIMIT,
     now,
-    send: (frame) => link?.send(frame),
+    send: (frame) => link.send(frame),
   });
-  watchParent(() => {
-    isEnding = true;
-    link?.close();
-    loop.stop();
+  const link = gatewayLink({
+    place: placeOf(config),
+    *greeting(): Generator<WorkerFrame> {
+      yield {
+        type: 'hello',
+        version: LINK_VERSION,
+        workerId: config.workerId,
+        bootId,
+        pid: process.pid,
+        envelope: device.envelope,
+        path: loop.livePath(),
+      };
+      yield* loop.cachedBlocks();
+    },
+    onFrame: (frame) => loop.receive(frame),
+    onLost: () => loop.forgetGateway(),
+    log: (line) => console.log(line),
   });
-  const heartbeat = setInterval(() => link?.send(loop.heartbeat()), HEARTBEAT_MS);
+  watchParent(() => loop.stop());
+  const heartbeat = setInterval(() => link.send(loop.heartbeat()), HEARTBEAT_MS);
 
-  const dial = (): Promise<void> =>
-    new Promise((ended) => {
-      const socket = connect(config.linkPath);
-      const opened = frameSocket<GatewayFrame, WorkerFrame>(
-        socket,
-        (frame) => loop.receive(frame),
-        () => {
-          if (link === opened) {
-            link = null;
-            loop.forgetGateway();
-          }
-          ended();
-        },
-      );
-      socket.once('connect', () => {
-        link = opened;
-        opened.send({
-          type: 'hello',
-          version: LINK_VERSION,
-          workerId: config.workerId,
-          bootId,
-          pid: process.pid,
-          envelope: device.envelope,
-          path: loop.livePath(),
-        });
-        for (const frame of loop.cachedBlocks()) opened.send(frame);
-      });
-    });
   isOpening = false;
   keepSayingAlive();
-  const dialling = (async () => {
-    while (!isEnding) {
-      await dial();
-      if (!isEnding) await pause(REDIAL_MS);
-    }
-  })();
-
-  await loop.run();
-  isEnding = true;
+  const linked = link.run();
+  await Promise.race([loop.run(), linked]);
   clearInterval(heartbeat);
-  const last: FrameSocket<WorkerFrame> | null = link;
-  await (last as FrameSocket<WorkerFrame> | null)?.flush();
-  (last as FrameSocket<WorkerFrame> | null)?.close();
-  await dialling;
+  await link.end();
+  await linked;
   device.close();
+}
+
+function placeOf({ joinAddress, joinToken, linkPath }: Config): GatewayPlace {
+  if (joinAddress === null) return { kind: 'local', socketPath: linkPath };
+  if (joinToken === null)
+    throw new ConfigError('--join needs the token of the gateway in VARIATOR_JOIN_TOKEN.');
+  return { kind: 'remote', ...joinAddress, token: joinToken };
 }
 
 main().then(
   () => process.exit(0),
   (error: Error) => {
     const isFinal =
-      isOpening &&
-      [ConfigError, PathError, ModelError, NativeError, KvPlanError].some((kind) => error instanceof kind);
+      error instanceof GatewayRefusal ||
+      (isOpening &&
+        [ConfigError, PathError, ModelError, NativeError, KvPlanError].some((kind) => error instanceof kind));
     console.error(isFinal ? `${CANNOT_RUN}${error.message}` : error.stack);
     process.exit(isFinal ? FATAL_EXIT_CODE : 1);
   },

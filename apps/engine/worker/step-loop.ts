@@ -15,7 +15,7 @@ import type { Batch } from '@variator/scheduler/batch';
 import { Scheduler } from '@variator/scheduler/scheduler';
 import type { EndedSequence } from '@variator/scheduler/sequence';
 import { featuresOf, predictMs, type StepTimeFit } from '@variator/scheduler/step-time';
-import type { GatewayFrame, WorkerFrame } from '../fleet/link-frames.ts';
+import type { WorkerFrame, WorkFrame } from '../fleet/link-frames.ts';
 import type { Device } from './device.ts';
 import {
   advance,
@@ -104,6 +104,7 @@ export class StepLoop {
       if (this.#isDraining) return;
       await this.#untilWoken();
     }
+    this.#flushRows();
   }
 
   stop(): void {
@@ -132,7 +133,7 @@ export class StepLoop {
     this.#wakeUp();
   }
 
-  receive(frame: GatewayFrame): void {
+  receive(frame: WorkFrame): void {
     const { now, send } = this.#options;
     switch (frame.type) {
       case 'submit': {
