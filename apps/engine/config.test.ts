@@ -116,6 +116,6 @@ describe('configuration', () => {
     ]) {
       expect(helpText()).toContain(word);
     }
-    expect(helpText()).not.toContain('--worker-id');
+    expect(helpText()).not.toContain('--link');
   });
 });

@@ -187,12 +187,15 @@ const urlHost = (host: string): string => {
   return reachable.includes(':') ? `[${reachable}]` : reachable;
 };
 
-const answers = async (url: string): Promise<boolean> => {
+/** Why it does not answer yet; null once it does. */
+const unreadiness = async (url: string): Promise<string | null> => {
   try {
-    return (await fetch(url, { signal: AbortSignal.timeout(2000) })).ok;
+    const response = await fetch(url, { signal: AbortSignal.timeout(2000) });
+    if (response.ok) return null;
+    const { reason } = (await response.json()) as { reason?: string };
+    return reason ?? String(response.status);
   } catch {
-    // Not listening yet.
-    return false;
+    return 'it does not listen yet';
   }
 };
 
@@ -203,10 +206,13 @@ async function untilReady(config: Config): Promise<void> {
     `http://${webHost}:${config.webPort}/`,
   ]) {
     let waitedMs = 0;
-    while (!(await answers(url))) {
+    let said = '';
+    for (let reason = await unreadiness(url); reason !== null; reason = await unreadiness(url)) {
       await pause(50);
       waitedMs += 50;
-      if (waitedMs % 5000 === 0) console.log(`Waiting for ${url}`);
+      if (waitedMs % 5000 !== 0 || reason === said) continue;
+      said = reason;
+      console.log(`Waiting for ${url}: ${reason}`);
     }
   }
 }
