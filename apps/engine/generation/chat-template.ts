@@ -3,7 +3,7 @@
  * template is the model's code and may be slow. It guards special tokens that a client typed as plain text, so that
  * control tokens come from the template alone (CVE-2026-44222 is what happens otherwise). Encodes nothing.
  */
-import { Template } from '@huggingface/jinja';
+import { compileTemplate, type Program, runTemplate } from './metered-interpreter.ts';
 
 export interface ChatMessage {
   readonly role: 'system' | 'user' | 'assistant';
@@ -27,7 +27,7 @@ const MAX_TEMPLATE_CHARS = 256 * 1024;
 const NONCHARACTERS = Array.from({ length: 32 }, (_, index) => String.fromCharCode(0xfdd0 + index));
 
 export class ChatTemplate {
-  readonly #template: Template;
+  readonly #program: Program;
   readonly #context: Readonly<Record<string, unknown>>;
   readonly #specials: readonly string[];
   readonly #maxRenderedChars: number;
@@ -48,7 +48,7 @@ export class ChatTemplate {
       );
     }
     try {
-      this.#template = new Template(source);
+      this.#program = compileTemplate(source);
     } catch (error) {
       throw new TemplateError(`the chat template does not compile: ${messageOf(error)}`);
     }
@@ -67,11 +67,12 @@ export class ChatTemplate {
     const guarded = guardSpecials(messages, this.#specials);
     let text: string;
     try {
-      text = this.#template.render({
-        ...this.#context,
-        add_generation_prompt: isAnswerOpened,
-        messages: guarded.messages,
-      });
+      const inputChars = guarded.messages.reduce(
+        (sum, { content, name }) => sum + content.length + (name?.length ?? 0),
+        0,
+      );
+      const context = { ...this.#context, add_generation_prompt: isAnswerOpened, messages: guarded.messages };
+      text = runTemplate(this.#program, context, inputChars);
     } catch (error) {
       throw new TemplateError(messageOf(error));
     }
