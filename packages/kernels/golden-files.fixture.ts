@@ -46,3 +46,15 @@ export function readGolden(name: string): Golden | null {
 }
 
 export const tinyModels = ['llama-gqa', 'llama-tied', 'qwen2-bias', 'qwen3-qknorm'] as const;
+
+/**
+ * The golden file's own margins say that these ten of its tokens are not the best by float32 logits: at each of them the
+ * best logit leads by exactly the stated margin, and the golden token is another. Case -> positions.
+ */
+export const smollm2SecondBest: Readonly<Record<number, readonly number[]>> = {
+  1: [1],
+  2: [4, 17, 27, 31],
+  4: [12, 15],
+  6: [22],
+  8: [1, 6],
+};

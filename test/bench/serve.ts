@@ -10,6 +10,7 @@ type Part = () => Promise<readonly Figure[]>;
 const parts: Readonly<Record<string, () => Promise<Part>>> = {
   gateway: async () => (await import('./serve/gateway.ts')).benchGateway,
   'worker-kills': async () => (await import('./serve/worker-kills.ts')).benchWorkerKills,
+  golden: async () => (await import('./serve/golden.ts')).benchGolden,
   'golden-after-death': async () => (await import('./serve/worker-kills.ts')).benchGoldenAfterDeath,
   store: async () => (await import('./serve/store.ts')).benchStore,
   'bad-input': async () => (await import('./serve/bad-input.ts')).benchBadInput,

@@ -2,103 +2,25 @@
  * Golden tokens through the worker's own road: the scheduler composes, the CPU device computes. What comes out must not
  * depend on batch, chunk, cache, preemption or a switch of limits.
  */
-import { numericsId, parsePath } from '@variator/kernels/execution-path';
-import { loadModel } from '@variator/kernels/model';
-import { Scheduler, type SchedulerLimits } from '@variator/scheduler/scheduler';
 import { afterAll, describe, expect, it } from 'vitest';
 import { readGolden, tinyModels } from '../../../packages/kernels/golden-files.fixture.ts';
-import { cpuDevice } from './cpu-device.ts';
 import type { Device } from './device.ts';
+import { type Asked, type Conditions, openRoadDevice, runRoad } from './golden-road.fixture.ts';
 
 const devices: Device[] = [];
 afterAll(() => {
   for (const device of devices) device.close();
 });
 
-interface Asked {
-  readonly prompt: readonly number[];
-  readonly maxTokens: number;
-  readonly temperature?: number;
-}
-
-interface Conditions {
-  readonly limits: SchedulerLimits;
-  readonly blockCount?: number;
-  /** Taken on in the middle, after this many steps. */
-  readonly laterLimits?: SchedulerLimits;
-  /** Sequences are submitted one after the other, each when the one before has ended. */
-  readonly isOneByOne?: boolean;
-  readonly path?: string;
-}
-
 async function openDevice(modelPath: string): Promise<Device> {
-  const device = cpuDevice(await loadModel(modelPath), {
-    threadCount: 2,
-    kvMemoryBytes: 64 * 1024 ** 2,
-    maxModelLenTokens: 1024,
-  });
+  const device = await openRoadDevice(modelPath);
   devices.push(device);
   return device;
 }
 
-/** Every sequence's tokens in the order asked, and what the scheduler had to do for them. */
-async function run(device: Device, asked: readonly Asked[], conditions: Conditions) {
-  const path = { ...parsePath(conditions.path ?? 'reference', device.envelope), ...conditions.limits };
-  await device.prepare(path);
-  const scheduler = new Scheduler({
-    blockCount: conditions.blockCount ?? device.envelope.kvBlockCount,
-    blockSize: device.envelope.kvBlockSize,
-    maxModelLenTokens: device.envelope.maxModelLenTokens,
-    limits: conditions.limits,
-    numericsId: numericsId(path),
-  });
-  const outputs = asked.map((): number[] => []);
-  const seen = { preemptionCount: 0, cachedTokenCount: 0, largestBatch: 0 };
-  let now = 0;
-  const submit = (index: number) => {
-    const question = asked[index];
-    if (!question) return;
-    const refused = scheduler.submit(
-      {
-        sequenceId: String(index),
-        promptTokenIds: question.prompt,
-        generatedTokenIds: [],
-        sampling: { temperature: question.temperature ?? 0, topP: 0.95, topK: 50, seed: 1000 + index },
-        maxTokens: question.maxTokens,
-        stopTokenIds: [],
-        tenant: 'test',
-        program: '',
-        serviceTier: 'default',
-        objectives: { ttftMs: 0, itlMs: 0 },
-        ageLimits: null,
-        cacheSalt: '',
-      },
-      now,
-    );
-    expect(refused).toBeNull();
-  };
-  if (conditions.isOneByOne) submit(0);
-  else for (const index of asked.keys()) submit(index);
-  for (let step = 0; ; step += 1) {
-    if (step === 3 && conditions.laterLimits) scheduler.setLimits(conditions.laterLimits);
-    const batch = scheduler.schedule(now);
-    if (!batch) break;
-    seen.largestBatch = Math.max(seen.largestBatch, batch.entries.length);
-    const result = await device.run(path, batch.entries);
-    now += result.deviceMs;
-    const settled = scheduler.settle({ stepId: batch.stepId, ...result }, now);
-    for (const { sequenceId, tokenId } of settled.events) outputs[Number(sequenceId)]?.push(tokenId);
-    for (const { sequenceId, reason } of settled.ended) {
-      expect(reason).toBe('length');
-      if (conditions.isOneByOne) submit(Number(sequenceId) + 1);
-    }
-    seen.preemptionCount += settled.preemptionCount;
-    seen.cachedTokenCount += settled.cachedTokenCount;
-  }
-  return { outputs, ...seen };
-}
-
-const wide: SchedulerLimits = { tokenBudget: 512, maxRunningCount: 32 };
+const limited = (name: string, tokenBudget: number, maxRunningCount: number): string =>
+  `${name},tokenBudget=${tokenBudget},maxRunningCount=${maxRunningCount}`;
+const wide = limited('reference', 512, 32);
 
 for (const name of [...tinyModels, 'stories-5m']) {
   const golden = readGolden(name);
@@ -113,28 +35,28 @@ for (const name of [...tinyModels, 'stories-5m']) {
     };
 
     it('one at a time', async () => {
-      const { outputs, largestBatch } = await run(await open(), asked, {
-        limits: { tokenBudget: 512, maxRunningCount: 1 },
+      const { outputs, largestBatch } = await runRoad(await open(), asked, {
+        path: limited('reference', 512, 1),
       });
       expect(outputs).toEqual(expected);
       expect(largestBatch).toBe(1);
     });
 
     it('all batched', async () => {
-      const { outputs, largestBatch } = await run(await open(), asked, { limits: wide });
+      const { outputs, largestBatch } = await runRoad(await open(), asked, { path: wide });
       expect(outputs).toEqual(expected);
       expect(largestBatch).toBe(asked.length);
     });
 
     it.each([1, 7, 64])('batched, with at most %i tokens a step', async (tokenBudget) => {
-      const limits = { tokenBudget, maxRunningCount: Math.min(tokenBudget, 4) };
-      expect((await run(await open(), asked, { limits })).outputs).toEqual(expected);
+      const path = limited('reference', tokenBudget, Math.min(tokenBudget, 4));
+      expect((await runRoad(await open(), asked, { path })).outputs).toEqual(expected);
     });
 
     it('with a warm prefix cache', async () => {
       const twice = [...asked, ...asked];
-      const { outputs, cachedTokenCount } = await run(await open(), twice, {
-        limits: wide,
+      const { outputs, cachedTokenCount } = await runRoad(await open(), twice, {
+        path: wide,
         isOneByOne: true,
       });
       expect(outputs).toEqual([...expected, ...expected]);
@@ -147,7 +69,7 @@ for (const name of [...tinyModels, 'stories-5m']) {
       const blocksOf = ({ prompt, maxTokens }: Asked) => Math.ceil((prompt.length + maxTokens) / 16);
       const blockCount = Math.max(...longer.map(blocksOf)) + 2;
       const crowd = [...longer, ...longer, ...longer];
-      const { outputs, preemptionCount } = await run(await open(), crowd, { limits: wide, blockCount });
+      const { outputs, preemptionCount } = await runRoad(await open(), crowd, { path: wide, blockCount });
       const starts = outputs.map((tokens, index) =>
         tokens.slice(0, expected[index % expected.length]?.length),
       );
@@ -157,8 +79,10 @@ for (const name of [...tinyModels, 'stories-5m']) {
     });
 
     it('across a switch of budget and running batch', async () => {
-      const limits = { tokenBudget: 5, maxRunningCount: 2 };
-      expect((await run(await open(), asked, { limits, laterLimits: wide })).outputs).toEqual(expected);
+      const path = limited('reference', 5, 2);
+      const { outputs, switchCount } = await runRoad(await open(), asked, { path, otherPath: wide });
+      expect(outputs).toEqual(expected);
+      expect(switchCount).toBeGreaterThan(3);
     });
   });
 }
@@ -174,16 +98,15 @@ describe('the fast path gives the same bits whatever is around a sequence', () =
         maxTokens: 32,
         temperature: index % 2 === 0 ? 0 : 0.8,
       }));
-      const path = 'balanced';
-      const alone = await run(device, asked, { limits: { tokenBudget: 512, maxRunningCount: 1 }, path });
+      const alone = await runRoad(device, asked, { path: limited('balanced', 512, 1) });
       const others: Conditions[] = [
-        { limits: wide, path },
-        { limits: { tokenBudget: 7, maxRunningCount: 3 }, path },
-        { limits: wide, blockCount: Math.ceil((251 + 32) / 16) + 2, path },
-        { limits: { tokenBudget: 3, maxRunningCount: 1 }, laterLimits: wide, path },
+        { path: limited('balanced', 512, 32) },
+        { path: limited('balanced', 7, 3) },
+        { path: limited('balanced', 512, 32), blockCount: Math.ceil((251 + 32) / 16) + 2 },
+        { path: limited('balanced', 3, 1), otherPath: limited('balanced', 512, 32) },
       ];
       for (const conditions of others)
-        expect((await run(device, asked, conditions)).outputs).toEqual(alone.outputs);
+        expect((await runRoad(device, asked, conditions)).outputs).toEqual(alone.outputs);
     },
   );
 });
