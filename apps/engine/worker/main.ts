@@ -41,6 +41,7 @@ async function main(): Promise<void> {
     calibrationShareLimit: CALIBRATION_SHARE_LIMIT,
     now,
     send: (frame) => link.send(frame),
+    log: (line) => console.error(line),
   });
   const link = gatewayLink({
     place: placeOf(config),

@@ -1,7 +1,9 @@
 import { type Envelope, type ExecutionPath, pathId } from '@variator/kernels/execution-path';
+import { NativeError } from '@variator/kernels/native';
 import type { SequenceSpec } from '@variator/scheduler/sequence';
 import { expect, it } from 'vitest';
 import type { WorkerFrame } from '../fleet/link-frames.ts';
+import { readStream, realWorkers, specOf } from '../fleet/real-workers.fixture.ts';
 import type { Device } from './device.ts';
 import { StepLoop } from './step-loop.ts';
 
@@ -59,6 +61,7 @@ it('a switch whose kernels cannot be made ready, or that is not legal, is answer
   const loop = new StepLoop({
     ...{ device, path, workerId: 'w', bootId: 'b', calibrationShareLimit: 0, now: () => performance.now() },
     send: (frame) => sent.push(frame),
+    log: () => {},
   });
   const running = loop.run();
   const packed: ExecutionPath = { ...path, linear: 'linear.int8-generic' };
@@ -98,6 +101,7 @@ it('a sequence that is cancelled during a step ends with it, and its blocks are 
     ...{ device: stepping, path, workerId: 'w', bootId: 'b', calibrationShareLimit: 0 },
     now: () => performance.now(),
     send: (frame) => sent.push(frame),
+    log: () => {},
   });
   const running = loop.run();
   const turn = () => new Promise((resolve) => setImmediate(resolve));
@@ -140,4 +144,48 @@ it('a sequence that is cancelled during a step ends with it, and its blocks are 
   expect(finish).toBeNull();
   loop.stop();
   await running;
+});
+
+it('a step that the kernels refuse ends its own sequences with an error, and the worker serves on', async () => {
+  const workers = await realWorkers({ workerCount: 1 });
+  try {
+    const pid = workers.pid(0);
+    const prompt = Array.from({ length: 40 }, (_, index) => 10 + index);
+    const before = await readStream(workers.fleet.submit(specOf('before', prompt, 20), 0));
+    for (const round of [1, 2, 3]) {
+      // The gateway refuses such ids; whatever it lets through by mistake may cost a step, and not the worker.
+      const poisoned = workers.fleet.submit(specOf(`poisoned-${round}`, [...prompt, 2048], 20), 0);
+      expect((await readStream(poisoned)).ended).toMatchObject({
+        reason: 'error',
+        message: expect.stringMatching(/^The step failed: tokenIds: 2048 is not one of 2048/),
+      });
+      const after = await readStream(workers.fleet.submit(specOf(`after-${round}`, prompt, 20), 0));
+      expect(after.tokenIds).toEqual(before.tokenIds);
+      expect(after.end.resumeCount).toBe(0);
+    }
+    expect(workers.pid(0)).toBe(pid);
+    expect(workers.logged.filter((line) => line.includes('failed and ended its 1 sequences'))).toHaveLength(
+      3,
+    );
+    for (let waited = 0; workers.fleet.workers()[0]?.kvUsedBlockCount !== 0; waited += 10) {
+      if (waited > 10_000) throw new Error('blocks did not come back');
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  } finally {
+    await workers.close();
+  }
+});
+
+it('a device that can run no step any more ends the loop', async () => {
+  const broken: Device = { ...device, run: () => Promise.reject(new NativeError('no memory')) };
+  const loop = new StepLoop({
+    ...{ device: broken, path, workerId: 'w', bootId: 'b', calibrationShareLimit: 0 },
+    now: () => performance.now(),
+    send: () => {},
+    log: () => {},
+  });
+  for (let index = 0; index < 40; index += 1) {
+    loop.receive({ type: 'submit', spec: specOf(`${index}`, [1, 2, 3], 5), ageMs: 0 });
+  }
+  await expect(loop.run()).rejects.toThrow('no memory');
 });

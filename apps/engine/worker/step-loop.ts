@@ -11,6 +11,7 @@ import {
   pathFaults,
   pathId,
 } from '@variator/kernels/execution-path';
+import { NativeError } from '@variator/kernels/native';
 import type { Batch } from '@variator/scheduler/batch';
 import { Scheduler } from '@variator/scheduler/scheduler';
 import type { EndedSequence } from '@variator/scheduler/sequence';
@@ -37,10 +38,13 @@ export interface StepLoopOptions {
   readonly calibrationShareLimit: number;
   readonly now: () => number;
   readonly send: (frame: WorkerFrame) => void;
+  readonly log: (line: string) => void;
 }
 
 /** After a switch the first steps still carry the state that the former limits made. */
 const LEAST_SETTLING_STEPS = 2;
+/** So many steps that fail in a row are no longer about what was asked: the device is lost, and with it the worker. */
+const MOST_FAILED_STEPS = 8;
 const ROWS_PER_FRAME = 64;
 const ROW_DELAY_MS = 200;
 const HASHES_PER_FRAME = 10_000;
@@ -55,6 +59,7 @@ export class StepLoop {
   /** What frames ask of the path, kept for the next step border. */
   #changes: ((now: number) => void)[] = [];
   #lastLiveDeviceMs = 0;
+  #failedStepCount = 0;
   #settlingSteps = 0;
   #lastStepId = 0;
   #auditedStepId = 0;
@@ -88,7 +93,7 @@ export class StepLoop {
     return this.#plan.live;
   }
 
-  /** Runs until drained or stopped. @throws what the device throws when a step cannot run at all twice in a row */
+  /** Runs until drained or stopped. @throws what the device throws that is no NativeError, or after too many of these */
   async run(): Promise<void> {
     while (!this.#isStopped) {
       const now = this.#options.now();
@@ -211,16 +216,10 @@ export class StepLoop {
     try {
       result = await this.#device.run(live, batch.entries);
     } catch (error) {
-      // A broken invariant ends the step's sequences; whether the worker may go on is not ours to guess.
-      for (const ended of this.#scheduler.abort(
-        batch.stepId,
-        `The step failed: ${(error as Error).message}`,
-        now(),
-      )) {
-        this.#sendEnded(ended);
-      }
-      throw error;
+      this.#endStep(batch, error as Error);
+      return;
     }
+    this.#failedStepCount = 0;
     const ranUntil = now();
     const settled = this.#scheduler.settle({ stepId: batch.stepId, ...result }, ranUntil);
     if (settled.events.length > 0) {
@@ -254,6 +253,19 @@ export class StepLoop {
         settled,
       ),
     );
+  }
+
+  /**
+   * A step that the device refused ends its own sequences with an error each, and their blocks are free again; nothing ran,
+   * so the others go on as if it had not been. @throws the fault where the device itself is in doubt
+   */
+  #endStep({ stepId }: Batch, fault: Error): void {
+    const { now, log } = this.#options;
+    const ended = this.#scheduler.abort(stepId, `The step failed: ${fault.message}`, now());
+    for (const sequence of ended) this.#sendEnded(sequence);
+    this.#failedStepCount += 1;
+    if (!(fault instanceof NativeError) || this.#failedStepCount >= MOST_FAILED_STEPS) throw fault;
+    log(`Step ${stepId} failed and ended its ${ended.length} sequences: ${fault.message}`);
   }
 
   /** Calibration and equality checks, beside live work. Returns whether a side step ran. */
