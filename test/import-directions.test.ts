@@ -57,6 +57,7 @@ const arrows: Record<string, readonly string[]> = {
     'apps/engine/config.ts',
     'apps/engine/cli',
     'apps/engine/fleet',
+    'packages/optimizer',
     'packages/scheduler',
     'packages/kernels',
     'clickhouse',

@@ -19,6 +19,7 @@ export interface Config {
   readonly path: string | null;
   /** Worker processes on this machine; they share its threads and KV memory. */
   readonly workerCount: number;
+  readonly device: DeviceChoice;
   readonly threadCount: number;
   readonly kvMemoryBytes: number;
   /** Null: what the model and the KV memory allow. */
@@ -62,6 +63,54 @@ export interface Config {
   /** Where downloaded models are kept, outside the clone. */
   readonly cacheDir: string;
 }
+
+/** Datasheet figures of machines that can be simulated: dense rates, peak bandwidth. */
+export const simulatedMachines = {
+  l4: {
+    title: 'NVIDIA L4 24GB',
+    memoryBytes: 24e9,
+    readBytesPerSecond: 0.3e12,
+    bfloat16FlopsPerSecond: 121e12,
+    int8OpsPerSecond: 242e12,
+  },
+  a100: {
+    title: 'NVIDIA A100 80GB',
+    memoryBytes: 80e9,
+    readBytesPerSecond: 2.04e12,
+    bfloat16FlopsPerSecond: 312e12,
+    int8OpsPerSecond: 624e12,
+  },
+  h100: {
+    title: 'NVIDIA H100 80GB',
+    memoryBytes: 80e9,
+    readBytesPerSecond: 3.35e12,
+    bfloat16FlopsPerSecond: 989e12,
+    int8OpsPerSecond: 1979e12,
+  },
+  h200: {
+    title: 'NVIDIA H200 141GB',
+    memoryBytes: 141e9,
+    readBytesPerSecond: 4.8e12,
+    bfloat16FlopsPerSecond: 989e12,
+    int8OpsPerSecond: 1979e12,
+  },
+} as const;
+
+export type SimulatedDeviceName = keyof typeof simulatedMachines;
+
+export type DeviceChoice =
+  | { readonly kind: 'cpu' }
+  | {
+      readonly kind: 'simulated';
+      readonly name: SimulatedDeviceName;
+      /** As it was given. */
+      readonly text: string;
+      /** Null: of the model that is served. */
+      readonly parameterCount: number | null;
+      readonly kvBytesPerToken: number | null;
+      /** Spread of a step's log time around the model. */
+      readonly noise: number;
+    };
 
 export interface HostPort {
   readonly host: string;
@@ -130,6 +179,12 @@ const options = {
     env: 'VARIATOR_WORKERS',
     value: 'N',
     help: 'worker processes on this machine; they share threads and KV memory (1)',
+  },
+  device: {
+    flag: '--device',
+    env: 'VARIATOR_DEVICE',
+    value: 'cpu|simulated:NAME[,...]',
+    help: `cpu, or one that nobody has: simulated:${Object.keys(simulatedMachines).join('|')}[,parameters=8e9,kvBytesPerToken=131072,noise=0.03] (cpu)`,
   },
   threads: {
     flag: '--threads',
@@ -351,6 +406,7 @@ export function readConfig(
     dataDir,
     path: text('path'),
     workerCount,
+    device: deviceChoice('device', text('device') ?? 'cpu'),
     threadCount: whole(
       'threads',
       text('threads') ?? String(Math.min(Math.max(2, workerCount), availableParallelism())),
@@ -552,6 +608,41 @@ function key(name: OptionName, text: string | null): string | null {
   if (text !== null && text.length < 8)
     throw new ConfigError(`${nameOf(name)} must have at least 8 characters.`);
   return text;
+}
+
+function deviceChoice(name: OptionName, text: string): DeviceChoice {
+  if (text === 'cpu') return { kind: 'cpu' };
+  const [, machine = '', rest = ''] = /^simulated:(\w+)((?:,\w+=[\w.+-]+)*)$/.exec(text) ?? [];
+  if (!Object.hasOwn(simulatedMachines, machine)) {
+    const known = Object.keys(simulatedMachines).map((each) => `simulated:${each}`);
+    throw new ConfigError(`${nameOf(name)} must be cpu or ${known.join(' or ')}, not "${text}".`);
+  }
+  const settings: Record<string, { least: number; most: number; value: number | null }> = {
+    parameters: { least: 1e5, most: 1e12, value: null },
+    kvBytesPerToken: { least: 1, most: 1e8, value: null },
+    noise: { least: 0, most: 0.5, value: 0.03 },
+  };
+  for (const each of rest.split(',').slice(1)) {
+    const [setting = '', value] = each.split('=');
+    const known = Object.hasOwn(settings, setting) ? settings[setting] : undefined;
+    if (known === undefined)
+      throw new ConfigError(
+        `${nameOf(name)} has no setting "${setting}"; it has ${Object.keys(settings).join(', ')}.`,
+      );
+    known.value = Number(value);
+    if (!(known.value >= known.least && known.value <= known.most))
+      throw new ConfigError(
+        `${setting} of ${nameOf(name)} must be a number from ${known.least} to ${known.most}, not "${value}".`,
+      );
+  }
+  return {
+    kind: 'simulated',
+    name: machine as SimulatedDeviceName,
+    text,
+    parameterCount: settings.parameters?.value ?? null,
+    kvBytesPerToken: settings.kvBytesPerToken?.value ?? null,
+    noise: settings.noise?.value ?? 0,
+  };
 }
 
 /** Guessing it is the only way in. */

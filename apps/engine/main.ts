@@ -20,6 +20,7 @@ import {
 import { KvPlanError, kvPlan } from '@variator/kernels/kv-plan';
 import { loadModel } from '@variator/kernels/model';
 import { ModelError } from '@variator/kernels/model/model-error';
+import type { ModelShape } from '@variator/kernels/model/model-shape';
 import { createAdminServer } from './api/admin-server.ts';
 import { assertSafeToListen, UnsafeListenError } from './api/safe-to-listen.ts';
 import { BatchesStoreError } from './batches/batches-store.ts';
@@ -59,7 +60,8 @@ async function main(config: Config): Promise<void> {
     throw new ConfigError('The gateway needs --model and VARIATOR_CLICKHOUSE_URL; npm start gives both.');
   }
   const model = await loadModel(config.model);
-  const { maxModelLenTokens } = kvPlan(model.shape, config);
+  const { maxModelLenTokens } =
+    config.device.kind === 'cpu' ? kvPlan(model.shape, config) : simulatedPlan(model.shape, config);
   const telemetry = createTelemetryClient(config.clickhouseUrl);
   const recorder = createRecorder({
     client: telemetry,
@@ -238,6 +240,11 @@ async function main(config: Config): Promise<void> {
   await batches.start(inference.lines);
   await inference.listen({ host: config.host, port: config.port });
 }
+
+/** A simulated machine brings its own memory. */
+const simulatedPlan = ({ maxPositionCount }: ModelShape, { maxModelLenTokens }: Config) => ({
+  maxModelLenTokens: Math.min(maxPositionCount, maxModelLenTokens ?? maxPositionCount),
+});
 
 function joiningOf({ joinListen, joinToken }: Config): Joining | null {
   if (joinListen === null) return null;

@@ -32,6 +32,8 @@ export interface OverviewSummary {
   readonly livePathId: string;
   readonly livePath: ExecutionPath | null;
   readonly regimeName: string;
+  /** Names of the simulated devices among the workers, each once: what they answer and how fast is nobody's. */
+  readonly simulatedDeviceNames: readonly string[];
   readonly requestCount: number;
   readonly errorCount: number;
   readonly outputTokensPerSecond: number | null;

@@ -57,6 +57,13 @@ export const overview = router({
         livePathId: livePath ? pathId(livePath) : '',
         livePath,
         regimeName: ctx.control.regimeName(),
+        simulatedDeviceNames: [
+          ...new Set(
+            workers.flatMap(({ envelope }) =>
+              envelope.deviceKind.startsWith('simulated') ? [envelope.deviceName] : [],
+            ),
+          ),
+        ],
         requestCount: measured?.requestCount ?? 0,
         errorCount: measured?.errorCount ?? 0,
         outputTokensPerSecond: measured?.outputTokensPerSecond ?? null,

@@ -157,6 +157,7 @@ function flagsFor(config: Config, modelPath: string): string[] {
     ['--admin-port', config.adminPort],
     ['--web-port', config.webPort],
     ['--data', config.dataDir],
+    ['--device', config.device.kind === 'cpu' ? 'cpu' : config.device.text],
     ['--threads', config.threadCount],
     ['--kv-memory', `${config.kvMemoryBytes}B`],
     ['--max-batch-file', `${config.maxBatchFileBytes}B`],

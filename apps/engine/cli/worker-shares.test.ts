@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { ConfigError } from '../config.ts';
+import { ConfigError, readConfig } from '../config.ts';
 import { workerShares } from './worker-shares.ts';
 
 const GiB = 1024 ** 3;
@@ -28,13 +28,23 @@ it.each([
     },
   ],
 ])('%i workers share %i threads and the KV memory', (workerCount, threadCount, kvMemoryBytes, shares) => {
-  expect(workerShares({ workerCount, threadCount, kvMemoryBytes })).toEqual(shares);
+  expect(workerShares({ workerCount, threadCount, kvMemoryBytes, device: { kind: 'cpu' } })).toEqual(shares);
 });
 
 it('a worker without a thread is refused in one sentence that names what to change', () => {
-  const share = () => workerShares({ workerCount: 3, threadCount: 2, kvMemoryBytes: GiB });
+  const share = () =>
+    workerShares({ workerCount: 3, threadCount: 2, kvMemoryBytes: GiB, device: { kind: 'cpu' } });
   expect(share).toThrow(ConfigError);
   expect(share).toThrow(
     /3 workers need at least 3 threads, and there are 2: lower --workers .* or raise --threads/,
   );
+});
+
+it('simulated workers need no threads of their own, and say what they are', () => {
+  const { device } = readConfig(['--device', 'simulated:h100,parameters=8e9'], {});
+  const shares = workerShares({ workerCount: 8, threadCount: 2, kvMemoryBytes: GiB, device });
+  expect(shares).toMatchObject({
+    threadCount: 1,
+    line: expect.stringMatching(/^Simulated: 8 x simulated:h100/),
+  });
 });

@@ -14,9 +14,14 @@ export interface WorkerShares {
 
 /** @throws ConfigError where a worker would get no thread */
 export function workerShares(
-  config: Pick<Config, 'workerCount' | 'threadCount' | 'kvMemoryBytes'>,
+  config: Pick<Config, 'workerCount' | 'threadCount' | 'kvMemoryBytes' | 'device'>,
 ): WorkerShares {
-  const { workerCount, threadCount, kvMemoryBytes } = config;
+  const { workerCount, threadCount, kvMemoryBytes, device } = config;
+  if (device.kind === 'simulated') {
+    // They wait instead of computing, and each has the memory of its own machine.
+    const line = `Simulated: ${workerCount} x ${device.text}. Answers are not the model's, and times are those of a model of that machine.`;
+    return { threadCount: 1, kvMemoryBytes, line };
+  }
   if (workerCount < 2) return { threadCount, kvMemoryBytes, line: '' };
   if (threadCount < workerCount) {
     throw new ConfigError(

@@ -59,6 +59,7 @@ function flagsFor(config: Config, model: string): string[] {
   const { joinAddress, threadCount, kvMemoryBytes, maxModelLenTokens, path } = config;
   const host = joinAddress?.host ?? '';
   const flags = ['--model', model, '--threads', String(threadCount), '--kv-memory', `${kvMemoryBytes}B`];
+  flags.push('--device', config.device.kind === 'cpu' ? 'cpu' : config.device.text);
   flags.push('--join', `${host.includes(':') ? `[${host}]` : host}:${joinAddress?.port}`);
   if (maxModelLenTokens !== null) flags.push('--max-model-len', String(maxModelLenTokens));
   if (path !== null) flags.push('--path', path);

@@ -20,6 +20,7 @@ export interface RealWorkersOptions {
   readonly workerCount: number;
   readonly modelPath?: string;
   readonly path?: string;
+  readonly device?: string;
   readonly fleet?: Partial<FleetOptions>;
 }
 
@@ -60,6 +61,7 @@ export async function realWorkers(options: RealWorkersOptions): Promise<RealWork
   const parts = proxies.map((_, index): Part => {
     const flags = ['--model', options.modelPath ?? join(repository, 'models/stories-5m')];
     flags.push('--path', options.path ?? 'reference', '--threads', '1', '--kv-memory', '64MiB');
+    flags.push('--device', options.device ?? 'cpu');
     flags.push('--worker-id', `worker-${index}`, '--link', join(folder, `worker-${index}.sock`));
     const spec = {
       name: `worker-${index}`,

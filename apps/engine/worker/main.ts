@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { PathError, parsePath } from '@variator/kernels/execution-path';
 import { KvPlanError } from '@variator/kernels/kv-plan';
-import { loadModel } from '@variator/kernels/model';
+import { type LoadedModel, loadModel } from '@variator/kernels/model';
 import { ModelError } from '@variator/kernels/model/model-error';
 import { NativeError } from '@variator/kernels/native';
 import { keepSayingAlive, watchParent } from '../cli/parent-watch.ts';
@@ -13,7 +13,9 @@ import { CANNOT_RUN, FATAL_EXIT_CODE } from '../cli/part.ts';
 import { type Config, ConfigError, readConfig } from '../config.ts';
 import { LINK_VERSION, type WorkerFrame } from '../fleet/link-frames.ts';
 import { cpuDevice } from './cpu-device.ts';
+import type { Device } from './device.ts';
 import { type GatewayPlace, GatewayRefusal, gatewayLink } from './gateway-link.ts';
+import { simulatedDevice } from './simulated-device.ts';
 import { StepLoop } from './step-loop.ts';
 
 const DEFAULT_PATH = 'balanced';
@@ -29,7 +31,7 @@ async function main(): Promise<void> {
   const config = readConfig(process.argv.slice(2));
   if (config.model === null) throw new ConfigError('The worker needs --model.');
   const bootId = randomUUID();
-  const device = cpuDevice(await loadModel(config.model), config);
+  const device = openDevice(await loadModel(config.model), config);
   const path = parsePath(config.path ?? DEFAULT_PATH, device.envelope);
   await device.prepare(path);
 
@@ -72,6 +74,13 @@ async function main(): Promise<void> {
   await link.end();
   await linked;
   device.close();
+}
+
+function openDevice(model: LoadedModel, config: Config): Device {
+  const { device, maxModelLenTokens } = config;
+  return device.kind === 'cpu'
+    ? cpuDevice(model, config)
+    : simulatedDevice(model, { ...device, maxModelLenTokens });
 }
 
 function placeOf({ joinAddress, joinToken, linkPath }: Config): GatewayPlace {

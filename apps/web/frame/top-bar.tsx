@@ -3,7 +3,7 @@
  * The bar above every page: time range (where the page has charts), how old the newest answer is, the current regime,
  * the live path's id and the kill switch. States what the gateway said; never guesses.
  */
-import { Route, Waves } from 'lucide-react';
+import { FlaskConical, Route, Waves } from 'lucide-react';
 import Link from 'next/link';
 import { usePathname } from 'next/navigation';
 import { colourOfName } from '../colours.ts';
@@ -42,6 +42,16 @@ export function TopBar() {
       <span className={styles.spring} />
       {summary !== undefined && (
         <>
+          {summary.simulatedDeviceNames.length > 0 && (
+            <span
+              className={styles.chip}
+              data-testid="simulated-chip"
+              title={`Workers run on devices that nobody has here: ${summary.simulatedDeviceNames.join(', ')}. Times are a model's, answers are no model's.`}
+            >
+              <FlaskConical size={13} aria-hidden="true" />
+              <span className={styles.chipWord}>simulated</span>
+            </span>
+          )}
           <span
             className={styles.chip}
             data-testid="regime-chip"

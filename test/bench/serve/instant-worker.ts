@@ -5,7 +5,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { connect } from 'node:net';
-import { type Envelope, parsePath } from '@variator/kernels/execution-path';
+import { type Envelope, parsePath, pathId } from '@variator/kernels/execution-path';
 import { KV_BLOCK_SIZE } from '@variator/kernels/kv-plan';
 import { loadModel } from '@variator/kernels/model';
 import type { Account, SequenceSpec, TokenEvent } from '@variator/scheduler/sequence';
@@ -91,7 +91,13 @@ socket.once('connect', () => {
   });
 });
 setInterval(() => {
-  link.send({ type: 'heartbeat', runningCount: open.size, waitingCount: 0, kvUsedBlockCount: 0, pathId: '' });
+  link.send({
+    type: 'heartbeat',
+    runningCount: open.size,
+    waitingCount: 0,
+    kvUsedBlockCount: 0,
+    pathId: pathId(path),
+  });
 }, 500);
 
 function turn(): void {
@@ -129,7 +135,7 @@ function end({ spec, count }: Open, reason: 'length' | 'stop' | 'cancelled'): vo
   open.delete(spec.sequenceId);
   link.send({
     type: 'ended',
-    pathId: '',
+    pathId: pathId(path),
     ended: {
       sequenceId: spec.sequenceId,
       reason,

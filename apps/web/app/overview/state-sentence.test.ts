@@ -9,6 +9,7 @@ const summary = {
   modelId: 'stories-5m',
   livePathId: '0123456789ab',
   livePath: null,
+  simulatedDeviceNames: [],
   regimeName: '',
   requestCount: 12,
   errorCount: 0,
