@@ -67,6 +67,7 @@ describe('what stands where a file should be', () => {
 describe('a tokenizer.json that lies', () => {
   type Json = {
     model: { vocab: Record<string, unknown>; merges: unknown[]; type: string };
+    normalizer: unknown;
     added_tokens: { id: number; content: string }[];
   };
   const zebra = (id: number) => (json: Json) => {
@@ -87,6 +88,14 @@ describe('a tokenizer.json that lies', () => {
     ],
     ['an empty added token', (json) => void json.added_tokens.push({ id: 3, content: '' }), /added_tokens/],
     ['another kind', ({ model }) => void Object.assign(model, { type: 'Unigram' }), /of kind "Unigram"/],
+    [
+      'a normalizer that multiplies',
+      (json) => {
+        const step = { type: 'Replace', pattern: { Regex: '.' }, content: 'x'.repeat(30) };
+        json.normalizer = { type: 'Sequence', normalizers: [step, step] };
+      },
+      /"normalizer" makes a text more than 64 times as long/,
+    ],
   ];
   test.each(cases)('%s', async (name, edit, sentence) => {
     const folder = join(scratch, `tokenizer ${name}`);

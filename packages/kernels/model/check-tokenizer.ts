@@ -26,6 +26,9 @@ const tokenizerSchema = z.object({
     .default([]),
 });
 
+/** SentencePiece's three bytes for a space are the most that is known. */
+const MOST_GROWTH = 64;
+
 export interface CheckedTokenizer {
   /** Ids by token, without the added ones. */
   readonly vocabulary: ReadonlyMap<string, number>;
@@ -49,7 +52,24 @@ export function checkTokenizer(
   for (const { id, content } of addedTokens) {
     if (id >= vocabularySize) throw idBeyond(file, content, id, vocabularySize);
   }
+  for (const key of ['normalizer', 'pre_tokenizer']) {
+    if (growthOf(json[key]) > MOST_GROWTH) {
+      throw new ModelError(file, `its "${key}" makes a text more than ${MOST_GROWTH} times as long.`);
+    }
+  }
   return { vocabulary, addedTokens };
+}
+
+/** How many times as long a text may become by what is put in the place of its characters, one step upon the other. */
+function growthOf(step: unknown): number {
+  if (typeof step !== 'object' || step === null) return 1;
+  const inner = Object.values(step).flatMap((value: unknown) => (Array.isArray(value) ? value : []));
+  const { content, prepend } = step as { content?: unknown; prepend?: unknown };
+  const own = [content, prepend].reduce<number>(
+    (most, text) => (typeof text === 'string' ? Math.max(most, text.length) : most),
+    1,
+  );
+  return inner.reduce<number>((product, each) => product * growthOf(each), own);
 }
 
 function readVocabulary(

@@ -21,7 +21,7 @@ const MAX_STRING_BYTES = 16 << 20;
 const MAX_ARRAY_LENGTH = 1 << 24;
 const MAX_COUNT = 1 << 20;
 /** Large vocabularies with their merges take about 10 MB. Each byte may become a number of eight. */
-const MAX_HEADER_BYTES = 128 << 20;
+const MAX_HEADER_BYTES = 64 << 20;
 
 /** Value types by number; arrays (9) and strings (8) are read apart. */
 const SCALARS: Readonly<

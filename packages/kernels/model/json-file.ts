@@ -6,8 +6,8 @@ import { lstat, readFile, stat } from 'node:fs/promises';
 import type { z } from 'zod';
 import { ModelError } from './model-error.ts';
 
-/** Tokenizers of 256k tokens take about 35 MB; more than this is no tokenizer. */
-const MAX_BYTES = 256 * 1024 * 1024;
+/** Tokenizers of 256k tokens take about 35 MB. Parsed, a byte may become twenty, and beyond its heap the process is lost. */
+const MAX_BYTES = 64 * 1024 * 1024;
 
 /** Real ones are about ten deep; what is nested without end overflows whoever walks through it. */
 const MOST_DEPTH = 64;

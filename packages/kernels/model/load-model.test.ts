@@ -340,6 +340,12 @@ describe('damage is named with its file', () => {
     expect(String(fault)).toMatch(sentence);
   });
 
+  test('a hub cache without a snapshot', async () => {
+    const cache = join(scratch, 'models--someone--nothing');
+    mkdirSync(cache);
+    await expect(loadModel(cache)).rejects.toThrow(/nothing: it holds 0 snapshots and no refs\/main/);
+  });
+
   test('a path that does not exist', async () => {
     await expect(loadModel(join(scratch, 'nowhere'))).rejects.toThrow(/nowhere: there is no such file/);
   });

@@ -34,8 +34,11 @@ async function snapshotIn(folder: string): Promise<string> {
     (text) => text.trim(),
     () => null,
   );
-  if (revision !== null && /^[\w.-]+$/.test(revision)) return join(folder, 'snapshots', revision);
-  const snapshots = await readdir(join(folder, 'snapshots'));
+  if (revision !== null && /^\w[\w.-]*$/.test(revision)) return join(folder, 'snapshots', revision);
+  const snapshots = await readdir(join(folder, 'snapshots')).catch((error: unknown) => {
+    if (isMissing(error)) return [];
+    throw asModelError(join(folder, 'snapshots'), error);
+  });
   const [only] = snapshots;
   if (only === undefined || snapshots.length > 1) {
     throw new ModelError(

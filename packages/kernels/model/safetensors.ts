@@ -11,7 +11,8 @@ import { asModelError, parseFields, parseJsonObject, readJsonIfThere, sizeIfTher
 import { ModelError } from './model-error.ts';
 import type { StoredTensor } from './tensor-table.ts';
 
-const MAX_HEADER_BYTES = 100_000_000;
+/** Thousands of tensors take less than one; the format itself would allow 100 MB. */
+const MAX_HEADER_BYTES = 32 * 1024 * 1024;
 const MAX_SHARDS = 1_000;
 
 const DTYPE_BYTES: Readonly<Record<string, number>> = {

@@ -96,7 +96,7 @@ export async function benchGoldenAfterDeath(): Promise<readonly Figure[]> {
   let caseCount = 0;
   let equalCount = 0;
   const names: string[] = [];
-  for (const name of tinyModels) {
+  for (const name of [...tinyModels, 'stories-5m']) {
     const golden = readGolden(name);
     if (golden === null) continue;
     names.push(name);
