@@ -4,15 +4,20 @@ import { insertRows } from '../insert.ts';
 import { migrate } from '../migrate.ts';
 import { requestRow, startTestServer, stepRow, type TestServer } from '../rows.fixture.ts';
 import { arrivals } from './arrivals.ts';
+import { costGroups } from './cost-groups.ts';
 import { costSummary } from './cost-summary.ts';
 import { fitRow, latestFits } from './fits.ts';
+import { kvPressure } from './kv-pressure.ts';
 import { overviewSeries } from './overview-series.ts';
 import { overviewSummary } from './overview-summary.ts';
 import { pathSpans } from './path-spans.ts';
 import { regimeMarks } from './regime-marks.ts';
 import { settledSteps } from './settled-steps.ts';
+import { stepSample } from './step-sample.ts';
 import { stepSamples } from './step-samples.ts';
 import { tenantUsage } from './tenant-usage.ts';
+import { tierDemand } from './tier-demand.ts';
+import { workerSpans } from './worker-spans.ts';
 import { workloadWindows } from './workload-windows.ts';
 
 /** An hour's start, and recent: rows beyond their time to live are not kept. */
@@ -272,6 +277,77 @@ test('cost summary: the kinds of device ms, and calibration apart', async () => 
     requestCount: 5,
     costUsdPerMillionTokens: expect.closeTo((1.2e-4 / 104) * 1e6),
     deviceMsPerRequest: 110 / 5,
+  });
+});
+
+test('cost groups: charges and tokens by what requests have in common, the dearest first', async () => {
+  const bySession = await costGroups(reader, { ...span, now, by: 'session', most: 10 });
+  expect(bySession.map(({ key, requestCount }) => [key, requestCount])).toEqual([
+    ['s', 1],
+    ['', 4],
+  ]);
+  expect(bySession[0]).toMatchObject({
+    goodRequestCount: 1,
+    promptTokenCount: 100,
+    cachedTokenCount: 50,
+    completionTokenCount: 10,
+    prefillDeviceMs: 40,
+    decodeDeviceMs: 10,
+    priorityDeviceMs: 0,
+    defaultDeviceMs: 50,
+    flexDeviceMs: 0,
+  });
+  // Late, failed and cancelled ones are not good.
+  expect(bySession[1]?.goodRequestCount).toBe(1);
+  for (const by of ['model', 'tier', 'tenant', 'program'] as const) {
+    const groups = await costGroups(reader, { ...span, now, by, most: 10 });
+    expect(groups.reduce((sum, { requestCount }) => sum + requestCount, 0)).toBe(5);
+    expect(groups.reduce((sum, group) => sum + group.prefillDeviceMs + group.decodeDeviceMs, 0)).toBe(50);
+  }
+  expect(await costGroups(reader, { ...span, now, by: 'session', most: 1 })).toHaveLength(1);
+  expect(await costGroups(reader, { ...empty, now, by: 'tier', most: 10 })).toEqual([]);
+});
+
+test('tier demand: the peak is that of all buckets, so what comes once in an hour has none', async () => {
+  expect(await tierDemand(reader, { ...span, now })).toEqual([
+    { serviceTier: 'default', deviceMs: 50, peakDeviceMs: 50 },
+  ]);
+  expect(await tierDemand(reader, { fromMs: t0 - 1_800_000, toMs: t0 + 1_800_000, now })).toEqual([
+    { serviceTier: 'default', deviceMs: 50, peakDeviceMs: 0 },
+  ]);
+});
+
+test('worker spans and KV pressure: first to last step, and blocks that stood idle while none had to leave', async () => {
+  expect(await workerSpans(reader, { ...span, now })).toEqual([
+    { workerId: 'w1', fromMs: t0 + 1000, toMs: t0 + 21_005 },
+  ]);
+  expect(await kvPressure(reader, span)).toEqual({
+    recomputeDeviceMs: 30,
+    evictedBlockCount: 0,
+    idleBlockSeconds: expect.closeTo(63 * 20.005, 6),
+  });
+  expect(await kvPressure(reader, empty)).toEqual({
+    recomputeDeviceMs: 0,
+    evictedBlockCount: 0,
+    idleBlockSeconds: 0,
+  });
+});
+
+test('step sample: served steps with their features, the same ones each time', async () => {
+  const some = await stepSample(reader, span);
+  expect(some).toHaveLength(6);
+  expect(await stepSample(reader, span)).toEqual(some);
+  expect(some).toContainEqual({
+    deviceKind: 'cpu',
+    modelHash: 'hash',
+    kernelsId: 'kernelsA',
+    tokenCount: 100,
+    decodeSequenceCount: 0,
+    prefillSequenceCount: 1,
+    prefillTokenCount: 100,
+    decodeContextTokens: 10,
+    prefillAttention: 5000.5,
+    deviceMs: 60,
   });
 });
 

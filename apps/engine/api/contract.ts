@@ -8,6 +8,7 @@
  *   regimes.list     q {fromMs, toMs}          -> RegimeMark[]
  *   costs.summary    q {fromMs, toMs}          -> CostSummary
  *   costs.byTenant   q {fromMs, toMs}          -> TenantCost[]
+ *   costs.ledger     q {fromMs, toMs, by}      -> CostLedger, the 100 dearest groups
  *   objectives.get   q -> Policy               objectives.set m Partial<Policy> -> Policy
  *   workers.list     q -> WorkerSummary[]      workers.switchTo m {workerId, path: string} -> {pathId}
  *   paths.list       q -> PathSummary[]
@@ -22,6 +23,7 @@
  *   ledger.list      q {limit} -> LedgerEntry[]
  */
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
+import type { Capacity, PricedGroup } from '@variator/optimizer/cost-ledger';
 import type { ServiceTier } from '@variator/scheduler/sequence';
 
 export interface OverviewSummary {
@@ -122,6 +124,18 @@ export interface TenantCost {
   readonly deviceMs: number;
   /** Of this device time alone: idle time and calibration are nobody's. */
   readonly deviceUsd: number;
+}
+
+export type CostGrouping = 'model' | 'tier' | 'tenant' | 'session' | 'program';
+
+/** All device time of a span, and whose it was. */
+export interface CostLedger extends Capacity {
+  readonly by: CostGrouping;
+  readonly deviceUsdPerHour: number;
+  /** What a KV block costs for a second of being held idle; 0 while none had to leave. */
+  readonly kvDeviceMsPerBlockSecond: number;
+  /** The dearest first; of the requests that ended in the span. */
+  readonly groups: readonly PricedGroup[];
 }
 
 export interface WorkerSummary {

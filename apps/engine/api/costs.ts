@@ -1,11 +1,13 @@
 /**
- * costs.*: device milliseconds and dollars of a span, at the price the policy states; as a whole, and by tenant. A span of
+ * costs.*: device milliseconds and dollars of a span, at the price the policy states; as a whole, by tenant,
+ * and as a ledger of all device time by model, tier, tenant, session or program. A span of
  * more than 48 h is counted in the whole hours (UTC) that it touches.
  */
 import { costSummary } from '@variator/clickhouse/queries/cost-summary';
 import { tenantUsage } from '@variator/clickhouse/queries/tenant-usage';
-import type { CostSummary, TenantCost } from './contract.ts';
-import { span } from './inputs.ts';
+import type { CostLedger, CostSummary, TenantCost } from './contract.ts';
+import { costLedger } from './cost-ledger.ts';
+import { groupedSpan, span } from './inputs.ts';
 import { answerOf } from './telemetry-answer.ts';
 import { query, router } from './trpc.ts';
 
@@ -25,6 +27,13 @@ export const costs = router({
         ...usage,
         deviceUsd: (usage.deviceMs / 3.6e6) * deviceUsdPerHour,
       })),
+    );
+  }),
+
+  ledger: query.input(groupedSpan).query(({ ctx, input }): Promise<CostLedger> => {
+    const { deviceUsdPerHour } = ctx.control.policy();
+    return answerOf(ctx.telemetry, (client) =>
+      costLedger(client, ctx.fleet, { ...input, now: ctx.now(), deviceUsdPerHour }),
     );
   }),
 });

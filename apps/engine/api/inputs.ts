@@ -21,9 +21,13 @@ const atMs = z.number().min(0).max(8.64e15);
 const count = (most: number) => z.number().int().min(0).max(most);
 const sentence = (most: number) => z.string().max(most);
 
-export const span = z
-  .strictObject({ fromMs: atMs, toMs: atMs })
-  .refine(({ fromMs, toMs }) => fromMs < toMs, { error: 'fromMs must be before toMs' });
+const isForward = ({ fromMs, toMs }: { fromMs: number; toMs: number }): boolean => fromMs < toMs;
+const backward = { error: 'fromMs must be before toMs' };
+
+export const span = z.strictObject({ fromMs: atMs, toMs: atMs }).refine(isForward, backward);
+export const groupedSpan = z
+  .strictObject({ fromMs: atMs, toMs: atMs, by: z.enum(['model', 'tier', 'tenant', 'session', 'program']) })
+  .refine(isForward, backward);
 
 function variantId<Id extends LinearVariantId | AttentionVariantId>(operation: Variant['operation']) {
   const ids = catalogue.flatMap((variant) => (variant.operation === operation ? [variant.id] : []));

@@ -124,6 +124,18 @@ test('what ClickHouse holds comes through every procedure that reads it', async 
         },
       ]);
     }
+    for (const by of ['model', 'tier', 'tenant', 'session', 'program'] as const) {
+      const ledger = await api.costs.ledger.query({ ...span, by });
+      expect(ledger).toMatchObject({ by, servedDeviceMs: 40, otherDeviceMs: 0, kvDeviceMsPerBlockSecond: 0 });
+      const { servedDeviceMs, otherDeviceMs, headroomMs, overheadMs, availableMs } = ledger;
+      expect(servedDeviceMs + otherDeviceMs + headroomMs + overheadMs).toBeCloseTo(availableMs, 9);
+      expect(ledger.groups).toMatchObject([
+        { requestCount: 1, deviceMs: 40, deviceMsPerGoodRequest: 40, marginalUsdPerMillionTokens: null },
+      ]);
+    }
+    expect((await api.costs.ledger.query({ ...month, by: 'tenant' })).groups).toMatchObject([
+      { key: 'default', deviceMs: 40 },
+    ]);
     expect(await api.overview.summary.query({ windowMs: 90 * 86_400_000 })).toMatchObject({
       requestCount: 1,
       ttftP95Ms: 250,
