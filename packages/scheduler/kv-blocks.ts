@@ -6,18 +6,19 @@ export class KvBlocks {
   readonly blockCount: number;
   readonly #referenceCounts: Int32Array;
   readonly #free: number[];
-  /** Unreferenced blocks with contents worth keeping; a Set iterates in order of insertion, so oldest first. */
-  readonly #idle = new Set<number>();
+  /** Unreferenced blocks with contents worth keeping, the least recently released first. */
+  readonly #idle: IdleList;
 
   constructor(blockCount: number) {
     this.blockCount = blockCount;
     this.#referenceCounts = new Int32Array(blockCount);
+    this.#idle = new IdleList(blockCount);
     this.#free = Array.from({ length: blockCount }, (_, index) => blockCount - 1 - index);
   }
 
   /** Blocks that `allocate` could hand out now. */
   get availableCount(): number {
-    return this.#free.length + this.#idle.size;
+    return this.#free.length + this.#idle.count;
   }
 
   get usedCount(): number {
@@ -26,22 +27,15 @@ export class KvBlocks {
 
   /** A block with one reference whose contents are lost, or null where every block is held. */
   allocate(): number | null {
-    let blockId = this.#free.pop();
-    if (blockId === undefined) {
-      for (const oldest of this.#idle) {
-        blockId = oldest;
-        break;
-      }
-      if (blockId === undefined) return null;
-      this.#idle.delete(blockId);
-    }
+    const blockId = this.#free.pop() ?? this.#idle.takeOldest();
+    if (blockId === null) return null;
     this.#referenceCounts[blockId] = 1;
     return blockId;
   }
 
   /** One more reference to a block whose contents are kept. */
   retain(blockId: number): void {
-    this.#idle.delete(blockId);
+    this.#idle.remove(blockId);
     this.#referenceCounts[blockId] = this.referenceCount(blockId) + 1;
   }
 
@@ -60,5 +54,56 @@ export class KvBlocks {
     if (count === undefined)
       throw new Error(`There is no KV block ${blockId}; there are ${this.blockCount}.`);
     return count;
+  }
+}
+
+const NONE = -1;
+
+/**
+ * A doubly linked list through two arrays, one cell a block: every operation is constant. (A Set keeps holes where its
+ * oldest were deleted, and finding the first of the rest walks over all of them.)
+ */
+class IdleList {
+  count = 0;
+  readonly #next: Int32Array;
+  readonly #previous: Int32Array;
+  readonly #isIn: Uint8Array;
+  #oldest = NONE;
+  #newest = NONE;
+
+  constructor(blockCount: number) {
+    this.#next = new Int32Array(blockCount).fill(NONE);
+    this.#previous = new Int32Array(blockCount).fill(NONE);
+    this.#isIn = new Uint8Array(blockCount);
+  }
+
+  add(blockId: number): void {
+    this.#isIn[blockId] = 1;
+    this.#previous[blockId] = this.#newest;
+    this.#next[blockId] = NONE;
+    if (this.#newest === NONE) this.#oldest = blockId;
+    else this.#next[this.#newest] = blockId;
+    this.#newest = blockId;
+    this.count += 1;
+  }
+
+  takeOldest(): number | null {
+    if (this.#oldest === NONE) return null;
+    const blockId = this.#oldest;
+    this.remove(blockId);
+    return blockId;
+  }
+
+  /** Nothing where it is not in. */
+  remove(blockId: number): void {
+    if (this.#isIn[blockId] !== 1) return;
+    const next = this.#next[blockId] ?? NONE;
+    const previous = this.#previous[blockId] ?? NONE;
+    if (previous === NONE) this.#oldest = next;
+    else this.#next[previous] = next;
+    if (next === NONE) this.#newest = previous;
+    else this.#previous[next] = previous;
+    this.#isIn[blockId] = 0;
+    this.count -= 1;
   }
 }
