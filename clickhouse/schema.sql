@@ -12,7 +12,8 @@ CREATE TABLE model_fits
     `betaMs` String COMMENT 'Its seven coefficients by name, ms, as JSON',
     `heldOutMape` Nullable(Float64) COMMENT 'Mean absolute relative error on held-out steps, 0..1',
     `heldOutCount` UInt32 COMMENT 'Held-out steps',
-    `logBand90` Nullable(Float64) COMMENT 'Half-width of the 90 % band of log(measured / predicted)'
+    `logBand90` Nullable(Float64) COMMENT 'Half-width of the 90 % band of log(measured / predicted)',
+    `residuals` String DEFAULT '' COMMENT 'Its residuals as JSON: center, scale, places, weights, logRatios; empty where it has none'
 )
 ENGINE = MergeTree
 ORDER BY (deviceKind, modelHash, kernelsId, fittedAt)

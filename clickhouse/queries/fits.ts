@@ -8,7 +8,7 @@ import { epochMs } from './measures.ts';
 const sql = `
 SELECT
   fitId, deviceKind, modelHash, kernelsId, ${epochMs('fittedAt')} AS fittedAtMs, sampleCount, kneeTokens, betaMs,
-  heldOutMape, heldOutCount, logBand90
+  heldOutMape, heldOutCount, logBand90, residuals
 FROM model_fits
 ORDER BY fittedAt DESC
 LIMIT 1 BY deviceKind, modelHash, kernelsId
@@ -25,6 +25,15 @@ const betaMs = z.object({
   perPrefillAttention: coefficient,
 });
 
+const numbers = z.array(z.number());
+const residuals = z.object({
+  center: numbers,
+  scale: numbers,
+  places: numbers,
+  weights: numbers,
+  logRatios: numbers,
+});
+
 const row = z.object({
   fitId: z.string(),
   deviceKind: z.string(),
@@ -37,19 +46,25 @@ const row = z.object({
   heldOutMape: z.number().nullable(),
   heldOutCount: z.number(),
   logBand90: z.number().nullable(),
+  residuals: z.string(),
 });
 
 /** A fit as a row of `model_fits`. */
 export function fitRow(fit: StepTimeFit): FitRow {
-  return { ...fit, betaMs: JSON.stringify(fit.betaMs) };
+  return {
+    ...fit,
+    betaMs: JSON.stringify(fit.betaMs),
+    residuals: fit.residuals === undefined ? '' : JSON.stringify(fit.residuals),
+  };
 }
 
 /** Newest first. */
 export async function latestFits(client: TelemetryClient): Promise<StepTimeFit[]> {
   const rows = await client.query(sql, {}, row);
-  return rows.map(({ fittedAtMs, ...fit }) => ({
+  return rows.map(({ fittedAtMs, residuals: table, ...fit }) => ({
     ...fit,
     fittedAt: fittedAtMs,
     betaMs: betaMs.parse(JSON.parse(fit.betaMs)),
+    ...(table === '' ? {} : { residuals: residuals.parse(JSON.parse(table)) }),
   }));
 }

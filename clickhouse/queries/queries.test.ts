@@ -134,6 +134,13 @@ const fit = {
   heldOutMape: null,
   heldOutCount: 0,
   logBand90: 0.1,
+  residuals: {
+    center: [1, 2, 3, 0, 0],
+    scale: [1, 1, 1, 1, 1],
+    places: [0, 0.5, -0.5, 0, 0],
+    weights: [3],
+    logRatios: [0.04],
+  },
 };
 
 let running: TestServer;

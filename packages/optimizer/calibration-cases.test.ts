@@ -1,6 +1,7 @@
+import { predictMs } from '@variator/scheduler/step-time';
 import { expect, test } from 'vitest';
 import { calibrationCases, featuresOfShape, needsCalibration } from './calibration-cases.ts';
-import { fitStepTime, predictWith } from './fit-step-time.ts';
+import { fitStepTime } from './fit-step-time.ts';
 import { priorFor } from './prior-for.ts';
 import { rooflinePrior, type StepTimePrior } from './roofline-prior.ts';
 import { seededRandom } from './seeded-random.ts';
@@ -18,7 +19,7 @@ test('a few dozen cases, within the envelope, none of which would take long', ()
     expect(one.decodeSequenceCount + one.prefillTokens).toBeLessThanOrEqual(64);
     expect(one.prefillContextTokens + one.prefillTokens).toBeLessThanOrEqual(300);
   }
-  for (const one of cases) expect(predictWith(prior, featuresOfShape(one))).toBeLessThanOrEqual(250);
+  for (const one of cases) expect(predictMs(prior, featuresOfShape(one))).toBeLessThanOrEqual(250);
 });
 
 test('the first dozen already hold decodes, chunks and both together', () => {
@@ -44,7 +45,7 @@ test('a calibration teaches kernels that never served to 6 %, from a prior that 
   const random = seededRandom(1);
   const samples = cases.map((one, at) => {
     const features = featuresOfShape(one);
-    const deviceMs = predictWith(truth, features) * Math.exp(0.03 * random.normal());
+    const deviceMs = predictMs(truth, features) * Math.exp(0.03 * random.normal());
     return { ...features, deviceMs, at, foreignCpuShare: 0 };
   });
   const fit = fitStepTime({ samples, prior, deviceKind: 'cpu', modelHash: 'm', kernelsId: 'k', now: 0 });
@@ -55,7 +56,7 @@ test('a calibration teaches kernels that never served to 6 %, from a prior that 
       prefillTokens: 1 + random.below(300),
       prefillContextTokens: random.below(600),
     });
-    return Math.abs(predictWith(fit, features) / predictWith(truth, features) - 1);
+    return Math.abs(predictMs(fit, features) / predictMs(truth, features) - 1);
   });
   expect(errors.reduce((sum, error) => sum + error, 0) / errors.length).toBeLessThan(0.06);
 });

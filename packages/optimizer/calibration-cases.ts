@@ -3,8 +3,7 @@
  * mixtures, each term of the model on its own and together. Called by the service; the worker decides when they run.
  */
 import type { Envelope } from '@variator/kernels/execution-path';
-import type { StepFeatures } from '@variator/scheduler/step-time';
-import { predictWith } from './fit-step-time.ts';
+import { predictMs, type StepFeatures } from '@variator/scheduler/step-time';
 import type { StepTimePrior } from './roofline-prior.ts';
 
 export interface CalibrationShape {
@@ -57,7 +56,7 @@ export function calibrationCases(envelope: Envelope, prior: StepTimePrior): Cali
         shape.decodeSequenceCount <= envelope.maxRunningCount &&
         tokenCount <= envelope.maxTokenBudget &&
         reach <= envelope.maxModelLenTokens &&
-        predictWith(prior, featuresOfShape(shape)) <= MOST_CASE_MS
+        predictMs(prior, featuresOfShape(shape)) <= MOST_CASE_MS
       );
     })
     .sort((a, b) => a.order - b.order)

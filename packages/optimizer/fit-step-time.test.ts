@@ -1,7 +1,12 @@
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
-import { predictMs, type StepFeatures } from '@variator/scheduler/step-time';
+import {
+  predictMs,
+  type StepFeatures,
+  type StepTimeModel,
+  sevenTermsMs,
+} from '@variator/scheduler/step-time';
 import { expect, test } from 'vitest';
-import { fitStepTime, predictWith } from './fit-step-time.ts';
+import { fitStepTime } from './fit-step-time.ts';
 import { rooflinePrior, type StepTimePrior } from './roofline-prior.ts';
 import { type SeededRandom, seededRandom } from './seeded-random.ts';
 import { bucketOf, keepSamples, type StepSample } from './step-sample.ts';
@@ -87,7 +92,7 @@ function measure(count: number, seed: number, make: (random: SeededRandom) => St
   return Array.from({ length: count }, (_, at) => {
     const step = make(random);
     const outlier = random.uniform() < 0.01 ? 1.3 + 0.7 * random.uniform() : 1;
-    const deviceMs = predictWith(truth, step) * Math.exp(0.03 * random.normal()) * outlier;
+    const deviceMs = predictMs(truth, step) * Math.exp(0.03 * random.normal()) * outlier;
     return { ...step, deviceMs, at, foreignCpuShare: 0.02 };
   });
 }
@@ -96,14 +101,14 @@ const fit = (samples: readonly StepSample[], from: StepTimePrior = prior) =>
   fitStepTime({ samples, prior: from, deviceKind: 'cpu', modelHash: 'm', kernelsId: 'k', now: 5 });
 
 function mapeAgainstTruth(
-  model: StepTimePrior,
+  model: StepTimeModel,
   seed: number,
   make: (random: SeededRandom) => StepFeatures,
 ): number {
   const random = seededRandom(seed);
   const errors = Array.from({ length: 400 }, () => {
     const step = make(random);
-    return Math.abs(predictWith(model, step) / predictWith(truth, step) - 1);
+    return Math.abs(predictMs(model, step) / predictMs(truth, step) - 1);
   });
   return errors.reduce((sum, error) => sum + error, 0) / errors.length;
 }
@@ -145,13 +150,13 @@ test('what chats taught survives twelve thousand flood steps', () => {
   expect(mapeAgainstTruth(learned, 11, chatStep)).toBeLessThan(0.03);
 });
 
-test('the prediction never falls when any feature grows', () => {
+test('the seven terms never fall when any feature grows', () => {
   const learned = fit([...measure(500, 12, chatStep), ...measure(500, 13, floodStep)]);
   const base = features([100, 200], [[30, 64]]);
   for (const name of Object.keys(base) as (keyof StepFeatures)[]) {
     let before = 0;
     for (let growth = 0; growth < 10; growth += 1) {
-      const ms = predictMs(learned, { ...base, [name]: base[name] * (1 + growth) });
+      const ms = sevenTermsMs(learned, { ...base, [name]: base[name] * (1 + growth) });
       expect(ms).toBeGreaterThanOrEqual(before);
       before = ms;
     }

@@ -3,13 +3,19 @@
  * relative error, held to a prior (algorithms.md a). Called by the optimizer's service and by benches. Prediction itself
  * lives in packages/scheduler/step-time.ts; this file refuses to know about time or storage.
  *
- *   minimise  sum_j w_j ((y_j - x_j b) / y_j)^2 + 0.03 sum_k ((b_k - prior_k) / prior_k)^2,  b >= 0,  w = Huber
+ *   minimise  sum_j w_j ((y_j - x_j b) / y_j)^2 + L sum_k ((b_k - prior_k) / prior_k)^2,  b >= 0,  w = Huber
  */
 import { createHash } from 'node:crypto';
-import { predictMs, type StepFeatures, type StepTimeFit } from '@variator/scheduler/step-time';
+import {
+  predictMs,
+  type StepFeatures,
+  type StepTimeFit,
+  type StepTimeModel,
+} from '@variator/scheduler/step-time';
 import { solveNonNegative } from './nnls.ts';
 import { median, quantile, robustSpread } from './quantile.ts';
 import { KNEES, type StepTimePrior } from './roofline-prior.ts';
+import { residualsOf } from './step-residuals.ts';
 import { isQuiet, keepSamples, type StepSample, trustIn } from './step-sample.ts';
 
 export interface FitQuestion {
@@ -23,8 +29,15 @@ export interface FitQuestion {
   readonly now: number;
 }
 
-/** Pull towards the prior; absolute, so that its weight fades as samples come (prior sd about 17 % at 3 % noise). */
-const RIDGE = 0.03;
+/**
+ * Pull towards the prior: as for few samples at first (prior sd about 17 % at 3 % noise), then in step with their number.
+ * What seven terms cannot say does not average out, so ever more steps of one regime must not argue a term away that another
+ * regime needs: with a pull that fades, fits of chats were 25 % off on agents, with this one 7 % (docs/optimizer.md).
+ */
+const LEAST_RIDGE = 0.03;
+const RIDGE_PER_SAMPLE = 0.003;
+/** What a knee an octave from the prior's must gain, per sample, in the loss: about the square of 2 %. */
+const KNEE_DOUBT = 0.0005;
 const MOST_DISTRUST = 8;
 const HUBER_ROUNDS = 4;
 const HUBER_CUT = 1.345;
@@ -49,7 +62,7 @@ export function fitStepTime(question: FitQuestion): StepTimeFit {
     modelHash: question.modelHash,
     kernelsId: question.kernelsId,
   };
-  const named = (model: StepTimePrior, heldOut: readonly StepSample[]): StepTimeFit => {
+  const named = (model: StepTimeModel, heldOut: readonly StepSample[]): StepTimeFit => {
     const fit = {
       ...identity,
       fitId: '',
@@ -57,13 +70,14 @@ export function fitStepTime(question: FitQuestion): StepTimeFit {
       sampleCount: kept.length,
       kneeTokens: model.kneeTokens,
       betaMs: rounded(model.betaMs),
+      ...(model.residuals === undefined ? {} : { residuals: model.residuals }),
       ...heldOutError(model, heldOut),
     };
     return { ...fit, fitId: fitIdOf(fit) };
   };
 
   if (kept.length < LEAST_SAMPLE_COUNT) {
-    const ratios = kept.map((sample) => sample.deviceMs / predictWith(question.prior, sample));
+    const ratios = kept.map((sample) => sample.deviceMs / predictMs(question.prior, sample));
     return named(scaled(question.prior, ratios.length === 0 ? 1 : median(ratios)), []);
   }
   const heldOut = kept.filter(isHeldOut);
@@ -72,11 +86,14 @@ export function fitStepTime(question: FitQuestion): StepTimeFit {
   for (const kneeTokens of [...new Set([...KNEES, question.prior.kneeTokens])].sort((a, b) => a - b)) {
     if (best !== null && !isIdentified(training, kneeTokens)) continue;
     const solved = fitWithKnee(training, question.prior.betaMs, kneeTokens);
-    if (best === null || solved.loss < best.loss * (1 - 1e-6)) {
-      best = { loss: solved.loss, model: { betaMs: solved.betaMs, kneeTokens } };
+    const octaves = Math.abs(Math.log2(kneeTokens / question.prior.kneeTokens));
+    const loss = solved.loss + KNEE_DOUBT * solved.trusted * octaves;
+    if (best === null || loss < best.loss * (1 - 1e-6)) {
+      best = { loss, model: { betaMs: solved.betaMs, kneeTokens } };
     }
   }
-  return named(best?.model ?? question.prior, heldOut);
+  const model = best?.model ?? question.prior;
+  return named({ ...model, residuals: residualsOf(model, training) }, heldOut);
 }
 
 /**
@@ -105,7 +122,7 @@ function fitWithKnee(
   samples: readonly StepSample[],
   prior: Betas,
   kneeTokens: number,
-): { loss: number; betaMs: Betas } {
+): { loss: number; betaMs: Betas; trusted: number } {
   const factors = samples.map((sample) => factorsOf(sample, kneeTokens));
   const scales = termScales(samples, factors, prior);
   // In units of the prior: every unknown is about 1 and the ridge is the same for all.
@@ -117,15 +134,16 @@ function fitWithKnee(
     rows.map((row) => 1 - row.reduce((sum, value, k) => sum + value * (unknowns[k] ?? 0), 0));
 
   const trusts = samples.map(trustIn);
+  const trusted = trusts.reduce((sum, trust) => sum + trust, 0);
   let unknowns = [...targets];
   let cut = Number.POSITIVE_INFINITY;
   for (let round = 0; round <= HUBER_ROUNDS; round += 1) {
     const residuals = residualsOf(unknowns);
     const weights = residuals.map((residual, j) => (trusts[j] ?? 0) * Math.min(1, cut / Math.abs(residual)));
-    unknowns = solveNonNegative(...normalEquations(rows, weights, targets, ridgesOf(unknowns)));
+    unknowns = solveNonNegative(...normalEquations(rows, weights, targets, ridgesOf(unknowns, trusted)));
     cut = HUBER_CUT * Math.max(1e-3, robustSpread(residualsOf(unknowns)));
   }
-  const ridges = ridgesOf(unknowns);
+  const ridges = ridgesOf(unknowns, trusted);
   const ridge = unknowns.reduce(
     (sum, value, k) => sum + (ridges[k] ?? 0) * (value - (targets[k] ?? 0)) ** 2,
     0,
@@ -136,7 +154,7 @@ function fitWithKnee(
   const betaMs = Object.fromEntries(
     TERMS.map((term, k) => [term, (unknowns[k] ?? 0) * (scales.get(term) ?? 0)]),
   ) as Record<keyof Betas, number>;
-  return { loss, betaMs };
+  return { loss, betaMs, trusted };
 }
 
 /** Quadratic near zero, linear above about 5 %. */
@@ -161,8 +179,10 @@ function termScales(
  * A term that measures several times its prior has disproved it: the pull is then relative to the measured value. Without
  * this a kernel that is five times slower than the roofline would be dragged back until hundreds of samples came.
  */
-const ridgesOf = (unknowns: readonly number[]): number[] =>
-  unknowns.map((value) => RIDGE / Math.min(MOST_DISTRUST, Math.max(1, value)) ** 2);
+function ridgesOf(unknowns: readonly number[], trusted: number): number[] {
+  const ridge = Math.max(LEAST_RIDGE, RIDGE_PER_SAMPLE * trusted);
+  return unknowns.map((value) => ridge / Math.min(MOST_DISTRUST, Math.max(1, value)) ** 2);
+}
 
 function normalEquations(
   rows: readonly (readonly number[])[],
@@ -196,13 +216,13 @@ function isHeldOut(sample: StepSample): boolean {
 const LEAST_QUIET_COUNT = 10;
 
 function heldOutError(
-  model: StepTimePrior,
+  model: StepTimeModel,
   all: readonly StepSample[],
 ): Pick<StepTimeFit, 'heldOutMape' | 'heldOutCount' | 'logBand90'> {
   const quiet = all.filter(isQuiet);
   const heldOut = quiet.length >= LEAST_QUIET_COUNT ? quiet : all;
   if (heldOut.length === 0) return { heldOutMape: null, heldOutCount: 0, logBand90: null };
-  const predicted = heldOut.map((sample) => ({ sample, ms: predictWith(model, sample) }));
+  const predicted = heldOut.map((sample) => ({ sample, ms: predictMs(model, sample) }));
   const relative = predicted.map(({ sample, ms }) => Math.abs(ms - sample.deviceMs) / sample.deviceMs);
   const logs = predicted.map(({ sample, ms }) => Math.abs(Math.log(sample.deviceMs / ms)));
   return {
@@ -210,25 +230,6 @@ function heldOutError(
     heldOutCount: heldOut.length,
     logBand90: quantile(logs, 0.9),
   };
-}
-
-/** Predicts with a model that has no name yet. */
-export function predictWith(model: StepTimePrior, features: StepFeatures): number {
-  return predictMs(
-    {
-      ...model,
-      fitId: '',
-      deviceKind: '',
-      modelHash: '',
-      kernelsId: '',
-      fittedAt: 0,
-      sampleCount: 0,
-      heldOutMape: null,
-      heldOutCount: 0,
-      logBand90: null,
-    },
-    features,
-  );
 }
 
 function scaled(prior: StepTimePrior, scale: number): StepTimePrior {

@@ -1,6 +1,15 @@
 import { describe, expect, test } from 'vitest';
 import { seededRandom } from './paper-device.ts';
-import { chargeStep, featuresOf, predictMs, type StepTimeFit, type TimedEntry } from './step-time.ts';
+import {
+  chargeStep,
+  featuresOf,
+  predictMs,
+  residualPlace,
+  type StepTimeFit,
+  type StepTimeResiduals,
+  sevenTermsMs,
+  type TimedEntry,
+} from './step-time.ts';
 
 const fit: StepTimeFit = {
   fitId: 'f',
@@ -52,6 +61,42 @@ describe('the features of a step', () => {
     const entries = [entry('decode', 100, 1), entry('prefill', 20, 10)];
     expect(predictMs(fit, featuresOf(entries))).toBeCloseTo(10 + 11 + 2 * 3 + 0.5 + 3 + 1 + 0.5, 12);
     expect(predictMs(fit, featuresOf([entry('decode', 0, 1)]))).toBeCloseTo(11.5, 12);
+  });
+});
+
+describe('the residuals of a fit', () => {
+  const seen = featuresOf([entry('decode', 100, 1), entry('prefill', 20, 10)]);
+  const place = residualPlace(seen);
+  const corrected: StepTimeFit = {
+    ...fit,
+    residuals: {
+      center: [...place],
+      scale: [1, 1, 1, 1, 1],
+      places: [0, 0, 0, 0, 0],
+      weights: [1e6],
+      logRatios: [Math.log(1.2)],
+    },
+  };
+
+  test('correct where steps were seen, and nothing far from them', () => {
+    expect(predictMs(corrected, seen)).toBeCloseTo(1.2 * sevenTermsMs(fit, seen), 3);
+    const few = { ...corrected, residuals: { ...corrected.residuals, weights: [3] } as StepTimeResiduals };
+    expect(predictMs(few, seen)).toBeCloseTo(Math.sqrt(1.2) * sevenTermsMs(fit, seen), 6);
+    const far = featuresOf(Array.from({ length: 200 }, () => entry('decode', 50_000, 1)));
+    expect(predictMs(few, far) / sevenTermsMs(fit, far)).toBeCloseTo(1, 3);
+  });
+
+  test('are not believed beyond a factor', () => {
+    const absurd = {
+      ...corrected,
+      residuals: { ...corrected.residuals, logRatios: [5] } as StepTimeResiduals,
+    };
+    expect(predictMs(absurd, seen)).toBeCloseTo(Math.exp(0.5) * sevenTermsMs(fit, seen), 6);
+  });
+
+  test('leave the charge of a step as it is: the measured time, split by the seven terms', () => {
+    const entries = [entry('decode', 100, 1), entry('prefill', 20, 10)];
+    expect(chargeStep(entries, 7, corrected)).toEqual(chargeStep(entries, 7, fit));
   });
 });
 

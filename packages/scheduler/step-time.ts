@@ -40,9 +40,38 @@ export interface StepTimeFit {
   /** Mean absolute relative error on held-out steps, 0..1; null before any were held out. */
   readonly heldOutMape: number | null;
   readonly heldOutCount: number;
-  /** Half-width of the 90 % band of log(measured / predicted) on held-out steps. */
+  /** Half-width of the 90 % band of log(measured / predicted): of held-out steps, then of the steps since. */
   readonly logBand90: number | null;
+  /** What the seven terms leave near batches that were seen; absent while there are few. */
+  readonly residuals?: StepTimeResiduals;
 }
+
+/**
+ * Steps that lie together, and how far off the seven terms are there: tile steps, captured graphs, caches. Places are
+ * (B, C, prefill tokens, n, Q), each as (log(1 + x) - center) / scale. At most MOST_RESIDUALS of them.
+ */
+export interface StepTimeResiduals {
+  readonly center: readonly number[];
+  readonly scale: readonly number[];
+  /** [count][5], row after row. */
+  readonly places: readonly number[];
+  /** [count] how many steps speak for it, by their trust. */
+  readonly weights: readonly number[];
+  /** [count] log(measured / seven terms). */
+  readonly logRatios: readonly number[];
+}
+
+/** What a prediction reads of a fit. */
+export type StepTimeModel = Pick<StepTimeFit, 'betaMs' | 'kneeTokens' | 'residuals'>;
+
+/** Each is looked at in every prediction. */
+export const MOST_RESIDUALS = 128;
+/** Distance, in spreads of the samples, at which a residual counts a quarter. */
+const RESIDUAL_REACH = 0.3;
+/** So many steps' worth of doubt pull every correction to none; far from all that was seen nothing else is left. */
+const RESIDUAL_DOUBT = 3;
+/** A correction larger than this, as a log ratio, is not believed. */
+const MOST_CORRECTION = 0.5;
 
 /** What the features and the charging read of a batch's entry. */
 export type TimedEntry = Pick<BatchEntry, 'tokenIds' | 'contextLength' | 'kind'>;
@@ -74,8 +103,14 @@ export function featuresOf(entries: readonly TimedEntry[]): StepFeatures {
   };
 }
 
-/** b0 + b1 T + b2 (T - T0)+ + b3 B + b4 n + b5 C + b6 Q, milliseconds. */
-export function predictMs(fit: StepTimeFit, features: StepFeatures): number {
+/** The seven terms, corrected by what they leave near such a batch; milliseconds. */
+export function predictMs(fit: StepTimeModel, features: StepFeatures): number {
+  const ms = sevenTermsMs(fit, features);
+  return fit.residuals === undefined ? ms : ms * Math.exp(correctionOf(fit.residuals, features));
+}
+
+/** b0 + b1 T + b2 (T - T0)+ + b3 B + b4 n + b5 C + b6 Q, milliseconds: never falls when a feature grows. */
+export function sevenTermsMs(fit: StepTimeModel, features: StepFeatures): number {
   const beta = fit.betaMs;
   return (
     beta.perStep +
@@ -87,9 +122,44 @@ export function predictMs(fit: StepTimeFit, features: StepFeatures): number {
   );
 }
 
+/** Where a batch lies among the residuals, before center and scale. */
+export function residualPlace(features: StepFeatures): [number, number, number, number, number] {
+  return [
+    Math.log1p(features.decodeSequenceCount),
+    Math.log1p(features.decodeContextTokens),
+    Math.log1p(features.prefillTokenCount),
+    Math.log1p(features.prefillSequenceCount),
+    Math.log1p(features.prefillAttention),
+  ];
+}
+
+/** The nearest residuals' mean, less the fewer steps lie near: 0 far from all of them. */
+function correctionOf(residuals: StepTimeResiduals, features: StepFeatures): number {
+  const { center, scale, places, weights, logRatios } = residuals;
+  const place = residualPlace(features);
+  const size = place.length;
+  for (let k = 0; k < size; k += 1) {
+    place[k] = ((place[k] ?? 0) - (center[k] ?? 0)) / (scale[k] ?? 1);
+  }
+  let weight = RESIDUAL_DOUBT;
+  let sum = 0;
+  for (let index = 0; index < logRatios.length; index += 1) {
+    let squared = 0;
+    for (let k = 0; k < size; k += 1) {
+      const apart = (place[k] ?? 0) - (places[index * size + k] ?? 0);
+      squared += apart * apart;
+    }
+    const nearness = 1 / (1 + squared / RESIDUAL_REACH ** 2);
+    const own = (weights[index] ?? 0) * nearness * nearness;
+    weight += own;
+    sum += own * (logRatios[index] ?? 0);
+  }
+  return Math.min(MOST_CORRECTION, Math.max(-MOST_CORRECTION, sum / weight));
+}
+
 /**
  * Splits a step's measured time over its entries, in their order; the shares sum to `deviceMs`. With a fit it is the
- * Aumann-Shapley split of the prediction, scaled to the measured time: the weight read b0 is a public good and shared
+ * Aumann-Shapley split of the seven terms, scaled to the measured time: the weight read b0 is a public good and shared
  * equally, the linear layers have one price per token, what is linear is charged at its marginal cost. Without a fit
  * (or where it predicts nothing) the time is split by tokens.
  */
@@ -99,7 +169,7 @@ export function chargeStep(
   fit: StepTimeFit | null,
 ): number[] {
   const features = featuresOf(entries);
-  const predictedMs = fit === null ? 0 : predictMs(fit, features);
+  const predictedMs = fit === null ? 0 : sevenTermsMs(fit, features);
   if (fit === null || !(predictedMs > 0)) {
     return entries.map((entry) => (deviceMs * entry.tokenIds.length) / features.tokenCount);
   }
@@ -115,7 +185,7 @@ export function chargeStep(
   });
 }
 
-function linearLayersMs(fit: StepTimeFit, tokenCount: number): number {
+function linearLayersMs(fit: StepTimeModel, tokenCount: number): number {
   const aboveKnee = Math.max(0, tokenCount - fit.kneeTokens);
   return fit.betaMs.perToken * tokenCount + fit.betaMs.perTokenAboveKnee * aboveKnee;
 }

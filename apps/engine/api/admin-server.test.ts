@@ -88,7 +88,21 @@ const fit: StepTimeFit = {
   heldOutMape: 0.03,
   heldOutCount: 20,
   logBand90: 0.05,
+  residuals: {
+    center: [1, 2, 3, 0, 0],
+    scale: [1, 1, 1, 1, 1],
+    places: [0, 0.5, -0.5, 0, 0],
+    weights: [3],
+    logRatios: [0.04],
+  },
 };
+
+test('a fit whose residuals do not fit together is refused', async () => {
+  await start();
+  const fits = clientWith({ 'x-variator-client': 'optimizer' }).fits;
+  const residuals = { ...fit.residuals, weights: [] } as NonNullable<StepTimeFit['residuals']>;
+  await expect(fits.publish.mutate({ ...fit, residuals })).rejects.toThrow('equally many places');
+});
 
 test('the whole way over a socket: propose, approve, canary, live, ledger, roll back', async () => {
   await start();

@@ -10,7 +10,7 @@ import {
 } from '@variator/kernels/catalogue';
 import type { ExecutionPath } from '@variator/kernels/execution-path';
 import type { Estimate, MetricName, ProposalDraft } from '@variator/optimizer/proposal';
-import type { StepTimeFit } from '@variator/scheduler/step-time';
+import { MOST_RESIDUALS, type StepTimeFit, type StepTimeResiduals } from '@variator/scheduler/step-time';
 import { z } from 'zod';
 import type { CalibrationCase } from '../fleet/link-frames.ts';
 import type { RegimeMark } from './contract.ts';
@@ -98,6 +98,23 @@ export const proposalDraft: z.ZodType<ProposalDraft> = z.strictObject({
 
 const milliseconds = z.number().min(0).max(1e9);
 
+const measures = z.number().min(-1e6).max(1e6);
+
+/** Its places are all looked at in every prediction: more than these would slow every step. */
+const stepTimeResiduals: z.ZodType<StepTimeResiduals> = z
+  .strictObject({
+    center: z.array(measures).length(5),
+    scale: z.array(z.number().positive().max(1e6)).length(5),
+    places: z.array(measures).max(5 * MOST_RESIDUALS),
+    weights: z.array(z.number().min(0).max(1e6)).max(MOST_RESIDUALS),
+    logRatios: z.array(measures).max(MOST_RESIDUALS),
+  })
+  .refine(
+    ({ places, weights, logRatios }) =>
+      weights.length === logRatios.length && places.length === 5 * logRatios.length,
+    'places, weights and logRatios must tell of equally many places, five numbers a place',
+  );
+
 export const stepTimeFit: z.ZodType<StepTimeFit> = z.strictObject({
   fitId: identifier,
   deviceKind: identifier,
@@ -118,6 +135,7 @@ export const stepTimeFit: z.ZodType<StepTimeFit> = z.strictObject({
   heldOutMape: z.number().min(0).max(1e6).nullable(),
   heldOutCount: count(1e12),
   logBand90: z.number().min(0).max(1e6).nullable(),
+  residuals: stepTimeResiduals.exactOptional(),
 });
 
 export const regimeMark: z.ZodType<RegimeMark> = z.strictObject({

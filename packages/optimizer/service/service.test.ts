@@ -13,10 +13,9 @@ import { regimeMarks } from '@variator/clickhouse/queries/regime-marks';
 import { requestRow, startTestServer, stepRow, type TestServer } from '@variator/clickhouse/rows.fixture';
 import { type ExecutionPath, kernelsId, pathId } from '@variator/kernels/execution-path';
 import { type CalibrationShape, featuresOfShape } from '@variator/optimizer/calibration-cases';
-import { predictWith } from '@variator/optimizer/fit-step-time';
 import { rooflinePrior } from '@variator/optimizer/roofline-prior';
 import { seededRandom } from '@variator/optimizer/seeded-random';
-import type { StepFeatures } from '@variator/scheduler/step-time';
+import { predictMs, type StepFeatures } from '@variator/scheduler/step-time';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type AdminServer, createAdminServer } from '../../../apps/engine/api/admin-server.ts';
 import type { Control } from '../../../apps/engine/control/control.ts';
@@ -45,7 +44,7 @@ let stepId = 0;
 function deviceMsOf(path: ExecutionPath, features: StepFeatures): number {
   const roofline = rooflinePrior(envelope, path);
   const slower = { ...roofline, betaMs: { ...roofline.betaMs, perStep: 8 } };
-  return predictWith(slower, features) * Math.exp(0.02 * random.normal());
+  return predictMs(slower, features) * Math.exp(0.02 * random.normal());
 }
 
 const shape = (change: Partial<CalibrationShape>): CalibrationShape => ({
