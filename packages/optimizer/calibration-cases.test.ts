@@ -76,3 +76,17 @@ test('kernels without steps inherit what a relative measured of attention, never
   expect(inherited.betaMs.perStep).toBe(rooflinePrior(testEnvelope, other).betaMs.perStep);
   expect(priorFor(testEnvelope, testPath, [relative])).toEqual(rooflinePrior(testEnvelope, testPath));
 });
+
+test('kernels on other threads inherit how far their linear layers were off the roofline, and the knee', () => {
+  const measured = { ...testFit.betaMs, perToken: 0.2 };
+  const relative = { path: testPath, fit: { ...testFit, betaMs: measured, kneeTokens: 4 } };
+  const single = { ...testPath, threadCount: 1 };
+  const own = rooflinePrior(testEnvelope, testPath);
+  const inherited = priorFor(testEnvelope, single, [relative]);
+  expect(inherited.betaMs.perToken / rooflinePrior(testEnvelope, single).betaMs.perToken).toBeCloseTo(
+    0.2 / own.betaMs.perToken,
+    9,
+  );
+  expect(inherited.kneeTokens).toBe(4);
+  expect(priorFor(testEnvelope, testPath, [relative])).toEqual(own);
+});

@@ -27,6 +27,8 @@ export interface FitQuestion {
   readonly modelHash: string;
   readonly kernelsId: string;
   readonly now: number;
+  /** Half-width that later steps have kept; without it that of the held-out steps. */
+  readonly logBand90?: number | null;
 }
 
 /**
@@ -73,7 +75,8 @@ export function fitStepTime(question: FitQuestion): StepTimeFit {
       ...(model.residuals === undefined ? {} : { residuals: model.residuals }),
       ...heldOutError(model, heldOut),
     };
-    return { ...fit, fitId: fitIdOf(fit) };
+    const known = { ...fit, logBand90: question.logBand90 ?? fit.logBand90 };
+    return { ...known, fitId: fitIdOf(known) };
   };
 
   if (kept.length < LEAST_SAMPLE_COUNT) {

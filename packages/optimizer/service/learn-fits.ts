@@ -10,7 +10,8 @@ import { type Envelope, type ExecutionPath, kernelsId } from '@variator/kernels/
 import { calibrationCases, featuresOfShape } from '@variator/optimizer/calibration-cases';
 import { fitStepTime, LEAST_SAMPLE_COUNT } from '@variator/optimizer/fit-step-time';
 import { priorFor, type Relative } from '@variator/optimizer/prior-for';
-import { keepSamples, type StepSample } from '@variator/optimizer/step-sample';
+import { isQuiet, keepSamples, type StepSample } from '@variator/optimizer/step-sample';
+import { bandAfter, freshBand, halfWidthOf, type StepTimeBand } from '@variator/optimizer/step-time-band';
 import { predictMs, type StepFeatures, type StepTimeFit } from '@variator/scheduler/step-time';
 import type { Gateway } from './gateway.ts';
 
@@ -21,6 +22,8 @@ export interface LearnedKernels {
   readonly kernelsId: string;
   samples: StepSample[];
   fit: StepTimeFit | null;
+  /** What came of the fit's predictions; disturbed steps say nothing of it. */
+  band: StepTimeBand;
   /** Steps up to here were read. */
   readUntil: number;
   newStepCount: number;
@@ -46,6 +49,8 @@ const LEAST_NEW_STEPS = 10;
 const FIT_SHARE = 0.01;
 /** Predictions that moved by less are not news. */
 const LEAST_NEWS = 0.03;
+/** Nor is a band that is wider or narrower by less, as a log ratio. */
+const LEAST_BAND_NEWS = 0.2;
 
 export function createFitLearner(options: {
   readonly gateway: Gateway;
@@ -76,6 +81,17 @@ export function createFitLearner(options: {
     const known = new Set(one.samples.map((sample) => `${sample.at} ${sample.deviceMs}`));
     const added = steps.filter((step) => !known.has(`${step.at} ${step.deviceMs}`));
     one.newStepCount += added.filter((step) => step.at > one.readUntil).length;
+    // Only a fit that has not seen these steps can be judged by them.
+    const { fit } = one;
+    if (!isFirst && fit !== null && fit.sampleCount >= LEAST_SAMPLE_COUNT) {
+      const unseen = added
+        .filter((step) => step.at > one.readUntil && isQuiet(step))
+        .sort((a, b) => a.at - b.at);
+      one.band = bandAfter(
+        one.band,
+        unseen.map((step) => Math.log(step.deviceMs / predictMs(fit, step))),
+      );
+    }
     one.samples = keepSamples([...one.samples, ...added]);
     one.readUntil = Math.max(one.readUntil, ...steps.map((step) => step.at));
   }
@@ -89,6 +105,7 @@ export function createFitLearner(options: {
       modelHash: one.envelope.modelHash,
       kernelsId: one.kernelsId,
       now,
+      logBand90: halfWidthOf(one.band),
     });
     one.nextFitAt = now + (performance.now() - startedAt) / FIT_SHARE;
     one.newStepCount = 0;
@@ -114,6 +131,7 @@ export function createFitLearner(options: {
             kernelsId: kernelsId(withKernels),
             samples: [],
             fit: null,
+            band: freshBand,
             readUntil: 0,
             newStepCount: 0,
             nextFitAt: 0,
@@ -152,6 +170,7 @@ function isNews(before: StepTimeFit, after: StepTimeFit, envelope: Envelope): bo
   if (before.fitId === after.fitId) return false;
   if ((before.heldOutMape === null) !== (after.heldOutMape === null)) return true;
   if (after.sampleCount > 1.5 * before.sampleCount) return true;
+  if (Math.abs(Math.log((after.logBand90 ?? 1) / (before.logBand90 ?? 1))) > LEAST_BAND_NEWS) return true;
   const shapes: StepFeatures[] = calibrationCases(envelope, before).map(featuresOfShape);
   return shapes.some(
     (shape) => Math.abs(predictMs(after, shape) / predictMs(before, shape) - 1) > LEAST_NEWS,
