@@ -3,7 +3,7 @@
  * the device's time; marginal costs need not: the weight read b0 is paid as long as anybody runs, so only who runs alone
  * saves it by staying away. Called by cost-ledger.ts and the bench. Pure; formulas as in packages/scheduler/step-time.ts.
  */
-import { predictMs, type StepFeatures, type StepTimeFit } from '@variator/scheduler/step-time';
+import { type StepFeatures, type StepTimeFit, sevenTermsMs } from '@variator/scheduler/step-time';
 
 export interface KindMs {
   readonly prefillMs: number;
@@ -14,7 +14,7 @@ export interface KindMs {
 export function marginalOfStep(fit: StepTimeFit, features: StepFeatures): KindMs {
   const { decodeSequenceCount, prefillSequenceCount, prefillTokenCount } = features;
   if (decodeSequenceCount + prefillSequenceCount === 1) {
-    const wholeMs = predictMs(fit, features);
+    const wholeMs = sevenTermsMs(fit, features);
     return decodeSequenceCount === 1
       ? { prefillMs: 0, decodeMs: wholeMs }
       : { prefillMs: wholeMs, decodeMs: 0 };
@@ -47,7 +47,7 @@ export function chargedOfStep(fit: StepTimeFit, features: StepFeatures): KindMs 
       tokenCount +
     beta.perDecodeSequence * decodeSequenceCount +
     beta.perDecodeContextToken * features.decodeContextTokens;
-  return { prefillMs: predictMs(fit, features) - decodeMs, decodeMs };
+  return { prefillMs: sevenTermsMs(fit, features) - decodeMs, decodeMs };
 }
 
 /** A served step of the span that is asked about, and the fit of its kernels. */
@@ -67,7 +67,7 @@ export function marginalShares(steps: readonly TimedStep[]): MarginalShares {
   let marginal: KindMs = { prefillMs: 0, decodeMs: 0 };
   let charged: KindMs = { prefillMs: 0, decodeMs: 0 };
   for (const { features, deviceMs, fit } of steps) {
-    const predictedMs = predictMs(fit, features);
+    const predictedMs = sevenTermsMs(fit, features);
     if (!(predictedMs > 0) || features.tokenCount === 0) continue;
     const scale = deviceMs / predictedMs;
     marginal = added(marginal, marginalOfStep(fit, features), scale);

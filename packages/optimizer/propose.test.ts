@@ -110,7 +110,7 @@ test('where the live path misses the ITL objective, a path that meets it is prop
   const chats = traffic(100, 250, 50, 40);
   const long = traffic(50, 500, 500, 4, 5);
   const mixed = [...chats, ...long]
-    .map((arrival) => ({ ...arrival, objectives: { ttftMs: 2000, itlMs: 60 } }))
+    .map((arrival) => ({ ...arrival, objectives: { ttftMs: 2000, itlMs: 30 } }))
     .sort((a, b) => a.at - b.at);
   const { draft } = ask({ tokenBudget: 512 }, mixed);
   expect(draft?.to.tokenBudget).toBeLessThan(512);

@@ -85,18 +85,24 @@ test('a larger running batch costs less device time per request under load, one 
   expect(together.outcome.ttftP95Ms).toBeLessThan(alone.outcome.ttftP95Ms);
 });
 
-test('a smaller budget shortens the gaps that long prompts tear into chats', () => {
-  const arrivals = Array.from({ length: 60 }, (_, i) =>
-    arrival(1000 + 60 * i, i % 4 === 1 ? { promptTokenCount: 700, completionTokenCount: 4 } : {}),
-  );
-  const wide = run(arrivals, { tokenBudget: 512 });
-  const narrow = run(arrivals, { tokenBudget: 32 });
+test('what long prompts tear into chats is the budget’s size, or what the objective leaves where there is one', () => {
+  const arrivalsUnder = (itlMs: number): Arrival[] =>
+    Array.from({ length: 60 }, (_, i) => ({
+      ...arrival(1000 + 60 * i, i % 4 === 1 ? { promptTokenCount: 700, completionTokenCount: 4 } : {}),
+      objectives: { ttftMs: 2000, itlMs },
+    }));
+  const wide = run(arrivalsUnder(0), { tokenBudget: 512 });
+  const narrow = run(arrivalsUnder(0), { tokenBudget: 32 });
   const longest = ({ requests }: Replay): number => Math.max(...requests.flatMap(({ gapsMs }) => gapsMs));
   expect(longest(narrow)).toBeLessThan(0.2 * longest(wide));
-  const gaps = wide.requests.flatMap(({ gapsMs }) => gapsMs);
-  expect(wide.lateGapShare).toBe(gaps.filter((gap) => gap > objectives.itlMs).length / gaps.length);
-  expect(wide.lateGapShare).toBeGreaterThan(0.05);
-  expect(narrow.lateGapShare).toBe(0);
+  const kept = run(arrivalsUnder(60), { tokenBudget: 512 });
+  expect(longest(kept)).toBeLessThanOrEqual(60);
+  expect(kept.lateGapShare).toBe(0);
+  // Below the 64 tokens that a prefill always gets, the objective is missed.
+  const strict = run(arrivalsUnder(20), { tokenBudget: 512 });
+  const gaps = strict.requests.flatMap(({ gapsMs }) => gapsMs);
+  expect(strict.lateGapShare).toBe(gaps.filter((gap) => gap > 20).length / gaps.length);
+  expect(strict.lateGapShare).toBeGreaterThan(0.05);
 });
 
 test('the prefix cache finds what was recorded: within a session, and from before the window', () => {

@@ -5,7 +5,6 @@
  */
 import type { BatchEntry } from './batch.ts';
 import type { BlockTables } from './block-tables.ts';
-import { type FlexPace, flexTokenCount } from './flex-room.ts';
 import { type AdmissionState, displaceable, nextAdmission, noteAdmission } from './next-admission.ts';
 import {
   comparePreemption,
@@ -16,6 +15,7 @@ import {
   type OpenSequence,
   remainingTokenCount,
 } from './open-sequence.ts';
+import { chunkTokenCount, type FlexPace, hasDecodeRoom, hasPrefillRoom } from './prefill-room.ts';
 import type { StepTimeFit } from './step-time.ts';
 
 export interface SchedulerLimits {
@@ -58,8 +58,12 @@ export function compose(state: SchedulerState, stepId: number, now: number): Com
     budget -= tokenCount;
   };
 
-  const chunkOf = (sequence: OpenSequence): number =>
-    growForChunk(state.tables, sequence, flexTokenCount(sequence, composition, state, budget));
+  /** False where what is composed already leaves it nothing. */
+  const addChunk = (sequence: OpenSequence): boolean => {
+    const tokenCount = chunkTokenCount(sequence, composition, state, budget);
+    if (tokenCount > 0) add(sequence, growForChunk(state.tables, sequence, tokenCount));
+    return tokenCount > 0;
+  };
 
   const displaced = displacedFlex(state);
   for (const victim of displaced) preempt(state, victim, composition);
@@ -82,14 +86,14 @@ export function compose(state: SchedulerState, stepId: number, now: number): Com
     .filter((sequence) => nextKind(sequence) !== 'decode')
     .sort((a, b) => a.queueRank - b.queueRank || a.admissionOrder - b.admissionOrder);
   let isDoorOpen = true;
-  while (budget > 0) {
+  while (budget > 0 && hasPrefillRoom(composition, state)) {
     // Blocks are short: whoever came in now would be pushed out soon, or would push out others.
     isDoorOpen &&= composition.preemptionCount === displaced.length;
     const [next] = prefilling;
     const candidate = isDoorOpen ? nextAdmission(state) : null;
     if (candidate !== null && (next === undefined || candidate.queueRank < next.queueRank)) {
       isDoorOpen = admit(state, candidate, composition, now);
-      if (isDoorOpen) add(candidate, chunkOf(candidate));
+      if (isDoorOpen && !addChunk(candidate)) break;
       continue;
     }
     if (next === undefined) break;
@@ -99,7 +103,7 @@ export function compose(state: SchedulerState, stepId: number, now: number): Com
     const canStart = state.tables.reachableTokenCount(next) > next.computedTokenCount;
     if (!canStart && composition.entries.length > 0) continue;
     if (!canStart && !makeRoom(state, composition, next)) continue;
-    add(next, chunkOf(next));
+    if (!addChunk(next)) break;
   }
   return composition;
 }
@@ -164,7 +168,9 @@ function admit(
   now: number,
 ): boolean {
   const { tables, running, waiting, limits } = state;
-  const leftShare = leavesRoom(state, sequence, now) ? SHARE_LEFT_BY_FLEX : 0;
+  const isLeaving = leavesRoom(state, sequence, now);
+  if (isLeaving && !hasDecodeRoom(running, sequence, state.fit)) return false;
+  const leftShare = isLeaving ? SHARE_LEFT_BY_FLEX : 0;
   if (running.length >= limits.maxRunningCount - Math.floor(leftShare * limits.maxRunningCount)) return false;
   const foundTokenCount = tables.attachPrefix(sequence, state.numericsId);
   const neededBlockCount =

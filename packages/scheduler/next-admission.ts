@@ -1,11 +1,12 @@
 /**
  * Which waiting sequence is admitted next, and whom it may push out. Called by compose.ts. Pure.
  *
- * Nobody starves: a queue rank is fixed at submission, at most the flex handicap after it, so only finitely many
+ * Nobody starves: a queue rank is fixed at submission, at most the handicaps of flex and of a program after it, so only finitely many
  * sequences ever stand before a given one. The first by rank is admitted at the latest as the MOST_PASSED_BY + 1st; while
  * it does not fit nobody else comes in, so that those who run end; and the eldest of all that are open always runs.
  */
 import { type OpenSequence, tierOrder } from './open-sequence.ts';
+import type { StepTimeFit } from './step-time.ts';
 import type { TenantService } from './tenant-service.ts';
 import type { WaitingQueue } from './waiting-queue.ts';
 
@@ -16,13 +17,14 @@ export interface AdmissionState {
   readonly running: readonly OpenSequence[];
   readonly waiting: WaitingQueue;
   readonly tenants: TenantService;
+  readonly fit: StepTimeFit | null;
   /** Admissions since the first by rank was admitted. */
   passedByCount: number;
 }
 
 /**
  * The first by rank; but where it stands there by its tier and not by its age, the sequence of its tier whose tenant has
- * had the least of the device, what it has running now counted in.
+ * had the least of the device, what it has running now is expected to take counted in.
  */
 export function nextAdmission(state: AdmissionState): OpenSequence | null {
   const first = state.waiting.first();
@@ -59,9 +61,11 @@ export function displaceable(running: readonly OpenSequence[], candidate: OpenSe
     .sort((a, b) => b.queueRank - a.queueRank || b.admissionOrder - a.admissionOrder);
 }
 
-function servedMs({ tenants, running }: AdmissionState, { spec }: OpenSequence): number {
-  const runningCount = running.filter(
-    (other) => other.spec.tenant === spec.tenant && other.spec.serviceTier === spec.serviceTier,
-  ).length;
-  return tenants.attainedMs(spec.serviceTier, spec.tenant) + runningCount * tenants.meanSequenceMs;
+function servedMs({ tenants, running, fit }: AdmissionState, { spec }: OpenSequence): number {
+  let sum = tenants.attainedMs(spec.serviceTier, spec.tenant);
+  for (const other of running) {
+    if (other.spec.tenant !== spec.tenant || other.spec.serviceTier !== spec.serviceTier) continue;
+    sum += tenants.expectedMs(other, fit);
+  }
+  return sum;
 }

@@ -67,7 +67,13 @@ const tierHandicapMs: Readonly<Record<ServiceTier, number>> = { priority: 0, def
 
 export const tierOrder: Readonly<Record<ServiceTier, number>> = { priority: 0, default: 1, flex: 2 };
 
-export function openSequence(spec: SequenceSpec, submissionOrder: number, now: number): OpenSequence {
+/** @param handicapMs how much later it counts as submitted, on top of its tier's */
+export function openSequence(
+  spec: SequenceSpec,
+  submissionOrder: number,
+  now: number,
+  handicapMs: number,
+): OpenSequence {
   const tokenCounts = TokenCounts.for(spec.sampling, spec.promptTokenIds);
   if (tokenCounts !== null) for (const tokenId of spec.generatedTokenIds) tokenCounts.add(tokenId);
   // A resumed sequence has delivered its prompt's with the first token it comes with.
@@ -76,7 +82,7 @@ export function openSequence(spec: SequenceSpec, submissionOrder: number, now: n
     spec,
     submittedAt: now,
     submissionOrder,
-    queueRank: now + tierHandicapMs[spec.serviceTier],
+    queueRank: now + tierHandicapMs[spec.serviceTier] + handicapMs,
     tokenIds: [...spec.promptTokenIds, ...spec.generatedTokenIds],
     promptTokenCount: spec.promptTokenIds.length,
     tokenCounts,

@@ -9,7 +9,6 @@ import { auditState } from './audit.ts';
 import type { Batch, BatchEntry, StepCharge, StepResult, StepSettlement } from './batch.ts';
 import { BlockTables } from './block-tables.ts';
 import { type Composition, compose, type SchedulerLimits, type SchedulerState } from './compose.ts';
-import { notePace, startingPace } from './flex-room.ts';
 import {
   addToken,
   endedSequence,
@@ -20,6 +19,8 @@ import {
   remainingTokenCount,
   sequenceStart,
 } from './open-sequence.ts';
+import { notePace, startingPace } from './prefill-room.ts';
+import { ProgramService } from './program-service.ts';
 import type {
   Account,
   EndedSequence,
@@ -70,6 +71,7 @@ interface StepInFlight {
 export class Scheduler {
   readonly #maxModelLenTokens: number;
   readonly #state: SchedulerState;
+  readonly #programs = new ProgramService();
   readonly #open = new Map<string, OpenSequence>();
   #lastStepId = 0;
   #submissionCount = 0;
@@ -104,7 +106,8 @@ export class Scheduler {
       throw new SchedulerError(`The sequence ${spec.sequenceId} is open already.`);
     }
     this.#submissionCount += 1;
-    const sequence = openSequence(spec, this.#submissionCount, now);
+    const handicapMs = this.#programs.handicapMs(spec, now);
+    const sequence = openSequence(spec, this.#submissionCount, now, handicapMs);
     const fault = this.#submissionFault(sequence);
     if (fault !== '') return endedSequence(sequence, 'error', fault, now);
     if (this.#isFullLength(sequence)) return endedSequence(sequence, 'length', '', now);
@@ -161,7 +164,10 @@ export class Scheduler {
     const inFlight = this.#takeInFlight(result.stepId);
     const { batch, composition, counts, fit } = inFlight;
     notePace(this.#state.flexPace, composition, result.deviceMs);
-    const charge = bookCharge(inFlight, result.deviceMs, this.#state.tenants);
+    const charge = bookCharge(inFlight, result.deviceMs, (sequence, deviceMs) => {
+      this.#state.tenants.charged(sequence, deviceMs);
+      this.#programs.charged(sequence, deviceMs, now);
+    });
     const events: TokenEvent[] = [];
     const accounts: Account[] = [];
     const starts: SequenceStart[] = [];
@@ -258,7 +264,7 @@ export class Scheduler {
     this.#state.numericsId = numericsId;
   }
 
-  /** What predicts and charges the steps scheduled from now on, and bounds flex; null charges by tokens. */
+  /** What predicts and charges the steps scheduled from now on, and bounds their prefills; null charges by tokens. */
   setFit(fit: StepTimeFit | null): void {
     this.#state.fit = fit;
   }
@@ -365,7 +371,7 @@ export class Scheduler {
 function bookCharge(
   { batch, composition, fit }: StepInFlight,
   deviceMs: number,
-  tenants: TenantService,
+  charged: (sequence: OpenSequence, deviceMs: number) => void,
 ): StepCharge {
   const charge = {
     prefillDeviceMs: 0,
@@ -381,7 +387,7 @@ function bookCharge(
     const shareMs = shares[index] ?? 0;
     charge[`${kind}DeviceMs`] += shareMs;
     account[`${kind}DeviceMs`] += shareMs;
-    tenants.charged(sequence, shareMs);
+    charged(sequence, shareMs);
     if (fit !== null && account.fitId !== fit.fitId) {
       account.fitId = fit.fitId;
       account.fitCount += 1;

@@ -185,6 +185,13 @@ export function chargeStep(
   });
 }
 
+/** What computing so many prompt tokens onto so many cached ones adds to steps, however it is chunked; above the knee. */
+export function prefillWorkMs(fit: StepTimeFit, contextLength: number, tokenCount: number): number {
+  const { perToken, perTokenAboveKnee, perPrefillAttention } = fit.betaMs;
+  const attention = tokenCount * (contextLength + tokenCount / 2);
+  return (perToken + perTokenAboveKnee) * tokenCount + perPrefillAttention * attention;
+}
+
 function linearLayersMs(fit: StepTimeModel, tokenCount: number): number {
   const aboveKnee = Math.max(0, tokenCount - fit.kneeTokens);
   return fit.betaMs.perToken * tokenCount + fit.betaMs.perTokenAboveKnee * aboveKnee;

@@ -6,11 +6,15 @@
  */
 import type { OpenSequence } from './open-sequence.ts';
 import type { ServiceTier } from './sequence.ts';
+import { prefillWorkMs, type StepTimeFit } from './step-time.ts';
 
 interface Counter {
   readonly serviceTier: ServiceTier;
   attainedMs: number;
   openCount: number;
+  /** Of its sequences of late, what they were charged for prompt and answer; null before any has ended. */
+  meanPrefillMs: number | null;
+  meanDecodeMs: number | null;
 }
 
 const MOST_COUNTERS = 1024;
@@ -20,11 +24,24 @@ const MEAN_WEIGHT = 0.1;
 export class TenantService {
   /** The longest untouched first. */
   readonly #counters = new Map<string, Counter>();
-  #meanSequenceMs = 1;
+  #meanPrefillMs = 0.5;
+  #meanDecodeMs = 0.5;
 
-  /** Device ms that a sequence costs on the average of late; what a running one is expected to cost still. */
-  get meanSequenceMs(): number {
-    return this.#meanSequenceMs;
+  /**
+   * Device ms that a running sequence is expected to cost still: its prompt by the fit where there is one, its answer by
+   * what those of its tenant, or of all, have cost of late.
+   */
+  expectedMs({ spec, account, tokenIds, cachedTokenCount }: OpenSequence, fit: StepTimeFit | null): number {
+    const counter = this.#counters.get(keyOf(spec.serviceTier, spec.tenant));
+    const prefillMs =
+      fit === null
+        ? (counter?.meanPrefillMs ?? this.#meanPrefillMs)
+        : prefillWorkMs(fit, cachedTokenCount, tokenIds.length - cachedTokenCount);
+    const decodeMs = counter?.meanDecodeMs ?? this.#meanDecodeMs;
+    return (
+      Math.max(0, prefillMs - account.prefillDeviceMs) +
+      Math.max(0, decodeMs - account.decodeDeviceMs - account.speculationWasteDeviceMs)
+    );
   }
 
   attainedMs(serviceTier: ServiceTier, tenant: string): number {
@@ -33,7 +50,13 @@ export class TenantService {
 
   opened({ spec: { serviceTier, tenant } }: OpenSequence): void {
     const key = keyOf(serviceTier, tenant);
-    const counter = this.#counters.get(key) ?? { serviceTier, attainedMs: 0, openCount: 0 };
+    const counter = this.#counters.get(key) ?? {
+      serviceTier,
+      attainedMs: 0,
+      openCount: 0,
+      meanPrefillMs: null,
+      meanDecodeMs: null,
+    };
     if (counter.openCount === 0) {
       counter.attainedMs = Math.max(counter.attainedMs, this.#leastPresentMs(serviceTier));
     }
@@ -53,12 +76,13 @@ export class TenantService {
     if (counter === undefined) return;
     counter.openCount -= 1;
     this.#touch(key, counter);
-    const costMs =
-      account.prefillDeviceMs +
-      account.decodeDeviceMs +
-      account.speculationWasteDeviceMs +
-      account.recomputeDeviceMs;
-    if (costMs > 0) this.#meanSequenceMs += MEAN_WEIGHT * (costMs - this.#meanSequenceMs);
+    const prefillMs = account.prefillDeviceMs + account.recomputeDeviceMs;
+    const decodeMs = account.decodeDeviceMs + account.speculationWasteDeviceMs;
+    if (prefillMs + decodeMs === 0) return;
+    counter.meanPrefillMs = moved(counter.meanPrefillMs ?? prefillMs, prefillMs);
+    counter.meanDecodeMs = moved(counter.meanDecodeMs ?? decodeMs, decodeMs);
+    this.#meanPrefillMs = moved(this.#meanPrefillMs, prefillMs);
+    this.#meanDecodeMs = moved(this.#meanDecodeMs, decodeMs);
   }
 
   #leastPresentMs(serviceTier: ServiceTier): number {
@@ -85,5 +109,7 @@ export class TenantService {
     }
   }
 }
+
+const moved = (mean: number, newest: number): number => mean + MEAN_WEIGHT * (newest - mean);
 
 const keyOf = (serviceTier: ServiceTier, tenant: string): string => `${serviceTier} ${tenant}`;

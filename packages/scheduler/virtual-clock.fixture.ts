@@ -5,7 +5,7 @@
 import { seededRandom } from './paper-device.ts';
 import { Scheduler, type SchedulerOptions } from './scheduler.ts';
 import type { EndedSequence, Objectives, SequenceSpec, ServiceTier } from './sequence.ts';
-import { predictMs, type StepFeatures, type StepTimeFit } from './step-time.ts';
+import { chargeStep, predictMs, type StepFeatures, type StepTimeFit } from './step-time.ts';
 
 export interface VirtualArrival {
   readonly at: number;
@@ -41,9 +41,19 @@ export interface VirtualRequest {
   endedAt: number | null;
 }
 
+export interface VirtualStep {
+  readonly at: number;
+  readonly features: StepFeatures;
+  readonly deviceMs: number;
+  /** Indices of the requests in it, and what each of them was charged. */
+  readonly requests: readonly number[];
+  readonly chargedMs: readonly number[];
+  readonly waitingCount: number;
+}
+
 export interface VirtualRun {
   readonly requests: readonly VirtualRequest[];
-  readonly steps: readonly { readonly features: StepFeatures; readonly deviceMs: number }[];
+  readonly steps: readonly VirtualStep[];
   readonly deviceMs: number;
   readonly spanMs: number;
 }
@@ -62,7 +72,7 @@ export function runVirtually(question: VirtualQuestion): VirtualRun {
       endedAt: null,
     }),
   );
-  const steps: { features: StepFeatures; deviceMs: number }[] = [];
+  const steps: VirtualStep[] = [];
   const untilMs = question.untilMs ?? Number.POSITIVE_INFINITY;
   let next = 0;
   let deviceMs = 0;
@@ -83,7 +93,14 @@ export function runVirtually(question: VirtualQuestion): VirtualRun {
     const stepMs = predictMs(device, batch.features) * (noise > 0 ? noiseOf(random, noise) : 1);
     now += stepMs;
     deviceMs += stepMs;
-    steps.push({ features: batch.features, deviceMs: stepMs });
+    steps.push({
+      at: now,
+      features: batch.features,
+      deviceMs: stepMs,
+      requests: batch.entries.map(({ sequenceId }) => Number(sequenceId)),
+      chargedMs: chargeStep(batch.entries, stepMs, fit),
+      waitingCount: scheduler.counts().waitingCount,
+    });
     const sampledTokenIds = batch.entries.map(({ isSampled }) => (isSampled ? 1 : -1));
     const settled = scheduler.settle({ stepId: batch.stepId, sampledTokenIds, deviceMs: stepMs }, now);
     for (const { sequenceId } of settled.events) {
