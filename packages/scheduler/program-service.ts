@@ -16,11 +16,11 @@ const MOST_PROGRAMS = 4096;
 const HALF_LIFE_MS = 600_000;
 /** Attained service of the first level; each level has twice the width of the one before. */
 const LEVEL_MS = 2000;
-/** It waits at most so many times what it has had: promotion by age, as a rank that is fixed from the start. */
-const WAIT_PER_ATTAINED = 3;
+/** It steps back by so much of what it has had: promotion by age, as a rank that is fixed from the start. */
+const WAIT_PER_ATTAINED = 0.5;
 /** Less than lies between its tier and the next: programs rank within a tier. */
 const mostHandicapMs: Readonly<Record<ServiceTier, number>> = {
-  priority: 8000,
+  priority: 2000,
   default: 42_000,
   flex: 42_000,
 };

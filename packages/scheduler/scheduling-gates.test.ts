@@ -45,12 +45,12 @@ const spec = (program: string, serviceTier: ServiceTier = 'default'): SequenceSp
 describe('a program', () => {
   test('steps back by levels with what it has had, less than its tier steps back behind the next', () => {
     const programs = new ProgramService();
-    const handicaps = [1000, 1000, 4000, 8000, 100_000].map((deviceMs) => {
+    const handicaps = [1000, 1000, 4000, 8000, 100_000, 1e6].map((deviceMs) => {
       programs.charged(openSequence(spec('p'), 1, 0, 0), deviceMs, 0);
       return programs.handicapMs(spec('p'), 0);
     });
-    expect(handicaps).toEqual([0, 6000, 18_000, 42_000, 42_000]);
-    expect(programs.handicapMs(spec('p', 'priority'), 0)).toBe(8000);
+    expect(handicaps).toEqual([0, 1000, 3000, 7000, 31_000, 42_000]);
+    expect(programs.handicapMs(spec('p', 'priority'), 0)).toBe(2000);
     expect(programs.handicapMs(spec('other'), 0)).toBe(0);
     expect(programs.handicapMs({ ...spec('p'), tenant: 'u' }, 0)).toBe(0);
   });

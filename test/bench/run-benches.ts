@@ -32,6 +32,10 @@ const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
     about: 'serving and the record: gateway, store, streams, lost workers, batches',
     load: async () => (await import('./serve.ts')).benchServe,
   },
+  optimizer: {
+    about: 'the gates of the optimizer: cost, scheduling',
+    load: async () => (await import('./optimizer.ts')).benchOptimizer,
+  },
 };
 
 export async function runBenches(argv: readonly string[], root: string): Promise<number> {
