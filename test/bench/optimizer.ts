@@ -8,6 +8,8 @@ import type { Figure } from './figure.ts';
 type Part = () => Promise<readonly Figure[]>;
 
 const parts: Readonly<Record<string, () => Promise<Part>>> = {
+  'step-time': async () => (await import('./optimizer/step-time.ts')).benchStepTime,
+  'step-time-cpu': async () => (await import('./optimizer/step-time-cpu.ts')).benchStepTimeOnCpu,
   cost: async () => (await import('./optimizer/cost.ts')).benchCost,
   scheduling: async () => (await import('./optimizer/scheduling.ts')).benchScheduling,
 };
