@@ -3,7 +3,7 @@
  * all who ask; polling pauses while the page is hidden.
  */
 import { keepPreviousData, useQuery } from '@tanstack/react-query';
-import { client, type OverviewSeries, trpc } from '../api.ts';
+import { type CostGrouping, type CostLedger, client, type OverviewSeries, trpc } from '../api.ts';
 import type { TimeRange } from './time-range.ts';
 
 export const STALE_AFTER_MS = 5000;
@@ -42,6 +42,21 @@ export function useSeries(range: TimeRange) {
       return { fromMs, toMs, fetchedAt, series: await client.overview.series.query(input, { signal }) };
     },
     refetchInterval: range.pollMs,
+    placeholderData: keepPreviousData,
+  });
+}
+
+/** Prices move slowly: asked for no more often than every few seconds, however short the range. */
+const LEAST_LEDGER_POLL_MS = 5000;
+
+export function useCostLedger(range: TimeRange, by: CostGrouping) {
+  return useQuery({
+    queryKey: ['costs.ledger', range.name, by],
+    queryFn: ({ signal }): Promise<CostLedger> => {
+      const toMs = Date.now();
+      return client.costs.ledger.query({ fromMs: toMs - range.durationMs, toMs, by }, { signal });
+    },
+    refetchInterval: Math.max(range.pollMs, LEAST_LEDGER_POLL_MS),
     placeholderData: keepPreviousData,
   });
 }

@@ -10,6 +10,7 @@ import { STALE_AFTER_MS, usePolicy, useProposals, useSeries, useSummary } from '
 import { useTimeRange } from '../../frame/time-range.ts';
 import { useNow } from '../../frame/use-now.ts';
 import { Teach } from '../teach.tsx';
+import { CostPanel } from './cost-panel.tsx';
 import { Figures } from './figures.tsx';
 import styles from './overview.module.css';
 import { OverviewCharts } from './overview-charts.tsx';
@@ -73,6 +74,7 @@ export function Overview() {
           <OverviewCharts answer={series.data} summary={summary.data} />
         </div>
       )}
+      {!isNew && <CostPanel range={range} />}
     </div>
   );
 }
