@@ -1,5 +1,5 @@
 /** A regime's name for people, from its features: "short chats, long prompts now and then". Called by regime.ts. Pure. */
-import type { RegimeFeatures } from './regime.ts';
+import type { RegimeFeatures } from './regime-features.ts';
 
 const SHORT_PROMPT = 150;
 const LONG_PROMPT = 400;

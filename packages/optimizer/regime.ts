@@ -1,48 +1,56 @@
 /**
- * The first regime detector: short workload windows, robust z against a learned reference, one two-sided CUSUM a feature
- * (algorithms.md c, without the joint statistic and the recall of known regimes). Called by the optimizer's service with
- * one window after the other; state is plain data. Its marks gate nothing yet.
+ * The regime detector (algorithms.md c): workload windows in, marks of a changed workload out. Called by the optimizer's
+ * service with one window after the other; state is plain data. A shift is suspected by a joint statistic (MEWMA) or by one
+ * feature (CUSUM), both on whitened distances; windows that come after the suspicion confirm or refute it. A confirmed one
+ * is a regime known from before, or a new one. Where this departs from algorithms.md is in docs/optimizer.md.
  *
- *   learning (3 windows) -> quiet --CUSUM above its limit--> still shifted? --yes--> mark, learn anew from the change on
- *                             ^                                   | no: statistics to zero
- *                             `-----------------------------------'
+ *   learning (3 windows) -> quiet --statistic above its limit--> suspected --6 windows, or 3 clear ones--> confirmed
+ *                            ^ ^                                     |                                         |
+ *                            | `------------- refuted --------------'        known: recalled; else: entered   |
+ *                            `--------------------------------------------------------------------------------'
  */
-import { median, quantile, robustSpread } from './quantile.ts';
-import { nameRegime } from './regime-name.ts';
-
-export const FEATURES = [
-  'meanLogPrompt',
-  'p90LogPrompt',
-  'meanLog1pUncached',
-  'meanLogOutput',
-  'logArrivalRate',
-  'logCv2',
-  'meanHitShare',
-] as const;
-export type FeatureName = (typeof FEATURES)[number];
-/** Natural logarithms; null where the window had too few requests for it. */
-export type RegimeFeatures = Readonly<Record<FeatureName, number | null>>;
-
-export interface RegimeWindow {
-  readonly startedAt: number;
-  readonly windowMs: number;
-  readonly requestCount: number;
-  readonly features: RegimeFeatures;
-}
+import { median } from './quantile.ts';
+import {
+  FEATURES,
+  type FeatureName,
+  featuresOf,
+  type RegimeFeatures,
+  type RegimeWindow,
+  SCALES,
+  valuesOf,
+} from './regime-features.ts';
+import { enter, isStill, keep, type Library, learnRegime, mergeLeft, recall } from './regime-library.ts';
+import {
+  autocorrelationsOf,
+  clip,
+  distances,
+  learnWindow,
+  mahalanobis,
+  NO_REFERENCE,
+  type Reference,
+  spreadsOf,
+} from './regime-reference.ts';
 
 export interface RegimeDetection {
+  /** A regime that comes again has the id and the name that it had. */
   readonly regimeId: string;
   readonly name: string;
   /** Start of the first window that belongs to it. */
   readonly startedAt: number;
   /** End of the window that settled it. */
   readonly detectedAt: number;
+  /** False while the workload has left the regime before it, and it is not sure that it has. */
   readonly isConfirmed: boolean;
+  /** Known from an earlier visit. */
+  readonly isRecalled: boolean;
   /** Medians over its windows so far. */
   readonly features: RegimeFeatures;
-  /** The feature whose CUSUM rose; '' for the first regime. */
+  /** The feature that shifted most; '' for the first regime. */
   readonly risenFeature: FeatureName | '';
 }
+
+/** `refuted` marks the regime that is on again: the suspicion before it was none. */
+export type RegimeMark = RegimeDetection & { readonly kind: 'first' | 'suspected' | 'confirmed' | 'refuted' };
 
 interface Cusum {
   readonly up: number;
@@ -50,175 +58,265 @@ interface Cusum {
   /** When each side last stood at zero: where the change began, should it rise to its limit. */
   readonly upSince: number;
   readonly downSince: number;
-  readonly lastZ: number;
+}
+
+interface SeenWindow {
+  readonly startedAt: number;
+  readonly requestCount: number;
+  readonly values: readonly (number | null)[];
 }
 
 export interface RegimeState {
-  readonly reference: readonly RegimeWindow[];
-  /** Windows since the oldest CUSUM left zero; they become the reference after a change. */
-  readonly recent: readonly RegimeWindow[];
-  readonly cusums: Readonly<Partial<Record<FeatureName, Cusum>>>;
+  readonly reference: Reference;
+  /** The newest windows, from which a change takes those since it began. */
+  readonly recent: readonly SeenWindow[];
+  readonly cusums: readonly Cusum[];
+  /** The joint statistic's moving average of whitened distances. */
+  readonly average: readonly number[];
+  readonly averageSince: number;
+  readonly lastZ: readonly number[];
+  readonly suspicion: { readonly since: number; readonly alarmAt: number } | null;
   readonly current: RegimeDetection | null;
+  readonly library: Library;
+  /** Where the next window begins; windows before it have been seen. */
+  readonly seenUntil: number;
 }
 
-export const NO_REGIME: RegimeState = { reference: [], recent: [], cusums: {}, current: null };
+const ZEROS = FEATURES.map(() => 0);
+const QUIET = { cusums: [], average: ZEROS, averageSince: 0, lastZ: ZEROS, suspicion: null } as const;
+export const NO_REGIME: RegimeState = {
+  ...QUIET,
+  reference: NO_REFERENCE,
+  recent: [],
+  current: null,
+  library: [],
+  seenUntil: 0,
+};
 
 /** Fewer requests say nothing about a window. */
 const LEAST_REQUESTS = 3;
 const LEAST_REFERENCE = 3;
-/** Ten minutes of five-second windows: slow changes of a day become the reference. */
-const MOST_REFERENCE = 120;
-const MOST_RECENT = 64;
-/** Autocorrelation is not estimated from fewer windows. */
-const LEAST_FOR_WHITENING = 30;
-const CLIP = 5;
-const SLACK = 0.75;
-const LIMIT = 8;
-/** A shift below this many spreads is not confirmed. */
-const LEAST_SHIFT = 1.5;
-
-/**
- * What a feature's spread is never taken to be below: `floor` whatever the reference says, and the sampling error of the
- * window's requests, `perRequest` / sqrt(requests). Prompt lengths state theirs by the reference's own p90.
- */
-const SPREADS: Readonly<Record<FeatureName, { floor: number; perRequest: number; perPromptSpread: number }>> =
-  {
-    meanLogPrompt: { floor: 0.15, perRequest: 0, perPromptSpread: 1.2 },
-    p90LogPrompt: { floor: 0.25, perRequest: 0, perPromptSpread: 3 },
-    meanLog1pUncached: { floor: 0.2, perRequest: 0, perPromptSpread: 1.2 },
-    meanLogOutput: { floor: 0.2, perRequest: 0.7, perPromptSpread: 0 },
-    logArrivalRate: { floor: 0.25, perRequest: 1, perPromptSpread: 0 },
-    logCv2: { floor: 0.5, perRequest: 2, perPromptSpread: 0 },
-    meanHitShare: { floor: 0.1, perRequest: 0.3, perPromptSpread: 0 },
-  };
-const LEAST_PROMPT_SPREAD = 0.3;
+const MOST_RECENT = 24;
+const CLIP = 4;
+const SLACK = 0.5;
+const CUSUM_LIMIT = 4;
+const JOINT_WEIGHT = 0.15;
+const JOINT_LIMIT = 15;
+/** Windows after the alarm, which had no part in it. */
+const LEAST_FRESH = 3;
+const MOST_FRESH = 8;
+/** Squared distance of the fresh windows' mean in its standard errors. */
+const SURE = 26;
+/** Squared distance of a single window that is clearly elsewhere. */
+const FAR = 20;
+const LEAST_ERRORS = 2.5;
+/** A slowly moving mean is as sure as one of so many windows. */
+const MOST_KNOWN = 120;
 
 export function advance(
   state: RegimeState,
   window: RegimeWindow,
-): { readonly state: RegimeState; readonly marks: readonly RegimeDetection[] } {
-  if (window.requestCount < LEAST_REQUESTS) return { state, marks: [] };
-  if (state.reference.length < LEAST_REFERENCE) return learn(state, window);
+): { readonly state: RegimeState; readonly marks: readonly RegimeMark[] } {
+  const seenUntil = window.startedAt + window.windowMs;
+  if (window.requestCount < LEAST_REQUESTS) return { state: { ...state, seenUntil }, marks: [] };
+  const { startedAt, requestCount } = window;
+  const seen: SeenWindow = { startedAt, requestCount, values: valuesOf(window.features) };
+  const next: RegimeState = { ...state, seenUntil, recent: [...state.recent, seen].slice(-MOST_RECENT) };
+  if (state.suspicion !== null) return judge(next, state.suspicion);
+  if (state.reference.windowCount < LEAST_REFERENCE) return begin(learn(next, seen));
+  return watch(next, seen);
+}
 
-  const cusums: Partial<Record<FeatureName, Cusum>> = {};
-  let risen: { feature: FeatureName; since: number } | null = null;
-  let highest = 0;
-  for (const feature of FEATURES) {
-    const next = nextCusum(state, window, feature);
-    cusums[feature] = next;
-    highest = Math.max(highest, next.up, next.down);
-    if (risen === null && next.up > LIMIT) risen = { feature, since: next.upSince };
-    if (risen === null && next.down > LIMIT) risen = { feature, since: next.downSince };
+/** The first windows of all: the regime that is on when the detector starts. */
+function begin(state: RegimeState): { state: RegimeState; marks: readonly RegimeMark[] } {
+  if (state.current !== null || state.reference.windowCount < LEAST_REFERENCE) return { state, marks: [] };
+  const first = state.recent.slice(-LEAST_REFERENCE);
+  return settle(state, first, first[0]?.startedAt ?? state.seenUntil, '', 'first');
+}
+
+function learn(state: RegimeState, { values, requestCount }: SeenWindow): RegimeState {
+  const reference = learnWindow(state.reference, values, requestCount);
+  const known = state.library.find(({ regimeId }) => regimeId === state.current?.regimeId);
+  const library =
+    known === undefined
+      ? state.library
+      : keep(state.library, learnRegime(known, values, requestCount, state.seenUntil), state.seenUntil);
+  return { ...state, reference, library };
+}
+
+function watch(state: RegimeState, seen: SeenWindow): { state: RegimeState; marks: readonly RegimeMark[] } {
+  const { reference } = state;
+  const correlations = autocorrelationsOf(reference);
+  const z = distances(reference, seen.values).map((distance) => clip(distance, 2 * CLIP));
+  const whitened = z.map((value, index) => {
+    const correlation = correlations[index] ?? 0;
+    return (value - correlation * (state.lastZ[index] ?? 0)) / Math.sqrt(1 - correlation ** 2);
+  });
+  const cusums = whitened.map((value, index) => nextCusum(state.cusums[index], value, seen.startedAt));
+  const average = whitened.map(
+    (value, index) => (1 - JOINT_WEIGHT) * (state.average[index] ?? 0) + JOINT_WEIGHT * clip(value, CLIP),
+  );
+  const joint = ((2 - JOINT_WEIGHT) / JOINT_WEIGHT) * mahalanobis(reference, average);
+  const averageSince =
+    joint < JOINT_LIMIT / 4 || state.averageSince === 0 ? state.seenUntil : state.averageSince;
+  const watched = { ...state, cusums, average, averageSince, lastZ: z };
+
+  const highest = Math.max(...cusums.flatMap(({ up, down }) => [up, down]));
+  if (joint <= JOINT_LIMIT && highest <= CUSUM_LIMIT) {
+    // Leaving out every odd window would make the reference look calmer than the workload is.
+    const isQuiet = joint < JOINT_LIMIT / 2 && highest < CUSUM_LIMIT / 2;
+    return { state: isQuiet ? learn(watched, seen) : watched, marks: [] };
   }
-  const recent = [...state.recent, window].slice(-MOST_RECENT);
-  if (risen !== null) return settle({ ...state, recent }, window, risen.feature, risen.since);
-  // Leaving out every odd window would make the reference look calmer than the workload is.
-  const isQuiet = highest < LIMIT / 2;
-  const reference = isQuiet ? [...state.reference, window].slice(-MOST_REFERENCE) : state.reference;
-  return { state: { ...state, reference, recent, cusums }, marks: [] };
+  const risen = cusums.find(({ up, down }) => Math.max(up, down) > CUSUM_LIMIT);
+  const sinceCusum = risen === undefined ? null : risen.up > CUSUM_LIMIT ? risen.upSince : risen.downSince;
+  const since = Math.min(
+    sinceCusum ?? Math.min(state.averageSince || seen.startedAt, seen.startedAt),
+    seen.startedAt,
+  );
+  const alarmed = { ...watched, suspicion: { since, alarmAt: seen.startedAt } };
+  const windows = state.recent.filter(({ startedAt }) => startedAt >= since);
+  return { state: alarmed, marks: [suspected(alarmed, windows)] };
 }
 
-function learn(
-  state: RegimeState,
-  window: RegimeWindow,
-): { state: RegimeState; marks: readonly RegimeDetection[] } {
-  const reference = [...state.reference, window];
-  const first = reference[0] ?? window;
-  if (state.current !== null || reference.length < LEAST_REFERENCE) {
-    return { state: { ...state, reference }, marks: [] };
-  }
-  const current = detection(reference, first.startedAt, window, '');
-  return { state: { ...state, reference, current }, marks: [current] };
-}
-
-/** A CUSUM is above its limit: a new regime if the windows since then are truly elsewhere. */
-function settle(
-  state: RegimeState,
-  window: RegimeWindow,
-  risenFeature: FeatureName,
-  since: number,
-): { state: RegimeState; marks: readonly RegimeDetection[] } {
-  const after = state.recent.filter((recent) => recent.startedAt >= since);
-  const shifts = after.map((recent) => zOf(state.reference, recent, risenFeature));
-  if (Math.abs(median(shifts)) < LEAST_SHIFT) {
-    return { state: { ...state, cusums: {}, recent: [] }, marks: [] };
-  }
-  const current = detection(after, after[0]?.startedAt ?? window.startedAt, window, risenFeature);
-  return { state: { reference: after, recent: [], cusums: {}, current }, marks: [current] };
-}
-
-function detection(
-  windows: readonly RegimeWindow[],
-  startedAt: number,
-  last: RegimeWindow,
-  risenFeature: FeatureName | '',
-): RegimeDetection {
-  const features = Object.fromEntries(
-    FEATURES.map((feature) => {
-      const values = windows.flatMap((window) => window.features[feature] ?? []);
-      return [feature, values.length === 0 ? null : median(values)];
-    }),
-  ) as Record<FeatureName, number | null>;
-  return {
-    regimeId: `regime-${Math.round(startedAt).toString(36)}`,
-    name: nameRegime(features),
-    startedAt,
-    detectedAt: last.startedAt + last.windowMs,
-    isConfirmed: true,
-    features,
-    risenFeature,
-  };
-}
-
-function nextCusum(state: RegimeState, window: RegimeWindow, feature: FeatureName): Cusum {
-  const before = state.cusums[feature];
-  const z = zOf(state.reference, window, feature);
-  const whitened = z - autocorrelation(state.reference, feature) * (before?.lastZ ?? 0);
-  const shift = Math.min(CLIP, Math.max(-CLIP, whitened));
+function nextCusum(before: Cusum | undefined, value: number, startedAt: number): Cusum {
+  const shift = clip(value, CLIP);
   const up = Math.max(0, (before?.up ?? 0) + shift - SLACK);
   const down = Math.max(0, (before?.down ?? 0) - shift - SLACK);
-  const isUpNew = (before?.up ?? 0) === 0;
-  const isDownNew = (before?.down ?? 0) === 0;
   return {
     up,
     down,
-    upSince: isUpNew ? window.startedAt : (before?.upSince ?? window.startedAt),
-    downSince: isDownNew ? window.startedAt : (before?.downSince ?? window.startedAt),
-    lastZ: Math.min(CLIP, Math.max(-CLIP, z)),
+    upSince: before === undefined || before.up === 0 ? startedAt : before.upSince,
+    downSince: before === undefined || before.down === 0 ? startedAt : before.downSince,
   };
 }
 
-/** How far the window is from the reference, in spreads; 0 where it cannot be said. */
-function zOf(reference: readonly RegimeWindow[], window: RegimeWindow, feature: FeatureName): number {
-  const value = window.features[feature];
-  const values = reference.flatMap((quiet) => quiet.features[feature] ?? []);
-  if (value === null || values.length < 2) return 0;
-  const { floor, perRequest, perPromptSpread } = SPREADS[feature];
-  const perOne = perRequest + perPromptSpread * promptSpread(reference);
-  const sampling = perOne / Math.sqrt(window.requestCount);
-  // A median of few windows is itself unsure by about spread / sqrt(windows).
-  const spread = Math.hypot(robustSpread(values), floor, sampling) * Math.sqrt(1 + 1.5 / values.length);
-  return (value - median(values)) / spread;
+/** Hatched on the charts until it is settled; has no place in the library yet. */
+function suspected(state: RegimeState, windows: readonly SeenWindow[]): RegimeMark {
+  const values = medians(windows);
+  const startedAt = windows[0]?.startedAt ?? state.seenUntil;
+  const { name, regimeId } = enter([], values, startedAt, state.seenUntil);
+  return {
+    kind: 'suspected',
+    regimeId: `${regimeId}-suspected`,
+    name,
+    startedAt,
+    detectedAt: state.seenUntil,
+    isConfirmed: false,
+    isRecalled: false,
+    features: featuresOf(values),
+    risenFeature: '',
+  };
 }
 
-/** The spread of one request's log prompt, by how far the reference's p90 lies above its mean (1.28 sd of a normal). */
-function promptSpread(reference: readonly RegimeWindow[]): number {
-  const distances = reference.flatMap(({ features: { meanLogPrompt, p90LogPrompt } }) =>
-    meanLogPrompt === null || p90LogPrompt === null ? [] : [p90LogPrompt - meanLogPrompt],
-  );
-  return Math.max(LEAST_PROMPT_SPREAD, distances.length === 0 ? 0 : quantile(distances, 0.8) / 1.28);
+/** Only windows after the alarm are asked: those before it were chosen for being odd. */
+function judge(
+  state: RegimeState,
+  { since, alarmAt }: { readonly since: number; readonly alarmAt: number },
+): { state: RegimeState; marks: readonly RegimeMark[] } {
+  const fresh = state.recent.filter(({ startedAt }) => startedAt > alarmAt);
+  if (fresh.length < LEAST_FRESH) return { state, marks: [] };
+  const isFar = ({ values }: SeenWindow): boolean =>
+    mahalanobis(state.reference, distances(state.reference, values)) > FAR;
+  const newest = fresh.slice(-LEAST_FRESH);
+  const isClear = newest.every(isFar);
+  // Far only at the end: the workload may be changing just now, and a mixture of two regimes is none.
+  const isChanging = fresh.slice(-1).every(isFar) && fresh.length < MOST_FRESH + LEAST_FRESH;
+  if (!isClear && (fresh.length < MOST_FRESH || isChanging)) return { state, marks: [] };
+  const own = isClear ? newest : fresh;
+  const shifted = mostShifted(state.reference, own);
+  const isOld = isStill(state.library, state.current?.regimeId ?? '', means(own), state.reference);
+  if (shifted !== null && !isOld) {
+    const lastNear = state.recent.findLast((window) => !isFar(window));
+    const clearSince = state.recent.find(({ startedAt }) => startedAt > (lastNear?.startedAt ?? 0));
+    const startedAt = isClear ? (clearSince?.startedAt ?? since) : since;
+    return settle(state, own, startedAt, shifted, 'confirmed');
+  }
+  if (fresh.length < MOST_FRESH) return { state, marks: [] };
+  const quiet = fresh.reduce(learn, { ...state, ...QUIET });
+  if (quiet.current === null) return { state: quiet, marks: [] };
+  return { state: quiet, marks: [{ ...quiet.current, kind: 'refuted', detectedAt: state.seenUntil }] };
 }
 
-function autocorrelation(reference: readonly RegimeWindow[], feature: FeatureName): number {
-  if (reference.length < LEAST_FOR_WHITENING) return 0;
-  const values = reference.flatMap((window) => window.features[feature] ?? []);
-  const mean = values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
-  let product = 0;
-  let square = 0;
-  values.forEach((value, index) => {
-    square += (value - mean) ** 2;
-    const next = values[index + 1];
-    if (next !== undefined) product += (value - mean) * (next - mean);
+/**
+ * The feature that shifted most, of those whose shift matters; null where there is none, or where the fresh windows as a
+ * whole are not clearly elsewhere.
+ */
+function mostShifted(reference: Reference, fresh: readonly SeenWindow[]): FeatureName | null {
+  const spreads = spreadsOf(reference);
+  const correlations = autocorrelationsOf(reference);
+  const values = means(fresh);
+  let most = 1;
+  let found: FeatureName | null = null;
+  const inErrors = FEATURES.map((feature, index) => {
+    const value = values[index] ?? null;
+    const mean = reference.mean[index] ?? null;
+    if (value === null || mean === null) return 0;
+    const correlation = correlations[index] ?? 0;
+    const known = Math.min(MOST_KNOWN, reference.windowCount);
+    const variance = ofMean(correlation, fresh.length) + ofMean(correlation, known);
+    const error = (spreads[index] ?? 1) * Math.sqrt(variance);
+    const shift = Math.abs(value - mean);
+    const material = shift / SCALES[feature].material;
+    if (shift > LEAST_ERRORS * error && material > most) {
+      most = material;
+      found = feature;
+    }
+    return (value - mean) / error;
   });
-  return square > 0 ? Math.min(0.8, Math.max(0, product / square)) : 0;
+  return mahalanobis(reference, inErrors) > SURE ? found : null;
+}
+
+/** The variance of the mean of so many neighbours with this autocorrelation, in variances of one. */
+function ofMean(correlation: number, count: number): number {
+  let sum = 1;
+  for (let lag = 1; lag < count; lag += 1) sum += 2 * (1 - lag / count) * correlation ** lag;
+  return sum / count;
+}
+
+/** The workload has a regime from here on: one of the library, or a new one. */
+function settle(
+  state: RegimeState,
+  own: readonly SeenWindow[],
+  startedAt: number,
+  risenFeature: FeatureName | '',
+  kind: 'first' | 'confirmed',
+): { state: RegimeState; marks: readonly RegimeMark[] } {
+  const values = medians(own);
+  const leftId = state.current?.regimeId ?? '';
+  const library = mergeLeft(state.library, leftId, state.reference);
+  const known = recall(library, values, own.length, state.reference, leftId);
+  const regime = known ?? enter(library, values, startedAt, state.seenUntil);
+  const current: RegimeDetection = {
+    regimeId: regime.regimeId,
+    name: regime.name,
+    startedAt,
+    detectedAt: state.seenUntil,
+    isConfirmed: true,
+    isRecalled: known !== null,
+    features: featuresOf(values),
+    risenFeature,
+  };
+  const settled = own.reduce(learn, {
+    ...state,
+    ...QUIET,
+    reference: NO_REFERENCE,
+    recent: own,
+    current,
+    library: keep(library, regime, state.seenUntil),
+  });
+  return { state: settled, marks: [{ ...current, kind }] };
+}
+
+function means(windows: readonly SeenWindow[]): (number | null)[] {
+  return FEATURES.map((_, index) => {
+    const values = windows.flatMap((window) => window.values[index] ?? []);
+    return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length;
+  });
+}
+
+function medians(windows: readonly SeenWindow[]): (number | null)[] {
+  return FEATURES.map((_, index) => {
+    const values = windows.flatMap((window) => window.values[index] ?? []);
+    return values.length === 0 ? null : median(values);
+  });
 }

@@ -11,6 +11,7 @@ const parts: Readonly<Record<string, () => Promise<Part>>> = {
   'step-time': async () => (await import('./optimizer/step-time.ts')).benchStepTime,
   'step-time-cpu': async () => (await import('./optimizer/step-time-cpu.ts')).benchStepTimeOnCpu,
   cost: async () => (await import('./optimizer/cost.ts')).benchCost,
+  regimes: async () => (await import('./optimizer/regimes.ts')).benchRegimes,
   scheduling: async () => (await import('./optimizer/scheduling.ts')).benchScheduling,
 };
 

@@ -1,6 +1,7 @@
 /**
  * The round that reads workload windows, feeds the detector and publishes its marks. Called by main.ts once a window.
- * Windows are counted at the end of requests, so the newest is whole. Its marks gate nothing yet.
+ * Windows are counted at the end of requests, so the newest is whole. While a shift is suspected nothing is
+ * proposed (suggest-paths.ts).
  */
 import type { TelemetryClient } from '@variator/clickhouse/client';
 import { insertRows } from '@variator/clickhouse/insert';
@@ -13,6 +14,8 @@ export interface RegimeMarker {
   round(now: number): Promise<void>;
   /** The regime of this moment, or null before any was learned. */
   current(): RegimeDetection | null;
+  /** The workload seems to have left that regime, and nothing has confirmed or refuted it yet. */
+  isSuspended(): boolean;
 }
 
 /** Rows of a window that has just ended are still on their way. */
@@ -67,13 +70,17 @@ export function createRegimeMarker(options: {
     const from = (Math.floor(now / windowMs) - LOOK_BACK_WINDOWS) * windowMs;
     const [last] = (await regimeMarks(telemetry, { fromMs: from, toMs: now })).slice(-1);
     if (last !== undefined && now - last.detectedAt < 3_600_000) {
-      state = { ...NO_REGIME, current: { ...last, features: NO_FEATURES, risenFeature: '' } };
+      state = {
+        ...NO_REGIME,
+        current: { ...last, isRecalled: false, features: NO_FEATURES, risenFeature: '' },
+      };
     }
     return from;
   }
 
   return {
     current: () => state.current,
+    isSuspended: () => state.suspicion !== null,
     async round(now) {
       nextWindowAt ??= await start(now);
       if (state.current !== null && now - publishedAt > REPUBLISH_EVERY_MS) await mirror(state.current);
@@ -88,7 +95,10 @@ export function createRegimeMarker(options: {
       });
       for (const { startedAt, requestCount, concurrency: _, ...features } of windows) {
         const step = advance(state, { startedAt, requestCount, windowMs, features });
-        for (const mark of step.marks) await publish(mark);
+        // A suspicion only holds proposals back: it is no regime that people would see again.
+        for (const mark of step.marks) {
+          if (mark.kind === 'first' || mark.kind === 'confirmed') await publish(mark);
+        }
         state = step.state;
         nextWindowAt = startedAt + windowMs;
       }

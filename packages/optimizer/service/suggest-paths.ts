@@ -1,6 +1,7 @@
 /**
  * The round that replays the last window's arrivals and proposes a better path. Called by main.ts. Searches when something
- * has changed, else ever more rarely; proposes nothing while a canary runs, and not again what was refused in this regime.
+ * has changed, else ever more rarely; proposes nothing while a shift of the workload is unconfirmed or a canary runs, and not
+ * again what was refused in this regime.
  */
 import type { TelemetryClient } from '@variator/clickhouse/client';
 import { arrivals as arrivalsOf } from '@variator/clickhouse/queries/arrivals';
@@ -141,6 +142,8 @@ export function createPathSuggester(options: {
 
   return {
     async round(now) {
+      // Arrivals of two regimes say nothing about either.
+      if (marker.isSuspended()) return;
       const [workers, policy, proposals, rollouts] = await Promise.all([
         gateway.workers.list.query(),
         gateway.objectives.get.query(),
