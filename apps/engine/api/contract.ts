@@ -46,6 +46,8 @@ export interface OverviewSummary {
   /** 0..1. */
   readonly sloAttainment: number | null;
   readonly runningCount: number;
+  /** Sequences that may run at once on all workers together. */
+  readonly mostRunningCount: number;
   readonly waitingCount: number;
   /** Rows the recorder had to drop since the gateway started. */
   readonly droppedRowCount: number;

@@ -73,6 +73,7 @@ export const overview = router({
         costUsdPerMillionTokens: measured?.costUsdPerMillionTokens ?? null,
         sloAttainment: measured?.sloAttainment ?? null,
         runningCount: workers.reduce((sum, worker) => sum + worker.runningCount, 0),
+        mostRunningCount: workers.reduce((sum, { path }) => sum + path.maxRunningCount, 0),
         waitingCount: workers.reduce((sum, worker) => sum + worker.waitingCount, 0),
         droppedRowCount: ctx.recorder.droppedRowCount(),
         lastStepAt: measured?.lastStepAt ?? null,

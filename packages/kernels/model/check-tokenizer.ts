@@ -33,6 +33,8 @@ export interface CheckedTokenizer {
   /** Ids by token, without the added ones. */
   readonly vocabulary: ReadonlyMap<string, number>;
   readonly addedTokens: readonly { readonly id: number; readonly content: string }[];
+  /** The JSON to tokenize with: without added tokens that the model has no row for, whose text is text like any other. */
+  readonly usable: Record<string, unknown>;
 }
 
 /** @throws ModelError */
@@ -49,15 +51,16 @@ export function checkTokenizer(
   const vocabulary = readVocabulary(file, model.vocab, vocabularySize);
   const prefixLength = model.continuing_subword_prefix?.length ?? 0;
   for (const merge of model.merges) checkMerge(file, merge, prefixLength, vocabulary);
-  for (const { id, content } of addedTokens) {
-    if (id >= vocabularySize) throw idBeyond(file, content, id, vocabularySize);
-  }
   for (const key of ['normalizer', 'pre_tokenizer']) {
     if (growthOf(json[key]) > MOST_GROWTH) {
       throw new ModelError(file, `its "${key}" makes a text more than ${MOST_GROWTH} times as long.`);
     }
   }
-  return { vocabulary, addedTokens };
+  // Models that were tuned with a padding token often have it there and nowhere else.
+  const isKnown = ({ id }: { id: number }) => id < vocabularySize;
+  const raw = (json.added_tokens ?? []) as { id: number }[];
+  const usable = raw.every(isKnown) ? json : { ...json, added_tokens: raw.filter(isKnown) };
+  return { vocabulary, addedTokens: addedTokens.filter(isKnown), usable };
 }
 
 /** How many times as long a text may become by what is put in the place of its characters, one step upon the other. */

@@ -39,8 +39,8 @@ export async function readTokenizerFiles(
   vocabularySize: number,
 ): Promise<LoadedTokenizer> {
   const tokenizerFile = join(folder, 'tokenizer.json');
-  const tokenizerJson = await readJson(tokenizerFile);
-  const { vocabulary, addedTokens } = checkTokenizer(tokenizerFile, tokenizerJson, vocabularySize);
+  const checked = checkTokenizer(tokenizerFile, await readJson(tokenizerFile), vocabularySize);
+  const { vocabulary, addedTokens } = checked;
 
   const configFile = join(folder, 'tokenizer_config.json');
   const specialTokens = (await readJsonIfThere(join(folder, 'special_tokens_map.json'))) ?? {};
@@ -62,7 +62,7 @@ export async function readTokenizerFiles(
   const eosTokenIds = new Set([...ids.eosTokenIds, ...(eosTokenId === null ? [] : [eosTokenId])]);
   return {
     file: tokenizerFile,
-    tokenizerJson,
+    tokenizerJson: checked.usable,
     tokenizerConfig,
     chatTemplate,
     bosTokenId: idOf(config.bos_token) ?? ids.bosTokenId,

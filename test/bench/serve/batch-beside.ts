@@ -1,7 +1,6 @@
 /**
  * A batch file of 500 lines beside interactive traffic at half of what the machine can do, in alternating windows: what the
- * batch costs the people who read along, and what it adds to the tokens of the whole. It informs; the optimizer's issue
- * holds the two ratios to 1.2 and 1.3.
+ * batch costs the people who read along, and what it adds to the tokens of the whole.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import OpenAI from 'openai';
@@ -50,13 +49,18 @@ export async function batchBeside(): Promise<readonly Figure[]> {
       figure(`${label}, ${name}, alone`, spread(of(alone, key)), unit, '', null, digits),
       figure(`${label}, ${name}, beside a batch`, spread(of(beside, key)), unit, '', null, digits),
     ];
-    const ratio = (name: string, key: Measure, goal: string): Figure =>
+    const ratio = (
+      name: string,
+      key: Measure,
+      goal = '',
+      isGood: ((median: number) => boolean) | null = null,
+    ): Figure =>
       figure(
         `${label}, ${name}, with the batch / without`,
         pairedRatio(of(beside, key), of(alone, key)),
         '',
         goal,
-        null,
+        isGood,
       );
     const pooledP99Ms = (windows: readonly Window[]): number =>
       quantile(
@@ -85,7 +89,7 @@ export async function batchBeside(): Promise<readonly Figure[]> {
         0,
       ),
       ...both('tokens in all', 'tokensPerSecond', 'tok/s', 0),
-      ratio('interactive ITL p99', 'itlP99Ms', '(<= 1.2 in another issue)'),
+      ratio('interactive ITL p99', 'itlP99Ms', '<= 1.2', (median) => median <= 1.2),
       {
         figure: `${label}, interactive ITL p99 of all windows together, with the batch / without`,
         goal: '',
@@ -93,8 +97,8 @@ export async function batchBeside(): Promise<readonly Figure[]> {
         interval: `${pooledP99Ms(beside).toFixed(1)} ms / ${pooledP99Ms(alone).toFixed(1)} ms`,
         isMet: null,
       },
-      ratio('interactive ITL p50', 'itlP50Ms', ''),
-      ratio('tokens in all', 'tokensPerSecond', '(>= 1.3 in another issue)'),
+      ratio('interactive ITL p50', 'itlP50Ms'),
+      ratio('tokens in all', 'tokensPerSecond', '>= 1.3', (median) => median >= 1.3),
     ];
   } finally {
     await product.stop();

@@ -90,8 +90,8 @@ export function Figures({ summary, objectives, rangeName, now, isStale }: Figure
         note={
           summary === undefined
             ? ''
-            : summary.livePath
-              ? `of ${formatCount(summary.livePath.maxRunningCount)} that may run`
+            : summary.mostRunningCount > 0
+              ? `of ${formatCount(summary.mostRunningCount)} that may run`
               : 'no worker'
         }
       />
