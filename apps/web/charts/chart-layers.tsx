@@ -31,9 +31,9 @@ export function RegimeBands({ regimes, fromMs, toMs }: Span & { readonly regimes
         if (left === undefined || right === undefined || right <= left) return null;
         const colour = colourOfName(regime.name);
         const ground = { x: left, y: plot.y, width: right - left, height: plot.height };
-        const hatchId = `${patternId}${regime.regimeId}`;
+        const hatchId = `${patternId}${regime.startedAt}`;
         return (
-          <g key={regime.regimeId}>
+          <g key={regime.startedAt}>
             {regime.isConfirmed ? (
               <rect {...ground} fill={colour} fillOpacity={0.05} />
             ) : (

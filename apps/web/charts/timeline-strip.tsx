@@ -29,7 +29,7 @@ export function TimelineStrip(props: {
     const endedAt = regime.endedAt ?? toMs;
     const state = regime.isConfirmed ? '' : ', not confirmed yet';
     return {
-      key: regime.regimeId,
+      key: `${regime.regimeId} ${regime.startedAt}`,
       name: regime.name,
       colour: colourOfName(regime.name),
       fromMs: regime.startedAt,
