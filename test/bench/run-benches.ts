@@ -33,7 +33,7 @@ const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
     load: async () => (await import('./serve.ts')).benchServe,
   },
   optimizer: {
-    about: 'the gates of the optimizer: step times, cost, scheduling',
+    about: 'the gates of the optimizer: step times, cost, regimes, scheduling',
     load: async () => (await import('./optimizer.ts')).benchOptimizer,
   },
 };
