@@ -31,6 +31,22 @@ export interface PredictedMetric {
   readonly change: Estimate;
 }
 
+/** A path that the search replayed on the whole window, beside the one it proposes; the incumbent changes nothing. */
+export interface ConsideredPath {
+  readonly changes: readonly PathChange[];
+  readonly metrics: readonly {
+    readonly metric: MetricName;
+    readonly value: number;
+    /** 90 %; null where the path was replayed once and not drawn with error. */
+    readonly interval: { readonly low: number; readonly high: number } | null;
+  }[];
+  /** At most 1 % of its gaps are late, and it finishes what the incumbent finishes. */
+  readonly keepsObjectives: boolean;
+}
+
+/** So many paths go with a proposal. */
+export const MOST_CONSIDERED = 12;
+
 /** What the service sends; the control plane adds id, state and times. */
 export interface ProposalDraft {
   readonly workerId: string;
@@ -50,5 +66,7 @@ export interface ProposalDraft {
     readonly regimeId: string;
     readonly regimeName: string;
     readonly fitIds: readonly string[];
+    /** The incumbent first, then the cheapest; absent in proposals that are older than it. */
+    readonly considered?: readonly ConsideredPath[];
   };
 }

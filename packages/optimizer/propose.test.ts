@@ -70,6 +70,13 @@ test('from a running batch of one under load it proposes a larger one, with numb
   expect(cost?.change.low).toBeLessThan(cost?.change.value ?? 0);
   expect(draft?.evidence.requestCount).toBe(90);
   expect(draft?.evidence.fitIds).toEqual([testFit.fitId]);
+  const considered = draft?.evidence.considered ?? [];
+  expect(considered[0]?.changes).toEqual([]);
+  const proposed = considered.find(
+    ({ changes }) => JSON.stringify(changes) === JSON.stringify(draft?.changes),
+  );
+  expect(proposed?.metrics.find(({ metric }) => metric === 'deviceMsPerRequest')?.interval).not.toBeNull();
+  expect(proposed?.keepsObjectives).toBe(true);
   for (const { now, predicted, change } of draft?.metrics ?? []) {
     for (const { value, low, high } of [now, predicted, change]) {
       expect([value, low, high].every(Number.isFinite)).toBe(true);

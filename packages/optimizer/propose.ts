@@ -9,10 +9,16 @@ import { diffPaths, type Envelope, type ExecutionPath, kernelsId } from '@variat
 import type { Objectives } from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import type { Aim } from './canary-judge.ts';
-import type { Estimate, PredictedMetric, ProposalDraft } from './proposal.ts';
+import {
+  type ConsideredPath,
+  type Estimate,
+  MOST_CONSIDERED,
+  type PredictedMetric,
+  type ProposalDraft,
+} from './proposal.ts';
 import { type ProposalFacts, proposalReason, proposalTitle } from './proposal-words.ts';
 import { type Arrival, type Replay, replay } from './replay.ts';
-import { comparedMetrics, DRAW_COUNT, resampled, shaken, stepNoise } from './replay-draws.ts';
+import { comparedMetrics, DRAW_COUNT, METRICS, resampled, shaken, stepNoise } from './replay-draws.ts';
 
 export interface ProposeQuestion {
   readonly workerId: string;
@@ -25,7 +31,7 @@ export interface ProposeQuestion {
   /** The policy's, for requests that state none. */
   readonly objectives: Objectives;
   readonly deviceUsdPerHour: number;
-  readonly evidence: Omit<ProposalDraft['evidence'], 'fitIds' | 'requestCount'>;
+  readonly evidence: Omit<ProposalDraft['evidence'], 'fitIds' | 'requestCount' | 'considered'>;
   readonly seed: number;
 }
 
@@ -125,6 +131,7 @@ export function propose(question: ProposeQuestion): ProposeAnswer {
         ...question.evidence,
         requestCount: arrivals.length,
         fitIds: [...new Set([incumbentFit.fitId, finalist.fit.fitId])],
+        considered: consideredPaths(incumbent, second, drawn),
       },
     };
     return { draft, note: draft.title };
@@ -155,6 +162,41 @@ function legalOf(replayed: readonly Replayed[], incumbent: Replay): Replayed[] {
   const keeping = complete.filter(({ replay: candidate }) => candidate.lateGapShare <= MOST_LATE_GAPS);
   if (keeping.length > 0 || incumbent.lateGapShare <= MOST_LATE_GAPS) return keeping;
   return complete.filter(({ replay: candidate }) => candidate.lateGapShare <= incumbent.lateGapShare);
+}
+
+interface Drawn {
+  readonly finalist: Replayed;
+  readonly metrics: readonly PredictedMetric[];
+}
+
+/** The incumbent, then those of the last rung, the cheapest first; what was drawn with error brings its interval. */
+function consideredPaths(
+  incumbent: Replayed,
+  lastRung: readonly Replayed[],
+  drawn: readonly Drawn[],
+): ConsideredPath[] {
+  const legal = new Set(legalOf([incumbent, ...lastRung], incumbent.replay));
+  const byCost = [...lastRung].sort(
+    (a, b) => a.replay.outcome.deviceMsPerRequest - b.replay.outcome.deviceMsPerRequest,
+  );
+  return [incumbent, ...byCost].slice(0, MOST_CONSIDERED).map((considered) => {
+    const estimates = drawn.find(({ finalist }) => finalist === considered)?.metrics;
+    const ofIncumbent = considered === incumbent ? drawn[0]?.metrics : undefined;
+    return {
+      changes: diffPaths(incumbent.path, considered.path),
+      metrics: METRICS.map((metric) => {
+        const drawnAs =
+          estimates?.find((one) => one.metric === metric)?.predicted ??
+          ofIncumbent?.find((one) => one.metric === metric)?.now;
+        if (drawnAs === undefined) {
+          return { metric, value: considered.replay.outcome[metric], interval: null };
+        }
+        const { value, low, high } = drawnAs;
+        return { metric, value, interval: { low, high } };
+      }),
+      keepsObjectives: legal.has(considered),
+    };
+  });
 }
 
 /** Cheapest first, a second change counted as a tie's worth of cost; among equals the shortest TTFT. */

@@ -9,7 +9,12 @@ import {
   type Variant,
 } from '@variator/kernels/catalogue';
 import type { ExecutionPath } from '@variator/kernels/execution-path';
-import type { Estimate, MetricName, ProposalDraft } from '@variator/optimizer/proposal';
+import {
+  type Estimate,
+  type MetricName,
+  MOST_CONSIDERED,
+  type ProposalDraft,
+} from '@variator/optimizer/proposal';
 import { MOST_RESIDUALS, type StepTimeFit, type StepTimeResiduals } from '@variator/scheduler/step-time';
 import { z } from 'zod';
 import type { CalibrationCase } from '../fleet/link-frames.ts';
@@ -60,19 +65,39 @@ const metricNames: Record<MetricName, MetricName> = {
   costUsdPerMillionTokens: 'costUsdPerMillionTokens',
 };
 
+const pathChanges = z
+  .array(
+    z.strictObject({
+      setting: z.enum(['linear', 'attention', 'threadCount', 'tokenBudget', 'maxRunningCount']),
+      from: z.union([z.string().max(64), z.number()]),
+      to: z.union([z.string().max(64), z.number()]),
+    }),
+  )
+  .max(16);
+
+const consideredPaths = z
+  .array(
+    z.strictObject({
+      changes: pathChanges,
+      metrics: z
+        .array(
+          z.strictObject({
+            metric: z.enum(metricNames),
+            value: z.number(),
+            interval: z.strictObject({ low: z.number(), high: z.number() }).nullable(),
+          }),
+        )
+        .max(16),
+      keepsObjectives: z.boolean(),
+    }),
+  )
+  .max(MOST_CONSIDERED);
+
 export const proposalDraft: z.ZodType<ProposalDraft> = z.strictObject({
   workerId: identifier,
   from: executionPath,
   to: executionPath,
-  changes: z
-    .array(
-      z.strictObject({
-        setting: z.enum(['linear', 'attention', 'threadCount', 'tokenBudget', 'maxRunningCount']),
-        from: z.union([z.string().max(64), z.number()]),
-        to: z.union([z.string().max(64), z.number()]),
-      }),
-    )
-    .max(16),
+  changes: pathChanges,
   title: z.string().min(1).max(300),
   reason: z.string().min(1).max(4000),
   metrics: z
@@ -93,6 +118,7 @@ export const proposalDraft: z.ZodType<ProposalDraft> = z.strictObject({
     regimeId: sentence(128),
     regimeName: sentence(300),
     fitIds: z.array(z.string().max(128)).max(64),
+    considered: consideredPaths.exactOptional(),
   }),
 });
 

@@ -9,6 +9,7 @@ import { stepCount as stepCountOf } from '@variator/clickhouse/queries/step-coun
 import { pathId } from '@variator/kernels/execution-path';
 import { candidatePaths } from '@variator/optimizer/candidate-paths';
 import { LEAST_SAMPLE_COUNT } from '@variator/optimizer/fit-step-time';
+import type { ProposalDraft } from '@variator/optimizer/proposal';
 import { propose } from '@variator/optimizer/propose';
 import { quantile } from '@variator/optimizer/quantile';
 import type { Arrival } from '@variator/optimizer/replay';
@@ -164,11 +165,7 @@ export function createPathSuggester(options: {
  * The same change is open with evidence from this regime, or was decided in this kind of regime not long ago. An open one
  * from another regime is proposed again: the control plane renews its figures.
  */
-function isSettled(
-  draft: Pick<Proposal, 'workerId' | 'from' | 'to' | 'evidence'>,
-  proposals: readonly Proposal[],
-  now: number,
-): boolean {
+function isSettled(draft: ProposalDraft, proposals: readonly Proposal[], now: number): boolean {
   return proposals.some((before) => {
     const isSame =
       before.workerId === draft.workerId &&
