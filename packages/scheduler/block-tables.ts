@@ -2,17 +2,21 @@
  * Gives and takes KV blocks to and from sequences, and lets equal prefixes share them. Called by the scheduler and by
  * compose.ts. Blocks are shared only when full, so nobody ever writes into a block that another sequence reads.
  */
+import type { BlockHashing } from './block-hashing.ts';
 import { KvBlocks } from './kv-blocks.ts';
 import { isStillScored, type OpenSequence } from './open-sequence.ts';
-import { blockHash, PrefixCache, rootHash } from './prefix-cache.ts';
+import { PrefixCache } from './prefix-cache.ts';
 
 export class BlockTables {
   readonly blockSize: number;
   readonly #blocks: KvBlocks;
-  readonly #cache = new PrefixCache();
+  readonly #cache: PrefixCache;
+  readonly #hashing: BlockHashing;
 
-  constructor(blockCount: number, blockSize: number) {
+  constructor(blockCount: number, blockSize: number, hashing: BlockHashing) {
     this.blockSize = blockSize;
+    this.#cache = new PrefixCache(blockCount);
+    this.#hashing = hashing;
     this.#blocks = new KvBlocks(blockCount);
   }
 
@@ -96,6 +100,11 @@ export class BlockTables {
     sequence.offeredBlockCount = 0;
   }
 
+  /** Whether the prefix cache holds a block of this hash now. */
+  hasCached(hash: string): boolean {
+    return this.#cache.find(hash) !== null;
+  }
+
   /** Everything that the prefix cache holds now. */
   cachedBlockHashes(): string[] {
     return this.#cache.hashes();
@@ -113,8 +122,9 @@ export class BlockTables {
   #hashOf(sequence: OpenSequence, index: number): string {
     const { blockHashes, tokenIds, spec } = sequence;
     for (let next = blockHashes.length; next <= index; next += 1) {
-      const parent = blockHashes[next - 1] ?? rootHash(sequence.kvNumericsId, spec.cacheSalt);
-      blockHashes.push(blockHash(parent, tokenIds.slice(next * this.blockSize, (next + 1) * this.blockSize)));
+      const parent = blockHashes[next - 1] ?? this.#hashing.root(sequence.kvNumericsId, spec.cacheSalt);
+      const start = next * this.blockSize;
+      blockHashes.push(this.#hashing.block(parent, tokenIds, start, start + this.blockSize));
     }
     const hash = blockHashes[index];
     if (hash === undefined) throw new Error(`Block ${index} has no hash.`);

@@ -31,13 +31,18 @@ export class ProgramService {
 
   attainedMs(spec: SequenceSpec, now: number): number {
     const counter = this.#counters.get(keyOf(spec));
-    return counter === undefined ? 0 : decayed(counter, now);
+    return counter === undefined ? 0 : counter.attainedMs * this.keptShare(now - counter.at);
   }
 
   /** 0 for a program that has had less than one level, and for sequences of none. */
   handicapMs(spec: SequenceSpec, now: number): number {
     const level = Math.floor(Math.log2(1 + this.attainedMs(spec, now) / LEVEL_MS));
     return Math.min(mostHandicapMs[spec.serviceTier], WAIT_PER_ATTAINED * LEVEL_MS * (2 ** level - 1));
+  }
+
+  /** What is left after `ageMs` of a service attained. */
+  keptShare(ageMs: number): number {
+    return 2 ** (-Math.max(0, ageMs) / HALF_LIFE_MS);
   }
 
   charged({ spec }: OpenSequence, deviceMs: number, now: number): void {
@@ -51,8 +56,5 @@ export class ProgramService {
     if (oldest !== undefined) this.#counters.delete(oldest);
   }
 }
-
-const decayed = ({ attainedMs, at }: Counter, now: number): number =>
-  attainedMs * 2 ** (-Math.max(0, now - at) / HALF_LIFE_MS);
 
 const keyOf = ({ tenant, program }: SequenceSpec): string => `${tenant} ${program}`;

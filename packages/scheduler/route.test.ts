@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
+import { sha256Hashing } from './block-hashing.ts';
 import { seededRandom } from './paper-device.ts';
-import { blockHash, rootHash } from './prefix-cache.ts';
 import { cachedTokenCounts, chooseTarget, prefillMs, type RouteTarget } from './route.ts';
 import type { StepTimeFit } from './step-time.ts';
 
@@ -103,9 +103,9 @@ describe('what is cached', () => {
   const tokenIds = Array.from({ length: 41 }, (_, index) => index * 3);
   function hashes(numericsId: string, salt: string, blockCount: number, blockSize = 8): Set<string> {
     const found = new Set<string>();
-    let parent = rootHash(numericsId, salt);
+    let parent = sha256Hashing.root(numericsId, salt);
     for (let index = 0; index < blockCount; index += 1) {
-      parent = blockHash(parent, tokenIds.slice(index * blockSize, (index + 1) * blockSize));
+      parent = sha256Hashing.block(parent, tokenIds, index * blockSize, (index + 1) * blockSize);
       found.add(parent);
     }
     return found;

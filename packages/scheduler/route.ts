@@ -7,7 +7,7 @@
  *   sticky   = most cached, at least half its prompt, within 3 s of the least wait, not the owner of too many sequences
  *   else       the least (wait(w) + 2 ms) * (sequences there + 1)
  */
-import { blockHash, rootHash } from './prefix-cache.ts';
+import { type BlockHashing, sha256Hashing } from './block-hashing.ts';
 import type { StepTimeFit } from './step-time.ts';
 
 /** A worker as it would be for one sequence. */
@@ -98,6 +98,7 @@ export function cachedTokenCounts(
   tokenIds: readonly number[],
   cacheSalt: string,
   caches: readonly CacheView[],
+  hashing: BlockHashing = sha256Hashing,
 ): number[] {
   const chains = new Map<string, string[]>();
   return caches.map(({ numericsId, blockSize, blockHashes }) => {
@@ -106,9 +107,9 @@ export function cachedTokenCounts(
     chains.set(name, chain);
     const mostBlocks = Math.floor((tokenIds.length - 1) / blockSize);
     for (let index = 0; index < mostBlocks; index += 1) {
-      const parent = chain[index - 1] ?? rootHash(numericsId, cacheSalt);
+      const parent = chain[index - 1] ?? hashing.root(numericsId, cacheSalt);
       const hash =
-        chain[index] ?? blockHash(parent, tokenIds.slice(index * blockSize, (index + 1) * blockSize));
+        chain[index] ?? hashing.block(parent, tokenIds, index * blockSize, (index + 1) * blockSize);
       chain[index] = hash;
       if (!blockHashes.has(hash)) return index * blockSize;
     }

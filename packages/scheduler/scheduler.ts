@@ -7,8 +7,10 @@
  */
 import { auditState } from './audit.ts';
 import type { Batch, BatchEntry, StepCharge, StepResult, StepSettlement } from './batch.ts';
+import { type BlockHashing, sha256Hashing } from './block-hashing.ts';
 import { BlockTables } from './block-tables.ts';
 import { type Composition, compose, type SchedulerLimits, type SchedulerState } from './compose.ts';
+import { chargeLeap, type Leap, type LeapQuestion, planLeap, runLeap } from './leap.ts';
 import {
   addToken,
   endedSequence,
@@ -44,6 +46,8 @@ export interface SchedulerOptions {
   readonly limits: SchedulerLimits;
   /** Salts the prefix cache; names what decides bits. */
   readonly numericsId: string;
+  /** How blocks are named; SHA-256 where it is not said. */
+  readonly hashing?: BlockHashing;
 }
 
 export interface SchedulerCounts {
@@ -91,7 +95,7 @@ export class Scheduler {
       waiting: new WaitingQueue(),
       tenants: new TenantService(),
       passedByCount: 0,
-      tables: new BlockTables(options.blockCount, options.blockSize),
+      tables: new BlockTables(options.blockCount, options.blockSize, options.hashing ?? sha256Hashing),
       admissionCount: 0,
     };
   }
@@ -239,6 +243,47 @@ export class Scheduler {
     };
   }
 
+  /**
+   * As many of the next steps as are alike, booked at once: for a virtual clock, which says what they take. Null, and nothing
+   * done, where the next step is not one in which all that run decode and nobody else changes anything: then schedule it.
+   * A sequence that comes to its length ends with the last step.
+   * @throws SchedulerError while a step is in flight
+   */
+  leap(question: LeapQuestion): Leap | null {
+    this.#assertBetweenSteps();
+    const plan = planLeap(this.#state, question, (sequence) => this.#tokensLeft(sequence));
+    if (plan === null) return null;
+    const { sequences } = plan;
+    const lastTokenAt = sequences.map((sequence) => sequence.lastTokenAt ?? question.now);
+    const steps = runLeap(this.#state, plan, question);
+    const stepCount = steps.features.length;
+    const settledLast = steps.settledAt[stepCount - 1] ?? question.now;
+    let chargedMs = 0;
+    chargeLeap(sequences, steps, this.#state.fit, this.#programs, (sequence, deviceMs) => {
+      this.#state.tenants.charged(sequence, deviceMs);
+      chargedMs += deviceMs;
+    });
+    const firstStepId = this.#lastStepId + 1;
+    this.#lastStepId += stepCount;
+    const ended: EndedSequence[] = [];
+    for (const sequence of sequences) {
+      sequence.lastStepId = this.#lastStepId;
+      sequence.lastTokenAt = settledLast;
+      if (this.#isFullLength(sequence)) ended.push(this.#end(sequence, 'length', '', settledLast));
+    }
+    const { entered, left } = this.#state.tables.takeCacheChanges();
+    return {
+      ...steps,
+      firstStepId,
+      sequenceIds: sequences.map(({ spec }) => spec.sequenceId),
+      lastTokenAt,
+      chargedMs,
+      ended,
+      enteredBlockHashes: entered,
+      leftBlockHashes: left,
+    };
+  }
+
   /** The device failed: every sequence of the step in flight ends with an error, the others go on. */
   abort(stepId: number, message: string, now: number): EndedSequence[] {
     const { composition } = this.#takeInFlight(stepId);
@@ -291,6 +336,11 @@ export class Scheduler {
   /** Everything that its prefix cache holds, for a reader of the changes that comes later. */
   cachedBlockHashes(): string[] {
     return this.#state.tables.cachedBlockHashes();
+  }
+
+  /** Whether its prefix cache holds a block of this hash now. */
+  hasCachedBlock(hash: string): boolean {
+    return this.#state.tables.hasCached(hash);
   }
 
   openSequenceIds(): string[] {
@@ -350,9 +400,13 @@ export class Scheduler {
   }
 
   #isFullLength(sequence: OpenSequence): boolean {
-    return (
-      generatedTokenCount(sequence) >= sequence.spec.maxTokens ||
-      sequence.tokenIds.length >= this.#maxModelLenTokens
+    return this.#tokensLeft(sequence) <= 0;
+  }
+
+  #tokensLeft(sequence: OpenSequence): number {
+    return Math.min(
+      sequence.spec.maxTokens - generatedTokenCount(sequence),
+      this.#maxModelLenTokens - sequence.tokenIds.length,
     );
   }
 
