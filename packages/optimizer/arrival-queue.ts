@@ -22,10 +22,10 @@ export class ArrivalQueue {
     });
   }
 
-  /** The next request that has come by `now`, or null. */
-  take(now: number): Due | null {
+  /** The next request, or null where none is due. */
+  take(): Due | null {
     const due = this.#due[this.#next];
-    if (due === undefined || due.at > now) return null;
+    if (due === undefined) return null;
     this.#next += 1;
     return due;
   }

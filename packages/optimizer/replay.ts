@@ -1,17 +1,20 @@
 /**
  * Steps the real scheduler over recorded arrivals on a virtual clock, with a fitted step-time model in the device's place:
- * what a window would have looked like under another execution path. The seed of the twin. Called by propose.ts. A client
+ * what a window would have looked like under another execution path, on one worker of the twin. Called by propose.ts. A client
  * that waited for an answer before it asked again does so here, too (closed-loop.ts); all others come when they came.
  */
-import { type Envelope, type ExecutionPath, numericsId } from '@variator/kernels/execution-path';
-import { Scheduler } from '@variator/scheduler/scheduler';
-import type { Objectives, SequenceSpec, ServiceTier } from '@variator/scheduler/sequence';
-import { predictMs, type StepFeatures, type StepTimeFit } from '@variator/scheduler/step-time';
+import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
+import type { Batch, StepSettlement } from '@variator/scheduler/batch';
+import type { Leap } from '@variator/scheduler/scheduler';
+import type { EndedSequence, Objectives, SequenceSpec, ServiceTier } from '@variator/scheduler/sequence';
+import type { StepFeatures, StepTimeFit, StepTimeModel } from '@variator/scheduler/step-time';
 import { ArrivalQueue } from './arrival-queue.ts';
+import { GapCounts } from './gap-counts.ts';
 import type { Outcome } from './proposal.ts';
 import { quantile } from './quantile.ts';
-import { seededRandom } from './seeded-random.ts';
 import { promptsOf, warmingPrompts } from './synthetic-prompts.ts';
+import { runTwin, type TwinRequest, type TwinRunObserver } from './twin.ts';
+import { TwinWorker } from './twin-worker.ts';
 
 export interface Arrival {
   /** Epoch ms. */
@@ -35,6 +38,8 @@ export interface ReplayQuestion {
   readonly arrivals: readonly Arrival[];
   readonly path: ExecutionPath;
   readonly fit: StepTimeFit;
+  /** What steps take where that is not what the scheduler knows of them; the fit where it is not said. */
+  readonly device?: StepTimeModel;
   readonly envelope: Envelope;
   readonly deviceUsdPerHour: number;
   readonly seed: number;
@@ -91,20 +96,63 @@ export function replay(question: ReplayQuestion): Replay {
   const arrivals = question.arrivals
     .filter((arrival) => arrival.promptTokenCount > 0 && arrival.completionTokenCount > 0)
     .sort((a, b) => a.at - b.at);
-  const scheduler = new Scheduler({
-    blockCount: envelope.kvBlockCount,
-    blockSize: envelope.kvBlockSize,
-    maxModelLenTokens: envelope.maxModelLenTokens,
-    limits: { tokenBudget: path.tokenBudget, maxRunningCount: path.maxRunningCount },
-    numericsId: numericsId(path),
-  });
-  scheduler.setFit(fit);
   const startedAt = arrivals[0]?.at ?? 0;
-  warmCache(scheduler, arrivals, envelope, startedAt);
-
+  const worker = new TwinWorker({
+    envelope,
+    path,
+    fit,
+    seed: question.seed,
+    noise: question.noise ?? 0,
+    betweenStepsMs: question.betweenStepsMs ?? BETWEEN_STEPS_MS,
+    ...(question.device === undefined ? {} : { device: question.device }),
+  });
+  warmCache(worker, arrivals, envelope, startedAt);
   const prompts = promptsOf(arrivals);
-  const requests = arrivals.map(
-    (arrival): OpenRequest => ({
+  const queue = new ArrivalQueue(arrivals);
+  const record = new WindowRecord(arrivals, startedAt);
+  const lastArrivalAt = arrivals.at(-1)?.at ?? startedAt;
+  const drainMs = question.drainMs ?? Math.max(LEAST_DRAIN_MS, 0.5 * (lastArrivalAt - startedAt));
+  const now = runTwin({
+    workers: [worker],
+    source: {
+      isClosedLoop: true,
+      nextAt: () => queue.nextAt(),
+      take() {
+        const due = queue.take();
+        const arrival = due === null ? undefined : arrivals[due.index];
+        if (due === null || arrival === undefined) return null;
+        return { at: due.at, spec: specOf(arrival, due.index, prompts(due.index)) };
+      },
+      ended: (sequenceId, at) => queue.ended(Number(sequenceId), at),
+    },
+    observer: record,
+    untilMs: lastArrivalAt + drainMs,
+    mostSteps: MOST_STEPS,
+  });
+  const requests = record.replayed(now);
+  return {
+    outcome: outcomeOf(requests, record, worker.deviceMs, question.deviceUsdPerHour),
+    requests,
+    deviceMs: worker.deviceMs,
+    stepCount: worker.stepCount,
+    steps: record.steps,
+    unfinishedCount: requests.filter((request) => !request.isFinished).length,
+    lateGapShare: record.lateGapCount / Math.max(1, record.gaps.total),
+  };
+}
+
+/** Every request of a window, token by token. */
+class WindowRecord implements TwinRunObserver {
+  readonly steps: StepFeatures[] = [];
+  /** Of streamed requests. */
+  readonly gaps = new GapCounts();
+  lateGapCount = 0;
+  finishedAt: number;
+  readonly #requests: OpenRequest[];
+
+  constructor(arrivals: readonly Arrival[], startedAt: number) {
+    this.finishedAt = startedAt;
+    this.#requests = arrivals.map((arrival) => ({
       arrival,
       gapsMs: [],
       arrivedAt: null,
@@ -113,77 +161,77 @@ export function replay(question: ReplayQuestion): Replay {
       cachedTokenCount: 0,
       preemptionCount: 0,
       isFinished: false,
-    }),
-  );
-  const random = seededRandom(question.seed);
-  const noise = question.noise ?? 0;
-  const betweenMs = question.betweenStepsMs ?? BETWEEN_STEPS_MS;
-  const lastArrivalAt = arrivals.at(-1)?.at ?? startedAt;
-  const deadline =
-    lastArrivalAt + (question.drainMs ?? Math.max(LEAST_DRAIN_MS, 0.5 * (lastArrivalAt - startedAt)));
-  const steps: StepFeatures[] = [];
-  let deviceMs = 0;
-  let finishedAt = startedAt;
-  let now = startedAt;
-  const queue = new ArrivalQueue(arrivals);
-
-  while (now <= deadline && steps.length < MOST_STEPS) {
-    for (let due = queue.take(now); due !== null; due = queue.take(now)) {
-      const request = requests[due.index];
-      if (request === undefined) continue;
-      request.arrivedAt = due.at;
-      const spec = specOf(request.arrival, due.index, prompts[due.index] ?? []);
-      // A prompt that this envelope refuses was refused when it was recorded, too: it is done.
-      if (scheduler.submit(spec, due.at) !== null) {
-        request.isFinished = true;
-        queue.ended(due.index, due.at);
-      }
-    }
-    const batch = scheduler.schedule(now);
-    if (batch === null) {
-      const nextAt = queue.nextAt();
-      if (nextAt === null) break;
-      now = Math.max(now, nextAt);
-      continue;
-    }
-    const stepMs = predictMs(fit, batch.features) * (noise > 0 ? Math.exp(noise * random.normal()) : 1);
-    now += stepMs;
-    deviceMs += stepMs;
-    steps.push(batch.features);
-    const sampledTokenIds = batch.entries.map((entry) => (entry.isSampled ? GENERATED_TOKEN_ID : -1));
-    const settled = scheduler.settle({ stepId: batch.stepId, sampledTokenIds, deviceMs: stepMs }, now);
-    for (const event of settled.events) noteToken(requests[Number(event.sequenceId)], now);
-    for (const ended of settled.ended) {
-      const request = requests[Number(ended.sequenceId)];
-      if (request === undefined) continue;
-      request.isFinished = true;
-      request.cachedTokenCount = ended.cachedTokenCount;
-      request.preemptionCount = ended.preemptionCount;
-      queue.ended(Number(ended.sequenceId), now);
-      finishedAt = now;
-    }
-    now += betweenMs;
+    }));
   }
 
-  const replayed = requests.map((request): ReplayedRequest => {
-    // What never got a token has waited until now, at least.
-    const arrivedAt = request.arrivedAt ?? request.arrival.at;
-    const firstTokenAt = request.firstTokenAt ?? Math.max(now, arrivedAt);
-    return { ...request, ttftMs: firstTokenAt - arrivedAt };
-  });
-  return {
-    outcome: outcomeOf(replayed, deviceMs, finishedAt - startedAt, question.deviceUsdPerHour),
-    requests: replayed,
-    deviceMs,
-    stepCount: steps.length,
-    steps,
-    unfinishedCount: replayed.filter((request) => !request.isFinished).length,
-    lateGapShare: lateGapShare(replayed),
-  };
-}
+  arrived({ at, spec }: TwinRequest): void {
+    const request = this.#requests[Number(spec.sequenceId)];
+    if (request !== undefined) request.arrivedAt = at;
+  }
 
-/** Any id that prompts never use. */
-const GENERATED_TOKEN_ID = 0;
+  stepped({ features }: Batch, { events }: StepSettlement, _: number, settledAt: number): void {
+    this.steps.push(features);
+    for (const { sequenceId } of events) {
+      const request = this.#requests[Number(sequenceId)];
+      if (request === undefined) continue;
+      if (request.firstTokenAt === null) request.firstTokenAt = settledAt;
+      else this.#note(request, settledAt - request.lastTokenAt);
+      request.lastTokenAt = settledAt;
+    }
+  }
+
+  leaped({ features, settledAt, sequenceIds }: Leap): void {
+    for (const step of features) this.steps.push(step);
+    const settledFirst = settledAt[0] ?? 0;
+    const settledLast = settledAt.at(-1) ?? 0;
+    const gapsMs = settledAt.slice(1).map((at, index) => at - (settledAt[index] ?? 0));
+    let streamedCount = 0;
+    let lateFor = Number.NaN;
+    let lateCount = 0;
+    for (const sequenceId of sequenceIds) {
+      const request = this.#requests[Number(sequenceId)];
+      if (request === undefined) continue;
+      this.#note(request, settledFirst - request.lastTokenAt);
+      for (const gapMs of gapsMs) request.gapsMs.push(gapMs);
+      request.lastTokenAt = settledLast;
+      if (!request.arrival.isStreamed) continue;
+      streamedCount += 1;
+      const { itlMs } = request.arrival.objectives;
+      if (itlMs !== lateFor) {
+        lateFor = itlMs;
+        lateCount = gapsMs.reduce((count, gapMs) => (gapMs > itlMs ? count + 1 : count), 0);
+      }
+      this.lateGapCount += lateCount;
+    }
+    for (const gapMs of gapsMs) this.gaps.add(gapMs, streamedCount);
+  }
+
+  ended(ended: EndedSequence, now: number): void {
+    const request = this.#requests[Number(ended.sequenceId)];
+    if (request === undefined) return;
+    // A prompt that this envelope refuses was refused when it was recorded, too: it is done.
+    request.isFinished = true;
+    request.cachedTokenCount = ended.cachedTokenCount;
+    request.preemptionCount = ended.preemptionCount;
+    this.finishedAt = Math.max(this.finishedAt, now);
+  }
+
+  replayed(now: number): ReplayedRequest[] {
+    return this.#requests.map((request) => {
+      // What never got a token has waited until now, at least.
+      const arrivedAt = request.arrivedAt ?? request.arrival.at;
+      const firstTokenAt = request.firstTokenAt ?? Math.max(now, arrivedAt);
+      return { ...request, ttftMs: firstTokenAt - arrivedAt };
+    });
+  }
+
+  #note(request: OpenRequest, gapMs: number): void {
+    request.gapsMs.push(gapMs);
+    if (!request.arrival.isStreamed) return;
+    this.gaps.add(gapMs, 1);
+    if (gapMs > request.arrival.objectives.itlMs) this.lateGapCount += 1;
+  }
+}
 
 function specOf(arrival: Arrival, index: number, promptTokenIds: readonly number[]): SequenceSpec {
   return {
@@ -204,65 +252,49 @@ function specOf(arrival: Arrival, index: number, promptTokenIds: readonly number
 
 /** Brings into the cache what the window's first requests found there; costs nothing, since it happened before. */
 function warmCache(
-  scheduler: Scheduler,
+  worker: TwinWorker,
   arrivals: readonly Arrival[],
   envelope: Envelope,
-  now: number,
+  startedAt: number,
 ): void {
-  warmingPrompts(arrivals, envelope.kvBlockCount * envelope.kvBlockSize).forEach((prompt, index) => {
-    const objectives = { ttftMs: 0, itlMs: 0 };
-    const serviceTier: ServiceTier = 'default';
-    const who = { session: '', tenant: '', serviceTier };
-    const arrival = { ...who, at: now, objectives, isStreamed: false, e2eMs: 0 };
-    const counts = { promptTokenCount: prompt.length, cachedTokenCount: 0, completionTokenCount: 1 };
-    scheduler.submit(
-      { ...specOf({ ...arrival, ...counts }, index, prompt), sequenceId: `warm-${index}` },
-      now,
-    );
-  });
-  for (let batch = scheduler.schedule(now); batch !== null; batch = scheduler.schedule(now)) {
-    const sampledTokenIds = batch.entries.map((entry) => (entry.isSampled ? GENERATED_TOKEN_ID : -1));
-    scheduler.settle({ stepId: batch.stepId, sampledTokenIds, deviceMs: 0 }, now);
-  }
-}
-
-function noteToken(request: OpenRequest | undefined, now: number): void {
-  if (request === undefined) return;
-  if (request.firstTokenAt === null) request.firstTokenAt = now;
-  else request.gapsMs.push(now - request.lastTokenAt);
-  request.lastTokenAt = now;
+  const [arrival] = arrivals;
+  if (arrival === undefined) return;
+  const prompts = warmingPrompts(arrivals, envelope.kvBlockCount * envelope.kvBlockSize);
+  const who = {
+    ...arrival,
+    tenant: '',
+    serviceTier: 'default',
+    objectives: { ttftMs: 0, itlMs: 0 },
+  } as const;
+  worker.warm(
+    prompts.map((prompt, index) => ({
+      ...specOf({ ...who, completionTokenCount: 1 }, index, prompt),
+      sequenceId: `warm-${index}`,
+    })),
+    startedAt,
+  );
 }
 
 function outcomeOf(
   requests: readonly ReplayedRequest[],
+  { gaps, finishedAt }: WindowRecord,
   deviceMs: number,
-  spanMs: number,
   deviceUsdPerHour: number,
 ): Outcome {
   const finished = requests.filter((request) => request.isFinished);
   const completionTokens = finished.reduce((sum, { arrival }) => sum + arrival.completionTokenCount, 0);
   const promptTokens = finished.reduce((sum, { arrival }) => sum + arrival.promptTokenCount, 0);
   const ttfts = requests.map((request) => request.ttftMs);
-  const gaps = requests.filter(({ arrival }) => arrival.isStreamed).flatMap((request) => request.gapsMs);
+  const [itlP50Ms = 0, itlP99Ms = 0] = gaps.quantiles([0.5, 0.99]);
+  const spanMs = finishedAt - (requests[0]?.arrival.at ?? finishedAt);
   return {
     deviceMsPerRequest: deviceMs / Math.max(1, finished.length),
     tokensPerSecond: completionTokens / Math.max(0.001, spanMs / 1000),
     ttftP50Ms: quantile(ttfts, 0.5) || 0,
     ttftP95Ms: quantile(ttfts, 0.95) || 0,
-    itlP50Ms: quantile(gaps, 0.5) || 0,
-    itlP99Ms: quantile(gaps, 0.99) || 0,
+    itlP50Ms: itlP50Ms || 0,
+    itlP99Ms: itlP99Ms || 0,
     costUsdPerMillionTokens:
       ((deviceMs / 3.6e6) * deviceUsdPerHour * 1e6) / Math.max(1, promptTokens + completionTokens),
   };
-}
-
-function lateGapShare(requests: readonly ReplayedRequest[]): number {
-  let gapCount = 0;
-  let lateCount = 0;
-  for (const { arrival, gapsMs } of requests) {
-    if (!arrival.isStreamed) continue;
-    gapCount += gapsMs.length;
-    for (const gapMs of gapsMs) if (gapMs > arrival.objectives.itlMs) lateCount += 1;
-  }
-  return lateCount / Math.max(1, gapCount);
 }

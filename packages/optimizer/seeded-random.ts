@@ -11,6 +11,9 @@ export interface SeededRandom {
   below(count: number): number;
 }
 
+/** No normal is further from 0: the uniform is at least 2^-32. */
+export const MOST_NORMAL = Math.sqrt(64 * Math.LN2);
+
 /** Mulberry32 (Tommy Ettinger's 32-bit generator); normals by Box and Muller. */
 export function seededRandom(seed: number): SeededRandom {
   let state = seed >>> 0;

@@ -9,19 +9,31 @@ interface PromptShape {
 }
 
 /**
- * One prompt a request, in their order. A request shares its session's tokens as far as it or any later one of the session
- * found them cached; from there on its tokens are its own.
+ * A prompt for each request, made when it is asked for by its place. A request shares its session's tokens as far as it or
+ * any later one of the session found them cached; from there on its tokens are its own.
  */
-export function promptsOf(requests: readonly PromptShape[]): number[][] {
+export function promptsOf(requests: readonly PromptShape[]): (index: number) => number[] {
   const horizons = sharedTokenCounts(requests);
-  return requests.map((request, index) => {
-    const own = mix(index + 1, 0x9e3779b9);
-    const shared = hashText(request.session);
-    const horizon = Math.min(horizons[index] ?? 0, request.promptTokenCount);
-    return Array.from({ length: request.promptTokenCount }, (_, position) =>
-      mix(position < horizon ? shared : own, position),
-    );
-  });
+  return (index) => {
+    const request = requests[index];
+    if (request === undefined) throw new Error(`There is no request ${index}.`);
+    return promptOf(request, index, horizons[index] ?? 0);
+  };
+}
+
+/** `promptTokenCount` token ids: the session's up to `sharedTokenCount`, then the request's own. */
+export function promptOf(
+  { promptTokenCount, session }: Pick<PromptShape, 'promptTokenCount' | 'session'>,
+  index: number,
+  sharedTokenCount: number,
+): number[] {
+  const own = mix(index + 1, 0x9e3779b9);
+  const shared = hashText(session);
+  const tokenIds = new Array<number>(promptTokenCount);
+  for (let position = 0; position < promptTokenCount; position += 1) {
+    tokenIds[position] = mix(position < sharedTokenCount ? shared : own, position);
+  }
+  return tokenIds;
 }
 
 /**

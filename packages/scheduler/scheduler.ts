@@ -37,6 +37,7 @@ import { TenantService } from './tenant-service.ts';
 import { WaitingQueue } from './waiting-queue.ts';
 
 export type { SchedulerLimits } from './compose.ts';
+export type { Leap, LeapQuestion } from './leap.ts';
 
 export interface SchedulerOptions {
   readonly blockCount: number;
@@ -341,6 +342,19 @@ export class Scheduler {
   /** Whether its prefix cache holds a block of this hash now. */
   hasCachedBlock(hash: string): boolean {
     return this.#state.tables.hasCached(hash);
+  }
+
+  get openCount(): number {
+    return this.#open.size;
+  }
+
+  /** The fewest tokens that an open sequence may still generate; null where none is open. */
+  leastTokensLeft(): number | null {
+    let least: number | null = null;
+    for (const sequence of this.#open.values()) {
+      least = Math.min(least ?? Number.POSITIVE_INFINITY, this.#tokensLeft(sequence));
+    }
+    return least;
   }
 
   openSequenceIds(): string[] {

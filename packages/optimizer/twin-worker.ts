@@ -1,0 +1,148 @@
+/**
+ * One worker on a virtual clock: the real scheduler, and in the device's place a step-time model with noise. Used by
+ * twin.ts. It takes many like steps in one turn (Scheduler.leap); what comes of them is told to an observer.
+ */
+import { type Envelope, type ExecutionPath, numericsId } from '@variator/kernels/execution-path';
+import type { Batch, StepSettlement } from '@variator/scheduler/batch';
+import { virtualHashing } from '@variator/scheduler/block-hashing';
+import { type Leap, type LeapQuestion, Scheduler } from '@variator/scheduler/scheduler';
+import type { EndedSequence, SequenceSpec } from '@variator/scheduler/sequence';
+import {
+  predictMs,
+  type StepFeatures,
+  type StepTimeFit,
+  type StepTimeModel,
+  sevenTermsMs,
+} from '@variator/scheduler/step-time';
+import { MOST_NORMAL, type SeededRandom, seededRandom } from './seeded-random.ts';
+
+export interface TwinWorkerOptions {
+  readonly envelope: Envelope;
+  readonly path: ExecutionPath;
+  /** What scheduler and router know of the device. */
+  readonly fit: StepTimeFit;
+  /** What steps take; the fit where it is not said. */
+  readonly device?: StepTimeModel;
+  /** Spread of a step's log time around it; 0 steps exactly by it. */
+  readonly noise: number;
+  readonly seed: number;
+  /** Between two steps: composing, settling, sending. */
+  readonly betweenStepsMs: number;
+}
+
+/** Hears of all that happens on a worker. `settledAt` is the worker's clock when a step had settled. */
+export interface TwinObserver {
+  stepped(batch: Batch, settled: StepSettlement, deviceMs: number, settledAt: number): void;
+  leaped(leap: Leap): void;
+}
+
+/** Any id that prompts never use. */
+const GENERATED_TOKEN_ID = 0;
+/** A correction by residuals is at most a factor of e^0.5, either way. */
+const LEAST_CORRECTION = Math.exp(-0.5);
+
+export class TwinWorker {
+  readonly options: TwinWorkerOptions;
+  readonly scheduler: Scheduler;
+  /** When its next step may begin. */
+  now = Number.NEGATIVE_INFINITY;
+  deviceMs = 0;
+  stepCount = 0;
+  readonly #device: StepTimeModel;
+  readonly #random: SeededRandom;
+  /** No step takes less. */
+  readonly #leastStepMs: number;
+  readonly #deviceMsOf: LeapQuestion['deviceMsOf'];
+
+  constructor(options: TwinWorkerOptions) {
+    const { envelope, path, noise } = options;
+    this.options = options;
+    this.#device = options.device ?? options.fit;
+    this.scheduler = new Scheduler({
+      blockCount: envelope.kvBlockCount,
+      blockSize: envelope.kvBlockSize,
+      maxModelLenTokens: envelope.maxModelLenTokens,
+      limits: { tokenBudget: path.tokenBudget, maxRunningCount: path.maxRunningCount },
+      numericsId: numericsId(path),
+      hashing: virtualHashing,
+    });
+    this.scheduler.setFit(options.fit);
+    this.#random = seededRandom(options.seed);
+    this.#leastStepMs =
+      sevenTermsMs(this.#device, LEAST_STEP) *
+      (this.#device.residuals === undefined ? 1 : LEAST_CORRECTION) *
+      Math.exp(-noise * MOST_NORMAL);
+    this.#deviceMsOf =
+      noise > 0
+        ? (features) => predictMs(this.#device, features) * Math.exp(noise * this.#random.normal())
+        : (features) => predictMs(this.#device, features);
+  }
+
+  get isIdle(): boolean {
+    return this.scheduler.openCount === 0;
+  }
+
+  /** Takes a request in that has come at `at`; returns it where it ends at once. */
+  submit(spec: SequenceSpec, at: number): EndedSequence | null {
+    if (this.isIdle) this.now = Math.max(this.now, at);
+    return this.scheduler.submit(spec, at);
+  }
+
+  /** No sequence of it ends before. */
+  earliestEndAt(): number {
+    const tokenCount = this.scheduler.leastTokensLeft();
+    if (tokenCount === null) return Number.POSITIVE_INFINITY;
+    return this.now + tokenCount * this.#leastStepMs + (tokenCount - 1) * this.options.betweenStepsMs;
+  }
+
+  /** One step, or as many like ones as begin before `untilMs`. Returns who ended, in order. */
+  turn(untilMs: number, mostSteps: number, observer: TwinObserver): readonly EndedSequence[] {
+    const { betweenStepsMs: betweenMs } = this.options;
+    const tokenId = GENERATED_TOKEN_ID;
+    const { now } = this;
+    const leap = this.scheduler.leap({
+      ...{ now, untilMs, mostSteps, betweenMs, tokenId },
+      deviceMsOf: this.#deviceMsOf,
+    });
+    if (leap !== null) {
+      this.now = leap.nextAt;
+      for (const stepMs of leap.deviceMs) this.deviceMs += stepMs;
+      this.stepCount += leap.deviceMs.length;
+      observer.leaped(leap);
+      return leap.ended;
+    }
+    const batch = this.scheduler.schedule(now);
+    if (batch === null) return [];
+    const deviceMs = this.#deviceMsOf(batch.features);
+    const settledAt = now + deviceMs;
+    const settled = this.scheduler.settle(
+      { stepId: batch.stepId, sampledTokenIds: tokensOf(batch), deviceMs },
+      settledAt,
+    );
+    this.deviceMs += deviceMs;
+    this.stepCount += 1;
+    this.now = settledAt + betweenMs;
+    observer.stepped(batch, settled, deviceMs, settledAt);
+    return settled.ended;
+  }
+
+  /** Computes these prompts outside of all time and accounts: what the cache held before the first request came. */
+  warm(prompts: readonly SequenceSpec[], now: number): void {
+    for (const spec of prompts) this.scheduler.submit(spec, now);
+    for (let batch = this.scheduler.schedule(now); batch !== null; batch = this.scheduler.schedule(now)) {
+      this.scheduler.settle({ stepId: batch.stepId, sampledTokenIds: tokensOf(batch), deviceMs: 0 }, now);
+    }
+  }
+}
+
+const tokensOf = ({ entries }: Batch): number[] =>
+  entries.map(({ isSampled }) => (isSampled ? GENERATED_TOKEN_ID : -1));
+
+const LEAST_STEP: StepFeatures = {
+  tokenCount: 1,
+  decodeSequenceCount: 0,
+  prefillSequenceCount: 0,
+  prefillTokenCount: 0,
+  decodeContextTokens: 0,
+  prefillAttention: 0,
+};
