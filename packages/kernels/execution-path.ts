@@ -47,9 +47,15 @@ export interface Envelope {
   readonly layerCount: number;
   readonly headCount: number;
   readonly headSize: number;
-  /** Parameters that a token's linear layers multiply with (embedding rows not counted, LM head counted). */
+  /**
+   * Parameters that a token's linear layers multiply with: embedding rows not counted, LM head counted, of a layer's
+   * experts as many as a token is given.
+   */
   readonly activeParameterCount: number;
-  /** Bytes of weights one step reads, by linear variant. */
+  /**
+   * Bytes of weights one step reads, by linear variant. With experts, what a step of one token reads: beyond it every
+   * token may bring experts of its own, up to all of them.
+   */
   readonly weightBytes: Readonly<Partial<Record<LinearVariantId, number>>>;
   readonly kvBytesPerToken: number;
   readonly probe: MachineProbe;

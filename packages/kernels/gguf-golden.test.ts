@@ -44,9 +44,9 @@ async function asGguf(modelPath: string, architecture: 'qwen2' | 'qwen3'): Promi
       ...maybe(of('attn_q_norm.weight'), layer.qNorm),
       ...maybe(of('attn_k_norm.weight'), layer.kNorm),
       stored(of('ffn_norm.weight'), layer.postAttentionNorm),
-      stored(of('ffn_gate.weight'), layer.gate),
-      stored(of('ffn_up.weight'), layer.up),
-      stored(of('ffn_down.weight'), layer.down),
+      ...maybe(of('ffn_gate.weight'), layer.gate),
+      ...maybe(of('ffn_up.weight'), layer.up),
+      ...maybe(of('ffn_down.weight'), layer.down),
     ];
   });
   const key = (name: string): string => `${architecture}.${name}`;

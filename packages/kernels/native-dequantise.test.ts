@@ -173,6 +173,7 @@ async function headColumns(
     ropeAttentionFactor: 1,
     windowTokens: new Int32Array(1),
     isRopeInterleaved: false,
+    experts: null,
   };
   const logits = new Float32Array(ROWS * COLUMNS);
   // Each pass reads ROWS columns: the embedding's row t is 16 at column `first + t`.
@@ -195,6 +196,9 @@ async function headColumns(
           gate: none(32, COLUMNS),
           up: none(32, COLUMNS),
           down: none(COLUMNS, 32),
+          router: null,
+          routerBias: null,
+          experts: [],
         },
       ],
       finalNorm: at(ones, 1, COLUMNS),

@@ -50,7 +50,11 @@ export class StepDriver {
   private readonly options: StepDriverOptions;
   private readonly blocksPerSequence: number;
 
-  constructor(native: NativeKernels, loaded: LoadedModel, options: StepDriverOptions) {
+  constructor(
+    native: NativeKernels,
+    loaded: Pick<LoadedModel, 'shape' | 'tensors'>,
+    options: StepDriverOptions,
+  ) {
     this.native = native;
     this.options = options;
     this.blocksPerSequence = Math.ceil(options.tokensPerSequence / options.blockSize);

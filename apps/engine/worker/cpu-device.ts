@@ -12,7 +12,7 @@ import {
   SCRATCH_BLOCK_COUNT,
 } from '@variator/kernels/kv-plan';
 import type { LoadedModel } from '@variator/kernels/model';
-import type { TensorSource } from '@variator/kernels/model/model-shape';
+import { activeMatrices } from '@variator/kernels/model/active-weights';
 import { loadNative } from '@variator/kernels/native';
 import type { Device } from './device.ts';
 import { entryLogprobs, stepInput } from './step-input.ts';
@@ -32,7 +32,7 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
   const linearVariants = linearVariantsFor(probe.features);
   const handle = native.openModel(shape, tensors, options.threadCount);
   const kvCache = native.createKvCache(handle, kvBlockCount + SCRATCH_BLOCK_COUNT, KV_BLOCK_SIZE);
-  const weights = linearWeights(model);
+  const weights = activeMatrices(shape, tensors);
   const activeParameterCount = weights.reduce((sum, { rows, columns }) => sum + rows * columns, 0);
   const storedBytes = weights.reduce((sum, { byteLength }) => sum + byteLength, 0);
 
@@ -88,12 +88,4 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
       native.closeModel(handle);
     },
   };
-}
-
-/** The matrices a token multiplies with: every projection and the LM head, not the embedding. */
-function linearWeights({ tensors }: LoadedModel): TensorSource[] {
-  return [
-    ...tensors.layers.flatMap(({ q, k, v, o, gate, up, down }) => [q, k, v, o, gate, up, down]),
-    tensors.head,
-  ];
 }

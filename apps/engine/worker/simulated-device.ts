@@ -9,6 +9,7 @@ import type { LinearVariantId } from '@variator/kernels/catalogue';
 import { type Envelope, type ExecutionPath, kernelsId } from '@variator/kernels/execution-path';
 import { KV_BLOCK_SIZE, KvPlanError, SCRATCH_BLOCK_COUNT } from '@variator/kernels/kv-plan';
 import type { LoadedModel } from '@variator/kernels/model';
+import { activeMatrices } from '@variator/kernels/model/active-weights';
 import { rooflinePrior } from '@variator/optimizer/roofline-prior';
 import { seededRandom } from '@variator/optimizer/seeded-random';
 import type { BatchEntry } from '@variator/scheduler/batch';
@@ -123,16 +124,7 @@ function answerTokens({ tokenizer, shape }: LoadedModel): number[] {
 function envelopeOf(model: LoadedModel, options: SimulatedDeviceOptions): Envelope {
   const { shape } = model;
   const machine = simulatedMachines[options.name];
-  const layers = model.tensors.layers.flatMap(({ q, k, v, o, gate, up, down }) => [
-    q,
-    k,
-    v,
-    o,
-    gate,
-    up,
-    down,
-  ]);
-  const ownCount = [...layers, model.tensors.head].reduce(
+  const ownCount = activeMatrices(shape, model.tensors).reduce(
     (sum, { rows, columns }) => sum + rows * columns,
     0,
   );

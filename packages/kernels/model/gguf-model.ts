@@ -82,6 +82,9 @@ function takeTensors(table: TensorTable, shape: ModelShape, architecture: GgufAr
       gate: table.matrix(of('ffn_gate.weight'), intermediateSize, hiddenSize),
       up: table.matrix(of('ffn_up.weight'), intermediateSize, hiddenSize),
       down: table.matrix(of('ffn_down.weight'), hiddenSize, intermediateSize),
+      router: null,
+      routerBias: null,
+      experts: [],
     };
   });
   const embedding = table.matrix('token_embd.weight', vocabularySize, hiddenSize);

@@ -77,6 +77,7 @@ export async function readGgufShape(
       metadata.count(of('attention.sliding_window'), 100_000_000) ?? 0,
     ),
     isRopeInterleaved: architecture === 'llama',
+    experts: null,
   };
 }
 

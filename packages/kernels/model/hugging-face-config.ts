@@ -1,9 +1,10 @@
 /**
- * config.json of a dense Llama, Mistral, Qwen2 or Qwen3 -> architecture and shape. Called by hugging-face.ts; pure.
+ * config.json of a Llama, Mistral, Qwen2, Qwen3 or Qwen3-MoE -> architecture and shape. Called by hugging-face.ts; pure.
  * Where a key is absent, transformers' own default holds. Refuses by name what would compute something else:
  * unknown architectures, code of the model's own, quantised weights, other rope scalings, other activations.
  */
 import { z } from 'zod';
+import { type HuggingFaceExperts, qwen3MoeFields, readQwen3MoeExperts } from './hugging-face-experts.ts';
 import { readRope, ropeSchema } from './hugging-face-rope.ts';
 import { parseFields } from './json-file.ts';
 import type { LoadedModel } from './loaded-model.ts';
@@ -14,6 +15,8 @@ export interface HuggingFaceConfig {
   readonly architecture: LoadedModel['architecture'];
   readonly shape: ModelShape;
   readonly isHeadTied: boolean;
+  /** [layerCount] True where a layer's tokens pass through experts. */
+  readonly isSparse: readonly boolean[];
   /** True where q, k and v carry biases. */
   readonly isAttentionBiased: boolean;
   readonly bosTokenId: number | null;
@@ -55,6 +58,7 @@ const configSchema = z.object({
   bos_token_id: tokenIdsSchema,
   eos_token_id: tokenIdsSchema,
 });
+const qwen3MoeSchema = z.object(qwen3MoeFields);
 type Config = z.infer<typeof configSchema>;
 
 const identitySchema = z.object({
@@ -69,6 +73,7 @@ const CLASS_NAMES: Readonly<Record<string, LoadedModel['architecture']>> = {
   MistralForCausalLM: 'mistral',
   Qwen2ForCausalLM: 'qwen2',
   Qwen3ForCausalLM: 'qwen3',
+  Qwen3MoeForCausalLM: 'qwen3_moe',
 };
 
 export function parseHuggingFaceConfig(file: string, json: Record<string, unknown>): HuggingFaceConfig {
@@ -87,6 +92,8 @@ export function parseHuggingFaceConfig(file: string, json: Record<string, unknow
     throw new ModelError(file, `"hidden_act" is ${config.hidden_act}; only silu is computed.`);
   }
   if (config.mlp_bias) throw new ModelError(file, '"mlp_bias" is true; biases in the MLP are not computed.');
+  const sparse: HuggingFaceExperts | null =
+    architecture === 'qwen3_moe' ? readQwen3MoeExperts(file, parseFields(file, qwen3MoeSchema, json)) : null;
   return {
     architecture,
     shape: {
@@ -101,7 +108,12 @@ export function parseHuggingFaceConfig(file: string, json: Record<string, unknow
       ...readRope(file, config, headSize),
       windowTokens: readWindows(file, architecture, config, json),
       isRopeInterleaved: false,
+      experts: sparse?.experts ?? null,
     },
+    isSparse: Array.from(
+      { length: config.num_hidden_layers },
+      (_, layer) => sparse?.isSparse(layer) ?? false,
+    ),
     isHeadTied: config.tie_word_embeddings,
     isAttentionBiased: config.attention_bias || architecture === 'qwen2',
     bosTokenId: config.bos_token_id[0] ?? null,
@@ -152,7 +164,8 @@ function readWindows(
   const window = isWindowed ? (given ?? 0) : 0;
   const isSliding = (layer: number): boolean => {
     if (architecture === 'llama') return false;
-    if (architecture === 'mistral') return true;
+    // Neither looks at layers one by one.
+    if (architecture === 'mistral' || architecture === 'qwen3_moe') return true;
     return types === null ? layer >= config.max_window_layers : types[layer] === 'sliding_attention';
   };
   return Int32Array.from({ length: layerCount }, (_, layer) => (isSliding(layer) ? window : 0));

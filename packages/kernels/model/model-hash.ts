@@ -11,6 +11,8 @@ import type { ModelShape, ModelTensors, TensorSource } from './model-shape.ts';
 
 const SAMPLE_BYTES = 64;
 const SAMPLES_PER_TENSOR = 4;
+/** Experts come by the ten thousand; what tells two checkpoints apart is in every one of them. */
+const SAMPLES_PER_EXPERT_TENSOR = 1;
 
 /** First 16 hex digits. */
 export async function modelHash(
@@ -19,15 +21,19 @@ export async function modelHash(
   tensors: ModelTensors,
 ): Promise<string> {
   const hash = createHash('sha256');
-  const { ropeInverseFrequencies, windowTokens, ...plain } = shape;
-  hash.update(JSON.stringify([architecture, plain, [...ropeInverseFrequencies], [...windowTokens]]));
+  const { ropeInverseFrequencies, windowTokens, experts, ...plain } = shape;
+  const sparse = experts === null ? [] : [experts];
+  hash.update(
+    JSON.stringify([architecture, plain, [...ropeInverseFrequencies], [...windowTokens], ...sparse]),
+  );
   const handles = new Map<string, FileHandle>();
   try {
     for (const [name, tensor] of namedTensors(tensors)) {
       hash.update(JSON.stringify([name, tensor.dtype, tensor.rows, tensor.columns]));
       const handle = handles.get(tensor.file) ?? (await open(tensor.file, 'r'));
       handles.set(tensor.file, handle);
-      for (const sample of await readSamples(handle, tensor)) hash.update(sample);
+      const sampleCount = name.includes('.experts.') ? SAMPLES_PER_EXPERT_TENSOR : SAMPLES_PER_TENSOR;
+      for (const sample of await readSamples(handle, tensor, sampleCount)) hash.update(sample);
     }
   } catch (error) {
     throw asModelError(tensors.embedding.file, error);
@@ -41,21 +47,27 @@ export async function modelHash(
 export function namedTensors(tensors: ModelTensors): [string, TensorSource][] {
   const named: [string, TensorSource][] = [['embedding', tensors.embedding]];
   tensors.layers.forEach((layer, index) => {
-    for (const [name, tensor] of Object.entries(layer) as [string, TensorSource | null][]) {
+    const { experts, ...own } = layer;
+    for (const [name, tensor] of Object.entries(own) as [string, TensorSource | null][]) {
       if (tensor !== null) named.push([`layers.${index}.${name}`, tensor]);
     }
+    experts.forEach(({ gate, up, down }, expert) => {
+      const of = (name: string): string => `layers.${index}.experts.${expert}.${name}`;
+      named.push([of('gate'), gate], [of('up'), up], [of('down'), down]);
+    });
   });
   named.push(['finalNorm', tensors.finalNorm], ['head', tensors.head]);
   return named;
 }
 
-/** Evenly spread from the first byte to the last. */
-async function readSamples(handle: FileHandle, tensor: TensorSource): Promise<Buffer[]> {
+/** Evenly spread from the first byte to the last; one alone is of the middle. */
+async function readSamples(handle: FileHandle, tensor: TensorSource, sampleCount: number): Promise<Buffer[]> {
   const length = Math.min(SAMPLE_BYTES, tensor.byteLength);
   const reach = tensor.byteLength - length;
   return Promise.all(
-    Array.from({ length: SAMPLES_PER_TENSOR }, async (_, index) => {
-      const position = tensor.offset + Math.floor((reach * index) / (SAMPLES_PER_TENSOR - 1));
+    Array.from({ length: sampleCount }, async (_, index) => {
+      const distance = sampleCount === 1 ? reach / 2 : (reach * index) / (sampleCount - 1);
+      const position = tensor.offset + Math.floor(distance);
       const { buffer, bytesRead } = await handle.read(Buffer.alloc(length), 0, length, position);
       if (bytesRead !== length)
         throw new ModelError(tensor.file, `it ends inside a tensor, at byte ${position}.`);

@@ -1,5 +1,6 @@
 /**
- * What the native side needs to know of a dense transformer (Llama, Mistral, Qwen2, Qwen3), and where its tensors lie.
+ * What the native side needs to know of a transformer (Llama, Mistral, Qwen2, Qwen3, mixtures of experts), and where its
+ * tensors lie.
  * Produced by the model readers, consumed by native.ts. Plain numbers and strings; absent is null, never undefined.
  */
 
@@ -29,6 +30,13 @@ export interface TensorSource {
   readonly columns: number;
 }
 
+/** A gated MLP: gate and up [intermediate, hidden], down [hidden, intermediate]. */
+export interface MlpTensors {
+  readonly gate: TensorSource;
+  readonly up: TensorSource;
+  readonly down: TensorSource;
+}
+
 /** Names are Hugging Face's, without prefix. Vectors: norms [hidden], qNorm/kNorm [headSize], biases [rows of the weight]. */
 export interface LayerTensors {
   readonly inputNorm: TensorSource;
@@ -42,9 +50,16 @@ export interface LayerTensors {
   readonly qNorm: TensorSource | null;
   readonly kNorm: TensorSource | null;
   readonly postAttentionNorm: TensorSource;
-  readonly gate: TensorSource;
-  readonly up: TensorSource;
-  readonly down: TensorSource;
+  /** What every token passes: in a layer with experts its shared experts as one MLP, null where it has none. */
+  readonly gate: TensorSource | null;
+  readonly up: TensorSource | null;
+  readonly down: TensorSource | null;
+  /** [expertCount, hidden]; null in a dense layer. */
+  readonly router: TensorSource | null;
+  /** [expertCount], added to the scores that choose, not to the weights of the chosen; null where there is none. */
+  readonly routerBias: TensorSource | null;
+  /** [expertCount], or empty in a dense layer. */
+  readonly experts: readonly MlpTensors[];
 }
 
 export interface ModelTensors {
@@ -55,9 +70,32 @@ export interface ModelTensors {
   readonly head: TensorSource;
 }
 
+/**
+ * How a token's experts are chosen and weighed (native/expert_routing.h). Scores are a softmax over all experts or a
+ * sigmoid of each; the chosen ones' scores are their weights.
+ */
+export interface ExpertShape {
+  readonly expertCount: number;
+  readonly expertsPerToken: number;
+  readonly intermediateSize: number;
+  /** Of the shared experts as one MLP; 0 where there are none. */
+  readonly sharedIntermediateSize: number;
+  readonly scoring: ExpertScoring;
+  /** Experts lie in groups of equal size; only those of the best `groupsPerToken` groups are chosen from. 1 and 1: no groups. */
+  readonly groupCount: number;
+  readonly groupsPerToken: number;
+  /** Whether the weights of a token's experts are divided by their sum. */
+  readonly isNormalised: boolean;
+  /** What the weights are multiplied by at last. */
+  readonly scale: number;
+}
+export const expertScorings = ['softmax', 'sigmoid'] as const;
+export type ExpertScoring = (typeof expertScorings)[number];
+
 export interface ModelShape {
   readonly layerCount: number;
   readonly hiddenSize: number;
+  /** Of the MLP in dense layers. */
   readonly intermediateSize: number;
   readonly headCount: number;
   readonly kvHeadCount: number;
@@ -74,4 +112,6 @@ export interface ModelShape {
   readonly windowTokens: Int32Array;
   /** True where q and k rows come in GGUF's `llama` order: rotation pairs are (2i, 2i+1) instead of (i, i + headSize/2). */
   readonly isRopeInterleaved: boolean;
+  /** null in a model without experts. */
+  readonly experts: ExpertShape | null;
 }

@@ -10,6 +10,22 @@ namespace {
 constexpr int64_t sizeAtMost = int64_t{1} << 24;
 constexpr int64_t offsetAtMost = int64_t{1} << 52;
 
+ExpertShape readExpertShape(napi_env env, napi_value object) {
+  ExpertShape experts;
+  experts.expertCount = integerOf(env, object, "expertCount", 1, 4096);
+  experts.expertsPerToken = integerOf(env, object, "expertsPerToken", 1, 4096);
+  experts.intermediateSize = integerOf(env, object, "intermediateSize", 1, sizeAtMost);
+  experts.sharedIntermediateSize = integerOf(env, object, "sharedIntermediateSize", 0, sizeAtMost);
+  const std::string scoring = readString(env, propertyOf(env, object, "scoring"), "scoring");
+  if (scoring != "softmax" && scoring != "sigmoid") throw NativeFault("scoring: " + scoring + " is neither softmax nor sigmoid");
+  experts.isSigmoid = scoring == "sigmoid";
+  experts.groupCount = integerOf(env, object, "groupCount", 1, 4096);
+  experts.groupsPerToken = integerOf(env, object, "groupsPerToken", 1, 4096);
+  experts.isNormalised = readBoolean(env, propertyOf(env, object, "isNormalised"), "isNormalised");
+  experts.scale = static_cast<float>(readNumber(env, propertyOf(env, object, "scale"), "scale"));
+  return experts;
+}
+
 ModelShape readShape(napi_env env, napi_value object) {
   ModelShape shape{};
   shape.layerCount = integerOf(env, object, "layerCount", 1, 4096);
@@ -27,6 +43,8 @@ ModelShape readShape(napi_env env, napi_value object) {
       static_cast<float>(readNumber(env, propertyOf(env, object, "ropeAttentionFactor"), "ropeAttentionFactor"));
   shape.windowTokens = readTypedArray<int32_t>(env, propertyOf(env, object, "windowTokens"), "windowTokens");
   shape.isRopeInterleaved = readBoolean(env, propertyOf(env, object, "isRopeInterleaved"), "isRopeInterleaved");
+  const napi_value experts = propertyOf(env, object, "experts");
+  if (!isNull(env, experts)) shape.experts = readExpertShape(env, experts);
   checkShape(shape);
   return shape;
 }
@@ -43,6 +61,18 @@ class HandleScope {
   napi_env env_;
   napi_handle_scope scope_ = nullptr;
 };
+
+uint32_t lengthOf(napi_env env, napi_value list, const char* name) {
+  uint32_t length = 0;
+  if (napi_get_array_length(env, list, &length) != napi_ok) throw NativeFault(std::string(name) + ": is not a list");
+  return length;
+}
+
+napi_value elementOf(napi_env env, napi_value list, uint32_t index, const char* name) {
+  napi_value element;
+  checkStatus(napi_get_element(env, list, index, &element), name);
+  return element;
+}
 
 TensorSource readSource(napi_env env, napi_value parent, const char* name) {
   const napi_value object = propertyOf(env, parent, name);
@@ -95,14 +125,13 @@ std::unique_ptr<Model> readModel(napi_env env, napi_value shapeObject, napi_valu
 
   model->embedding = matrix(tensors, "embedding", shape.vocabularySize, shape.hiddenSize);
   const napi_value layers = propertyOf(env, tensors, "layers");
-  uint32_t layerCount = 0;
-  if (napi_get_array_length(env, layers, &layerCount) != napi_ok || layerCount != shape.layerCount) {
+  const uint32_t layerCount = lengthOf(env, layers, "layers");
+  if (layerCount != shape.layerCount) {
     throw NativeFault("layers: must be " + std::to_string(shape.layerCount) + " of them");
   }
   for (uint32_t index = 0; index < layerCount; index++) {
     const HandleScope scope(env);
-    napi_value layer;
-    checkStatus(napi_get_element(env, layers, index, &layer), "layers");
+    const napi_value layer = elementOf(env, layers, index, "layers");
     LayerVectors vectors;
     LayerMatrices<Tensor> matrices;
     vectors.inputNorm = vector(layer, "inputNorm", shape.hiddenSize);
@@ -116,11 +145,30 @@ std::unique_ptr<Model> readModel(napi_env env, napi_value shapeObject, napi_valu
     vectors.qNorm = optionalVector(layer, "qNorm", shape.headSize);
     vectors.kNorm = optionalVector(layer, "kNorm", shape.headSize);
     vectors.postAttentionNorm = vector(layer, "postAttentionNorm", shape.hiddenSize);
-    matrices.gate = matrix(layer, "gate", shape.intermediateSize, shape.hiddenSize);
-    matrices.up = matrix(layer, "up", shape.intermediateSize, shape.hiddenSize);
-    matrices.down = matrix(layer, "down", shape.hiddenSize, shape.intermediateSize);
+    const auto mlp = [&](napi_value parent, auto& own, int64_t size) {
+      own.gate = matrix(parent, "gate", size, shape.hiddenSize);
+      own.up = matrix(parent, "up", size, shape.hiddenSize);
+      own.down = matrix(parent, "down", shape.hiddenSize, size);
+    };
+    const bool isSparse = !isNull(env, propertyOf(env, layer, "router"));
+    const napi_value experts = propertyOf(env, layer, "experts");
+    const uint32_t expertCount = lengthOf(env, experts, "experts");
+    if (expertCount != (isSparse ? shape.experts.expertCount : 0)) {
+      throw NativeFault("experts: must be as many as expertCount in a layer with a router, and none in another");
+    }
+    const int64_t mlpSize = isSparse ? shape.experts.sharedIntermediateSize : shape.intermediateSize;
+    if (mlpSize > 0) mlp(layer, matrices, mlpSize);
+    else if (!isNull(env, propertyOf(env, layer, "gate"))) throw NativeFault("gate: has no place in this layer");
+    if (isSparse) matrices.router = matrix(layer, "router", shape.experts.expertCount, shape.hiddenSize);
+    vectors.routerBias = optionalVector(layer, "routerBias", shape.experts.expertCount);
+    for (uint32_t expert = 0; expert < expertCount; expert++) {
+      const HandleScope expertScope(env);
+      MlpMatrices<Tensor> own;
+      mlp(elementOf(env, experts, expert, "experts"), own, shape.experts.intermediateSize);
+      matrices.experts.push_back(own);
+    }
     model->vectors.push_back(std::move(vectors));
-    model->matrices.push_back(matrices);
+    model->matrices.push_back(std::move(matrices));
   }
   model->finalNorm = vector(tensors, "finalNorm", shape.hiddenSize);
   model->head = matrix(tensors, "head", shape.vocabularySize, shape.hiddenSize);

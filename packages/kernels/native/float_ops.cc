@@ -144,6 +144,10 @@ void add(const float* x, int64_t size, float* sum) {
   for (int64_t i = 0; i < size; i++) sum[i] += x[i];
 }
 
+void addScaled(const float* x, int64_t size, float factor, float* sum) {
+  for (int64_t i = 0; i < size; i++) sum[i] += factor * x[i];
+}
+
 void quantise(const float* x, int64_t groupCount, int8_t* codes, float* scales, float* scaledSums) {
   for (int64_t g = 0; g < groupCount; g++, x += 32, codes += 32) {
     const Lanes low = load(x), high = load(x + 16);
@@ -182,8 +186,8 @@ float mostOf(const float* x, int64_t size) {
 
 }  // namespace
 
-extern const FloatOps floatOps{dequantiseRow, rmsNorm, linearPanel,  rotate, swiGlu,
-                               add,           quantise, exponentials, mostOf};
+extern const FloatOps floatOps{dequantiseRow, rmsNorm, linearPanel,  rotate,   swiGlu,
+                               add,           addScaled, quantise, exponentials, mostOf};
 
 }  // namespace VARIATOR_TIER
 }  // namespace variator

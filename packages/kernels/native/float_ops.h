@@ -32,6 +32,8 @@ struct FloatOps {
   // out = gate / (1 + e^-gate) * up, [size], size a multiple of 16.
   void (*swiGlu)(const float* gate, const float* up, int64_t size, float* out);
   void (*add)(const float* x, int64_t size, float* sum);
+  // sum += factor * x.
+  void (*addScaled)(const float* x, int64_t size, float factor, float* sum);
   // Groups of 32, each symmetric: code = nearest(x / scale), scale = max |x| / 127.
   void (*quantise)(const float* x, int64_t groupCount, int8_t* codes, float* scales, float* scaledSums);
   // out[i] = e^((x[i] - most) * factor), [size].

@@ -17,8 +17,22 @@ int64_t packedBytes(const Model& model) {
     for (const auto* matrix : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
       bytes += packedBytesOf(*matrix);
     }
+    for (const auto& expert : layer.experts) {
+      bytes += packedBytesOf(expert.gate) + packedBytesOf(expert.up) + packedBytesOf(expert.down);
+    }
   }
   return bytes;
+}
+
+void checkExperts(const ExpertShape& experts) {
+  const auto check = [](bool isGood, const char* what) {
+    if (!isGood) throw NativeFault(std::string("experts: ") + what);
+  };
+  check(experts.expertCount % experts.groupCount == 0, "expertCount must be a multiple of groupCount");
+  check(experts.groupsPerToken <= experts.groupCount, "groupsPerToken must be at most groupCount");
+  check(experts.expertsPerToken <= experts.expertCount / experts.groupCount * experts.groupsPerToken,
+        "expertsPerToken must be at most the experts of groupsPerToken groups");
+  check(experts.scale > 0 && experts.scale <= 1e6f, "scale must be from 0 to 1000000");
 }
 
 const MappedFile& fileOf(Model& model, const std::string& path) {
@@ -47,6 +61,7 @@ void checkShape(const ModelShape& shape) {
   check(static_cast<int64_t>(shape.windowTokens.size()) == shape.layerCount, "windowTokens must hold a number for each layer");
   for (const int32_t window : shape.windowTokens) check(window >= 0, "windowTokens must be 0 or more");
   check(shape.rmsNormEpsilon >= 0 && shape.rmsNormEpsilon < 1, "rmsNormEpsilon must be from 0 to 1");
+  if (shape.experts.expertCount > 0) checkExperts(shape.experts);
 }
 
 Tensor mapTensor(Model& model, const TensorSource& source, int64_t rows, int64_t columns) {
@@ -94,7 +109,10 @@ PackedModel::PackedModel(const Model& model) : arena(packedBytes(model), "packed
   };
   for (const auto& layer : model.matrices) {
     matrices.push_back({pack(layer.q), pack(layer.k), pack(layer.v), pack(layer.o), pack(layer.gate), pack(layer.up),
-                        pack(layer.down)});
+                        pack(layer.down), nullptr, {}});
+    for (const auto& expert : layer.experts) {
+      matrices.back().experts.push_back({pack(expert.gate), pack(expert.up), pack(expert.down)});
+    }
   }
   head = pack(model.head);
 }

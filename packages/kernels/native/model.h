@@ -1,11 +1,12 @@
-// A dense transformer (Llama, Mistral, Qwen2, Qwen3) with its weights mapped and its vectors read, and the packed form
-// of its matrices. Built by openModel and prepareLinear; constant afterwards, read by step.cc from every thread.
+// A transformer (Llama, Mistral, Qwen2, Qwen3, mixtures of experts) with its weights mapped and its vectors read, and the
+// packed form of its matrices. Built by openModel and prepareLinear; constant afterwards, read by step.cc from every thread.
 #pragma once
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "expert_routing.h"
 #include "tensor.h"
 
 namespace variator {
@@ -24,6 +25,7 @@ struct ModelShape {
   float ropeAttentionFactor;                  // of cosines and sines
   std::vector<int32_t> windowTokens;          // [layerCount] keys a token attends to, 0 = all
   bool isRopeInterleaved;
+  ExpertShape experts;
 
   int64_t querySize() const { return headCount * headSize; }
   int64_t keySize() const { return kvHeadCount * headSize; }
@@ -41,13 +43,21 @@ struct TensorSource {
 };
 
 template <typename Matrix>
+struct MlpMatrices {
+  Matrix gate, up, down;
+};
+
+template <typename Matrix>
 struct LayerMatrices {
-  Matrix q, k, v, o, gate, up, down;
+  Matrix q, k, v, o;
+  Matrix gate, up, down;  // what every token passes; without rows (no panels) where a layer has nothing but experts
+  Matrix router;          // without rows in a dense layer; never packed
+  std::vector<MlpMatrices<Matrix>> experts;
 };
 
 struct LayerVectors {
   std::vector<float> inputNorm, postAttentionNorm;
-  std::vector<float> qBias, kBias, vBias, qNorm, kNorm;  // empty where the model has none
+  std::vector<float> qBias, kBias, vBias, qNorm, kNorm, routerBias;  // empty where the model has none
 };
 
 struct Model {

@@ -10,18 +10,6 @@
 #include "native_fault.h"
 
 namespace variator {
-namespace {
-
-struct Share {
-  int64_t begin, end;
-};
-
-Share shareOf(int64_t count, int thread, int threadCount) {
-  return {count * thread / threadCount, count * (thread + 1) / threadCount};
-}
-
-}  // namespace
-
 void StepRunner::run(Step& step, const KvCache& kvCache, const PackedModel* packed) {
   step_ = &step;
   kvCache_ = &kvCache;
@@ -37,13 +25,15 @@ void StepRunner::runThread(int thread) {
   embed(thread);
   for (int64_t layer = 0; layer < model_.shape.layerCount; layer++) {
     const auto& matrices = model_.matrices[layer];
-    const LayerMatrices<const uint8_t*> panels = packed_ ? packed_->matrices[layer] : LayerMatrices<const uint8_t*>{};
+    const auto* panels = packed_ ? &packed_->matrices[layer] : nullptr;
     const int64_t rows = step_->tokenCount();
 
     normalise(thread, model_.vectors[layer].inputNorm, normed_);
     team_.barrier();
 
-    const Linear projections[3] = {{&matrices.q, panels.q}, {&matrices.k, panels.k}, {&matrices.v, panels.v}};
+    const Linear projections[3] = {{&matrices.q, panels ? panels->q : nullptr},
+                                   {&matrices.k, panels ? panels->k : nullptr},
+                                   {&matrices.v, panels ? panels->v : nullptr}};
     float* const outs[3] = {q_, k_, v_};
     multiply(thread, projections, 3, normed_, rows,
              [&](int matrix, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
@@ -66,25 +56,17 @@ void StepRunner::runThread(int thread) {
       team_.barrier();
     }
 
-    const auto addToHidden = [&](int, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
-      const int64_t stride = padded(model_.shape.hiddenSize);
-      for (int64_t m = 0; m < rowCount; m++) {
-        floatOps().add(out + m * 32, 32, hidden_ + (rowStart + m) * stride + panel * 32);
-      }
-    };
-    const Linear output{&matrices.o, panels.o};
-    multiply(thread, &output, 1, attended_, rows, addToHidden);
+    const Linear output{&matrices.o, panels ? panels->o : nullptr};
+    multiply(thread, &output, 1, attended_, rows,
+             [&](int, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
+               addToHidden(panel, rowStart, rowCount, out);
+             });
     team_.barrier();
 
     normalise(thread, model_.vectors[layer].postAttentionNorm, normed_);
     team_.barrier();
 
     feedForward(thread, layer);
-    team_.barrier();
-
-    const Linear down{&matrices.down, panels.down};
-    multiply(thread, &down, 1, gated_, rows, addToHidden);
-    team_.barrier();
   }
   finish(thread);
 }
@@ -141,23 +123,10 @@ void StepRunner::multiplyPanel(const Linear& linear, const Activations& rows, in
   int8PanelGeneric()(codes, groupCount, rows, rowStart, rowCount, out);
 }
 
-template <typename Take>
-void StepRunner::multiply(int thread, const Linear* linears, int linearCount, const Activations& rows, int64_t rowCount,
-                          const Take& take) {
-  ThreadScratch& scratch = threads_[thread];
-  float* out = scratch.panels.sized(slabRows() * panelRows);
-  int64_t panelCount = 0;
-  for (int i = 0; i < linearCount; i++) panelCount += panelCountOf(*linears[i].tensor);
-  const Share share = shareOf(panelCount, thread, step_->threadCount);
-  int matrix = 0;
-  int64_t before = 0;  // panels of the matrices before `matrix`
-  for (int64_t index = share.begin; index < share.end; index++) {
-    while (index - before >= panelCountOf(*linears[matrix].tensor)) before += panelCountOf(*linears[matrix++].tensor);
-    for (int64_t row = 0; row < rowCount; row += slabRows()) {
-      const int64_t count = std::min(slabRows(), rowCount - row);
-      multiplyPanel(linears[matrix], rows, index - before, row, count, scratch, out);
-      take(matrix, index - before, row, count, out);
-    }
+void StepRunner::addToHidden(int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
+  const int64_t stride = padded(model_.shape.hiddenSize);
+  for (int64_t m = 0; m < rowCount; m++) {
+    floatOps().add(out + m * 32, 32, hidden_ + (rowStart + m) * stride + panel * 32);
   }
 }
 
@@ -222,32 +191,6 @@ void StepRunner::attend(int thread, int64_t layer) {
       call.starts[pair] = window == 0 ? 0 : std::max<int64_t>(0, call.lengths[pair] - window);
     }
     attentionOps().attend(call);
-  }
-}
-
-// Gate and up by the same panel, so that SwiGLU (and the rounding of its 32 results) needs no region of its own.
-void StepRunner::feedForward(int thread, int64_t layer) {
-  const auto& matrices = model_.matrices[layer];
-  const Linear gate{&matrices.gate, packed_ ? packed_->matrices[layer].gate : nullptr};
-  const Linear up{&matrices.up, packed_ ? packed_->matrices[layer].up : nullptr};
-  ThreadScratch& scratch = threads_[thread];
-  float* gateOut = scratch.panels.sized(2 * slabRows() * panelRows);
-  float* upOut = gateOut + slabRows() * panelRows;
-  const int64_t groups = gated_.stride / 32, rows = step_->tokenCount();
-  const Share share = shareOf(panelCountOf(matrices.gate), thread, step_->threadCount);
-  for (int64_t panel = share.begin; panel < share.end; panel++) {
-    for (int64_t start = 0; start < rows; start += slabRows()) {
-      const int64_t count = std::min(slabRows(), rows - start);
-      multiplyPanel(gate, normed_, panel, start, count, scratch, gateOut);
-      multiplyPanel(up, normed_, panel, start, count, scratch, upOut);
-      for (int64_t m = 0; m < count; m++) {
-        const int64_t row = start + m, column = row * gated_.stride + panel * 32;
-        floatOps().swiGlu(gateOut + m * 32, upOut + m * 32, 32, gated_.values + column);
-        if (!isInt8()) continue;
-        floatOps().quantise(gated_.values + column, 1, gated_.codes + column, gated_.scales + row * groups + panel,
-                            gated_.scaledSums + row * groups + panel);
-      }
-    }
   }
 }
 

@@ -1,10 +1,13 @@
 // One step of the model: embedding, layers, LM head, sampling, for every sequence of a batch. The road is in step.cc.
 // Owned by Engine; runs on its compute thread and thread team.
 #pragma once
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <vector>
 
+#include "expert_routing.h"
 #include "float_ops.h"
 #include "int8_panels.h"
 #include "kv_cache.h"
@@ -16,6 +19,14 @@
 namespace variator {
 
 static inline int64_t padded(int64_t columns) { return (columns + 31) / 32 * 32; }
+
+// A thread's part of `count` things in a row.
+struct Share {
+  int64_t begin, end;
+};
+static inline Share shareOf(int64_t count, int thread, int threadCount) {
+  return {count * thread / threadCount, count * (thread + 1) / threadCount};
+}
 
 enum class LinearVariant { Reference, Int8Generic, Int8Avx512Vnni };
 
@@ -84,6 +95,7 @@ class StepRunner {
   struct ThreadScratch {
     Scratch<float> weightRows, panels, scores;
     SamplingScratch sampling;
+    RoutingScratch routing;
   };
   // Scored rows pass through the LM head so many at a time: a prompt's logits all at once would be too much memory.
   static constexpr int64_t scoredRowsAtOnce = 64;
@@ -101,8 +113,19 @@ class StepRunner {
     const Tensor* tensor;
     const uint8_t* panels;
   };
+  // The rows of a layer by the experts they chose.
+  struct RowsByExpert {
+    std::vector<int32_t> chosen;       // [T, expertsPerToken]
+    std::vector<float> chosenWeights;  // [T, expertsPerToken]
+    std::vector<int32_t> starts;       // [expertCount + 1] entries of an expert
+    std::vector<int32_t> rows;         // [T * expertsPerToken] by entry
+    std::vector<float> weights;        // the same
+    std::vector<int32_t> busy;         // experts with entries
+    std::vector<int32_t> next;         // [expertCount] scratch of the sort
+  };
 
   void prepareScratch();
+  void prepareExperts();
   void listHeadRows();
   void listAttentionUnits();
   void runThread(int thread);
@@ -115,9 +138,22 @@ class StepRunner {
   template <typename Take>
   void multiply(int thread, const Linear* linears, int linearCount, const Activations& rows, int64_t rowCount,
                 const Take& take);
+  void addToHidden(int64_t panel, int64_t rowStart, int64_t rowCount, const float* out);
   void rotateAndStore(int thread, int64_t layer);
   void attend(int thread, int64_t layer);
   void feedForward(int thread, int64_t layer);
+  void multiplyGateUp(int thread, const Linear& gate, const Linear& up, const Activations& gated);
+  // SwiGLU of 32 columns for rows rowStart .. rowStart + rowCount, into the same rows of `gated`.
+  void gateUpPanel(int thread, const Linear& gate, const Linear& up, const Activations& rows, int64_t panel,
+                   int64_t rowStart, int64_t rowCount, const Activations& gated);
+  void passExperts(int thread, int64_t layer);
+  void routeRows(int thread, int64_t layer);
+  void sortByExpert();
+  void gatherRows(int thread);
+  void multiplyExpertsGateUp(int thread, int64_t layer);
+  void multiplyExpertsDown(int thread, int64_t layer);
+  Linear expertLinear(int64_t layer, int32_t expert, Tensor MlpMatrices<Tensor>::*tensor,
+                      const uint8_t* MlpMatrices<const uint8_t*>::*panels) const;
   void finish(int thread);
   void computeLogits(int thread, int64_t firstHeadRow, int64_t rowCount);
   void chooseToken(const HeadRow& row, const float* logits, ThreadScratch& scratch);
@@ -136,16 +172,41 @@ class StepRunner {
   int64_t lastRowCount_ = 0;
   std::vector<AttentionUnit> attentionUnits_;
   std::vector<std::atomic<int32_t>> nextAttentionUnits_;  // [layer]
+  std::vector<std::atomic<int64_t>> nextExpertUnits_;     // [layer]
+  RowsByExpert byExpert_;
   std::vector<ThreadScratch> threads_;
   int64_t scoreStride_ = 0;
   std::atomic<bool> isBroken_{false};
 
   Scratch<float> hiddenScratch_, cosinesScratch_, sinesScratch_, qScratch_, kScratch_, vScratch_, logitsScratch_;
-  ActivationScratch normedScratch_, attendedScratch_, gatedScratch_;
+  Scratch<float> routerLogitsScratch_;
+  ActivationScratch normedScratch_, attendedScratch_, gatedScratch_, routedScratch_, routedGatedScratch_;
   float *hidden_ = nullptr, *cosines_ = nullptr, *sines_ = nullptr;  // [T, hiddenSize], [T, headSize / 2]
   float *q_ = nullptr, *k_ = nullptr, *v_ = nullptr;                 // [T, heads padded to 32]
   float* logits_ = nullptr;                                          // [head rows at once, vocabulary padded to 32]
-  Activations normed_{}, attended_{}, gated_{};
+  float* routerLogits_ = nullptr;                                    // [T, experts padded to 32]
+  Activations normed_{}, attended_{}, gated_{};                      // gated_: stride of the layer's own MLP
+  Activations routed_{}, routedGated_{};                             // [entries of RowsByExpert, ...]
 };
+
+template <typename Take>
+void StepRunner::multiply(int thread, const Linear* linears, int linearCount, const Activations& rows, int64_t rowCount,
+                          const Take& take) {
+  ThreadScratch& scratch = threads_[thread];
+  float* out = scratch.panels.sized(slabRows() * panelRows);
+  int64_t panelCount = 0;
+  for (int i = 0; i < linearCount; i++) panelCount += panelCountOf(*linears[i].tensor);
+  const Share share = shareOf(panelCount, thread, step_->threadCount);
+  int matrix = 0;
+  int64_t before = 0;  // panels of the matrices before `matrix`
+  for (int64_t index = share.begin; index < share.end; index++) {
+    while (index - before >= panelCountOf(*linears[matrix].tensor)) before += panelCountOf(*linears[matrix++].tensor);
+    for (int64_t row = 0; row < rowCount; row += slabRows()) {
+      const int64_t count = std::min(slabRows(), rowCount - row);
+      multiplyPanel(linears[matrix], rows, index - before, row, count, scratch, out);
+      take(matrix, index - before, row, count, out);
+    }
+  }
+}
 
 }  // namespace variator

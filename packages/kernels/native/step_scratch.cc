@@ -46,13 +46,16 @@ void StepRunner::prepareScratch() {
   logits_ = logitsScratch_.sized(headRowsAtOnce() * padded(shape.vocabularySize));
   normed_ = normedScratch_.sized(rows, shape.hiddenSize);
   attended_ = attendedScratch_.sized(rows, shape.querySize());
-  gated_ = gatedScratch_.sized(rows, shape.intermediateSize);
+  const ExpertShape& experts = shape.experts;
+  gated_ = gatedScratch_.sized(rows, std::max(shape.intermediateSize, experts.sharedIntermediateSize));
+  if (experts.expertCount > 0) prepareExperts();
   scoreStride_ = (longest + kvCache_->blockSize + 31) / 16 * 16;
 
   if (threads_.size() < static_cast<size_t>(step.threadCount)) threads_.resize(step.threadCount);
   for (int t = 0; t < step.threadCount; t++) {
     ThreadScratch& scratch = threads_[t];
-    scratch.weightRows.sized(4 * padded(std::max({shape.hiddenSize, shape.querySize(), shape.intermediateSize})));
+    scratch.weightRows.sized(4 * padded(std::max({shape.hiddenSize, shape.querySize(), shape.intermediateSize,
+                                                  experts.intermediateSize, experts.sharedIntermediateSize})));
     scratch.panels.sized(2 * referenceSlabRows * panelRows);
     scratch.scores.sized(AttentionCall::maxPairCount * scoreStride_);
     if (step.rules) scratch.sampling.ruled.resize(shape.vocabularySize);
@@ -61,6 +64,20 @@ void StepRunner::prepareScratch() {
   }
   step_->sampledTokenIds.assign(step.sequenceCount(), -1);
   if (step.isLogitsWanted) step_->logits.resize(step.sequenceCount() * shape.vocabularySize);
+}
+
+void StepRunner::prepareExperts() {
+  const ExpertShape& experts = model_.shape.experts;
+  const int64_t rows = step_->tokenCount(), entries = rows * experts.expertsPerToken;
+  routerLogits_ = routerLogitsScratch_.sized(rows * padded(experts.expertCount));
+  routed_ = routedScratch_.sized(entries, model_.shape.hiddenSize);
+  routedGated_ = routedGatedScratch_.sized(entries, experts.intermediateSize);
+  byExpert_.chosen.resize(entries);
+  byExpert_.chosenWeights.resize(entries);
+  byExpert_.rows.resize(entries);
+  byExpert_.weights.resize(entries);
+  if (nextExpertUnits_.empty()) nextExpertUnits_ = std::vector<std::atomic<int64_t>>(model_.shape.layerCount);
+  for (auto& next : nextExpertUnits_) next.store(0, std::memory_order_relaxed);
 }
 
 int64_t StepRunner::headRowsAtOnce() const {

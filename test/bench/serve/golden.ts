@@ -1,5 +1,5 @@
 /**
- * Greedy tokens against golden.json, position by position, for every dense golden model and under every condition that must
+ * Greedy tokens against golden.json, position by position, for every golden model and under every condition that must
  * not change them: alone, batched, in chunks, with a warm prefix cache, after preemption, across switches between paths of
  * one `numericsId`. The reference path is held against the file; the fastest path against what it computes alone.
  * Teacher-forced: where a token differs, the sequence goes on from the file's own, so that one miss is one miss.

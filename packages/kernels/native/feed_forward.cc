@@ -1,0 +1,59 @@
+// The second half of a layer: the MLP that every token passes (or its shared experts as one), then the experts of each.
+// Part of StepRunner, on the road of step.cc.
+#include <algorithm>
+
+#include "step.h"
+
+namespace variator {
+
+void StepRunner::feedForward(int thread, int64_t layer) {
+  const auto& matrices = model_.matrices[layer];
+  if (matrices.gate.rows > 0) {
+    const auto* panels = packed_ ? &packed_->matrices[layer] : nullptr;
+    Activations gated = gated_;
+    gated.stride = padded(matrices.gate.rows);
+    multiplyGateUp(thread, {&matrices.gate, panels ? panels->gate : nullptr},
+                   {&matrices.up, panels ? panels->up : nullptr}, gated);
+    team_.barrier();
+    const Linear down{&matrices.down, panels ? panels->down : nullptr};
+    multiply(thread, &down, 1, gated, step_->tokenCount(),
+             [&](int, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
+               addToHidden(panel, rowStart, rowCount, out);
+             });
+    team_.barrier();
+  }
+  if (!matrices.experts.empty()) {
+    passExperts(thread, layer);
+    team_.barrier();
+  }
+}
+
+// Gate and up by the same panel, so that SwiGLU (and the rounding of its 32 results) needs no region of its own.
+void StepRunner::multiplyGateUp(int thread, const Linear& gate, const Linear& up, const Activations& gated) {
+  const Share share = shareOf(panelCountOf(*gate.tensor), thread, step_->threadCount);
+  for (int64_t panel = share.begin; panel < share.end; panel++) {
+    gateUpPanel(thread, gate, up, normed_, panel, 0, step_->tokenCount(), gated);
+  }
+}
+
+void StepRunner::gateUpPanel(int thread, const Linear& gate, const Linear& up, const Activations& rows, int64_t panel,
+                             int64_t rowStart, int64_t rowCount, const Activations& gated) {
+  ThreadScratch& scratch = threads_[thread];
+  float* gateOut = scratch.panels.sized(2 * slabRows() * panelRows);
+  float* upOut = gateOut + slabRows() * panelRows;
+  const int64_t groups = gated.stride / 32, end = rowStart + rowCount;
+  for (int64_t start = rowStart; start < end; start += slabRows()) {
+    const int64_t count = std::min(slabRows(), end - start);
+    multiplyPanel(gate, rows, panel, start, count, scratch, gateOut);
+    multiplyPanel(up, rows, panel, start, count, scratch, upOut);
+    for (int64_t m = 0; m < count; m++) {
+      const int64_t row = start + m, column = row * gated.stride + panel * 32;
+      floatOps().swiGlu(gateOut + m * 32, upOut + m * 32, 32, gated.values + column);
+      if (!isInt8()) continue;
+      floatOps().quantise(gated.values + column, 1, gated.codes + column, gated.scales + row * groups + panel,
+                          gated.scaledSums + row * groups + panel);
+    }
+  }
+}
+
+}  // namespace variator
