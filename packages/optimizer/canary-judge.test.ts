@@ -195,3 +195,28 @@ test('each pair runs both sides once and the order varies', () => {
   for (let pair = 0; pair < 40; pair += 1) expect(blocks[2 * pair]).not.toBe(blocks[2 * pair + 1]);
   expect(new Set(first).size).toBe(2);
 });
+
+test('a cheaper path that breaks the objective its incumbent keeps is rolled back, and one that does now and then is not promoted', () => {
+  const pair = (pairIndex: number, candidateItlP99Ms: number): PairResult => ({
+    pairIndex,
+    controlCost: 1,
+    candidateCost: 0.8,
+    logCostRatio: -0.22 + 0.001 * pairIndex,
+    controlItlP99Ms: 45,
+    candidateItlP99Ms,
+    controlStepCount: 50,
+    candidateStepCount: 50,
+  });
+  const strict = { ...plan, itlObjectiveMs: 50 };
+  const judge = (gaps: readonly number[], over = strict) =>
+    judgeCanary(
+      gaps.map((gap, index) => pair(index, gap)),
+      over,
+    ).verdict;
+  expect(judge([55, 54, 56, 55, 55])).toBe('worse');
+  expect(judge([55, 48, 56, 48, 48, 55])).toBe('inconclusive');
+  expect(judge([48, 47, 49, 48, 51, 48])).toBe('better');
+  // Without an objective, or where the incumbent misses it itself, only the ratio guards.
+  expect(judge([55, 54, 56, 55, 55], plan)).toBe('better');
+  expect(judge([55, 54, 56, 55, 55], { ...plan, itlObjectiveMs: 40 })).toBe('better');
+});

@@ -245,10 +245,24 @@ export function judgeCanary(pairs: readonly PairResult[], plan: JudgingPlan): Ju
   if (costToRollBack !== null && costToRollBack.low > plan.approvedLogCost + TOLERATED_LOG_COST) {
     return judged('worse');
   }
+  const broken = brokenShare(pairs, plan);
+  if (broken > SURELY_BROKEN) return judged('worse');
   const aimed = plan.aim === 'deviceMs' ? confidence : itlConfidence;
-  if (aimed !== null && aimed.high < 0) return judged('better');
+  if (aimed !== null && aimed.high < 0 && broken < MAYBE_BROKEN) return judged('better');
   const gapsToRollBack = plan.aim === 'itl' ? bounds(gaps, ROLL_BACK_ALPHA) : null;
   return judged(gapsToRollBack !== null && gapsToRollBack.low > 0 ? 'worse' : 'inconclusive');
+}
+
+/** Of the pairs whose control keeps the ITL objective, those whose candidate does not; above these, and never promoted. */
+const SURELY_BROKEN = 0.75;
+const MAYBE_BROKEN = 0.35;
+
+function brokenShare(pairs: readonly PairResult[], { itlObjectiveMs }: JudgingPlan): number {
+  const kept = pairs.filter(
+    ({ controlItlP99Ms }) => controlItlP99Ms > 0 && controlItlP99Ms <= itlObjectiveMs,
+  );
+  if (kept.length === 0 || 2 * kept.length < pairs.length) return 0;
+  return kept.filter(({ candidateItlP99Ms }) => candidateItlP99Ms > itlObjectiveMs).length / kept.length;
 }
 
 /** Two pairs running above the limit; one alone may be a neighbour's burst. */

@@ -24,6 +24,14 @@ export interface ProposalFacts {
   readonly tokensPerStepThen: number;
   readonly legalCount: number;
   readonly candidateCount: number;
+  /** Promoted in an earlier visit of this regime. */
+  readonly isRecalled: boolean;
+  /** Of device ms per request as replayed, before it was corrected; -0.1 is ten percent fewer. */
+  readonly replayedChange: number;
+  /** Replays were off by so much in past canaries, as a log ratio. */
+  readonly replaySpread: number;
+  /** Canaries of this regime that compared something. */
+  readonly canaryCount: number;
 }
 
 /** A change below this is called none. */
@@ -48,7 +56,10 @@ export function proposalReason(facts: ProposalFacts): string {
     stepsInWords(facts),
     `ITL p99 goes from ${inMs(itl.now.value)} to ${inMs(itl.predicted.value)}${objectiveInWords(facts, itl.predicted.value)}; TTFT p95 from ${inMs(ttft.now.value)} to ${inMs(ttft.predicted.value)}.`,
     numericsInWords(facts),
-    `${facts.legalCount} of the ${facts.candidateCount} paths within reach keep the objective; of these this one needs the least device time.`,
+    correctionInWords(facts, cost.change.value),
+    facts.isRecalled
+      ? 'It was the best known path when this workload was last here.'
+      : `${facts.legalCount} of the ${facts.candidateCount} paths within reach keep the objective; this one is among the best of them.`,
   ];
   return sentences.filter((sentence) => sentence !== '').join(' ');
 }
@@ -102,6 +113,18 @@ function objectiveInWords(facts: ProposalFacts, predictedMs: number): string {
   const objective = inMs(facts.itlObjectiveMs);
   if (facts.isObjectiveRegained) return `, and the objective of ${objective}, missed now, is kept`;
   return predictedMs <= facts.itlObjectiveMs ? `, within the objective of ${objective}` : '';
+}
+
+/** Where the prediction is not what the replay said. */
+function correctionInWords(facts: ProposalFacts, believed: number): string {
+  if (facts.aim !== 'deviceMs') return '';
+  const off = `replays have been off by ${percent(facts.replaySpread)} %`;
+  const canaries =
+    facts.canaryCount === 0
+      ? ''
+      : `, and ${facts.canaryCount === 1 ? 'one canary' : `${facts.canaryCount} canaries`} of this workload measured`;
+  if (Math.abs(believed - facts.replayedChange) < 0.005) return `The interval counts that ${off}${canaries}.`;
+  return `The replay alone said ${percent(-facts.replayedChange)} % fewer device ms; the best of many looks better than it is, ${off}${canaries}.`;
 }
 
 function numericsInWords({ from, to }: ProposalFacts): string {

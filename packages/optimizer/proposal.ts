@@ -68,5 +68,7 @@ export interface ProposalDraft {
     readonly fitIds: readonly string[];
     /** The incumbent first, then the cheapest; absent in proposals that are older than it. */
     readonly considered?: readonly ConsideredPath[];
+    /** log(device ms per request, proposed / incumbent) as replayed; `metrics` say what is believed of it. */
+    readonly replayedLogCost?: number;
   };
 }

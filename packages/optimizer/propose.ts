@@ -1,14 +1,22 @@
 /**
- * Searches the paths around the incumbent by replay and proposes one, or none. Called by the optimizer's service; only
- * proposes. The objective: the least device ms per request among the paths that keep the ITL objective (at most 1 % of the
- * predicted gaps of streamed answers are late) and finish what the incumbent finishes. A share of gaps moves smoothly with a
- * path where the p99 itself jumps between short and long steps. TTFT ranks ties, it does not gate: its error is two to three
- * times the ITL's. A funnel (algorithms.md f): all on a few arrivals, the best on all, the two best drawn with error.
+ * Searches the paths around the incumbent by replay and proposes one for a canary, or none. Called by the optimizer's
+ * service; only proposes. What replays say is the prior, what earlier canaries of the regime measured corrects it
+ * (arm-posterior.ts); a path is proposed only where missing the ITL objective is unlikely. TTFT counts through attainment
+ * and does not gate: its error is two to three times the ITL's.
  */
-import { diffPaths, type Envelope, type ExecutionPath, kernelsId } from '@variator/kernels/execution-path';
+import {
+  diffPaths,
+  type Envelope,
+  type ExecutionPath,
+  kernelsId,
+  pathId,
+} from '@variator/kernels/execution-path';
 import type { Objectives } from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
+import { type Belief, beliefOf, choose, gainOf, observed, type ReplayedArm } from './arm-posterior.ts';
 import type { Aim } from './canary-judge.ts';
+import { type FittedPath, MOST_LATE_GAPS } from './feasible-paths.ts';
+import { bestKnown, inRegime, isTriedLately, replaySpread, type TriedPath } from './path-memory.ts';
 import {
   type ConsideredPath,
   type Estimate,
@@ -17,8 +25,18 @@ import {
   type ProposalDraft,
 } from './proposal.ts';
 import { type ProposalFacts, proposalReason, proposalTitle } from './proposal-words.ts';
-import { type Arrival, type Replay, replay } from './replay.ts';
-import { comparedMetrics, DRAW_COUNT, METRICS, resampled, shaken, stepNoise } from './replay-draws.ts';
+import { type Arrival, type Replay, type ReplayQuestion, replay } from './replay.ts';
+import { comparedMetrics, METRICS } from './replay-draws.ts';
+import {
+  type Finalist,
+  type Found,
+  legalOf,
+  logAttainmentOf,
+  logGapOf,
+  type Replayed,
+  searchPaths,
+} from './search-paths.ts';
+import { seededRandom } from './seeded-random.ts';
 
 export interface ProposeQuestion {
   readonly workerId: string;
@@ -26,13 +44,21 @@ export interface ProposeQuestion {
   readonly candidates: readonly ExecutionPath[];
   /** At most one per kernelsId; a candidate without one is not considered. */
   readonly fits: readonly StepTimeFit[];
+  /** In order of time. */
   readonly arrivals: readonly Arrival[];
   readonly envelope: Envelope;
   /** The policy's, for requests that state none. */
   readonly objectives: Objectives;
   readonly deviceUsdPerHour: number;
-  readonly evidence: Omit<ProposalDraft['evidence'], 'fitIds' | 'requestCount' | 'considered'>;
+  readonly evidence: Omit<
+    ProposalDraft['evidence'],
+    'fitIds' | 'requestCount' | 'considered' | 'replayedLogCost'
+  >;
+  /** What canaries on such devices taught, of all regimes. */
+  readonly tried: readonly TriedPath[];
   readonly seed: number;
+  /** The twin; a test that asks the same twice may remember the answers. */
+  readonly simulate?: (question: ReplayQuestion) => Replay;
 }
 
 export interface ProposeAnswer {
@@ -41,210 +67,272 @@ export interface ProposeAnswer {
   readonly note: string;
 }
 
-/** A gain below this is not worth a canary. */
-const LEAST_GAIN = 0.02;
-/** Late gaps that still keep the objective, of all gaps: what a p99 at the objective leaves. */
-export const MOST_LATE_GAPS = 0.01;
-/** With this few, it is kept also when the fit is a little off. */
+/** A gain below this is not worth a canary, as a share of the cost. */
+const LEAST_GAIN = 0.01;
+/** Half-widths of the 90 % interval that the gain must be above zero by: it falls with odds of two to one. */
+const LEAST_ODDS = 0.26;
+/** With this few late gaps, the objective is kept also when the fit is a little off. */
 const CLEARLY_KEPT = MOST_LATE_GAPS / 2;
-const FIRST_RUNG_ARRIVALS = 80;
-const SECOND_RUNG_ARRIVALS = 250;
-const SECOND_RUNG_PATHS = 6;
-const DRAWN_PATHS = 2;
-/** Costs nearer than this are equal, and TTFT decides; TTFTs nearer than theirs are, too. */
-const COST_TIE = 0.01;
-const TTFT_TIE = 0.15;
-
-interface Replayed {
-  readonly path: ExecutionPath;
-  readonly fit: StepTimeFit;
-  readonly replay: Replay;
-}
+/** Log cost that a second change must be worth. */
+const MORE_CHANGES = 0.01;
+const MOST_VIOLATION_RISK = 0.05;
+/** 90 % of a normal, to either side. */
+const NORMAL_90 = 1.645;
+/** Of a path that nobody replayed now but canaries compared, log cost: nearly nothing is known. */
+const UNKNOWN_VARIANCE = 0.3 ** 2;
 
 export function propose(question: ProposeQuestion): ProposeAnswer {
   const fitOf = new Map(question.fits.map((fit) => [fit.kernelsId, fit]));
-  const incumbentFit = fitOf.get(kernelsId(question.incumbent));
-  if (incumbentFit === undefined) return { draft: null, note: 'The live path has no fit yet.' };
-  const arrivals = question.arrivals.slice(-SECOND_RUNG_ARRIVALS).map((arrival) => ({
+  const fitted = (path: ExecutionPath): FittedPath[] => {
+    const fit = fitOf.get(kernelsId(path));
+    return fit === undefined ? [] : [{ path, fit }];
+  };
+  const [incumbent] = fitted(question.incumbent);
+  if (incumbent === undefined) return { draft: null, note: 'The live path has no fit yet.' };
+  const arrivals = question.arrivals.map((arrival) => ({
     ...arrival,
     objectives: arrival.objectives.itlMs > 0 ? arrival.objectives : question.objectives,
   }));
   if (arrivals.length === 0) return { draft: null, note: 'There was no traffic to replay.' };
 
-  const run = (path: ExecutionPath, fit: StepTimeFit, over: readonly Arrival[]): Replayed => ({
-    path,
-    fit,
-    replay: replayOf(question, path, fit, over, question.seed),
-  });
-  const known = question.candidates.flatMap((path) => {
-    const fit = fitOf.get(kernelsId(path));
-    return fit === undefined ? [] : [{ path, fit }];
-  });
-  const few = arrivals.slice(-FIRST_RUNG_ARRIVALS);
-  const incumbentOnFew = run(question.incumbent, incumbentFit, few).replay;
-  const first = known.map(({ path, fit }) => run(path, fit, few));
-  const firstLegal = legalOf(first, incumbentOnFew);
-  const second = ranked(firstLegal, question.incumbent)
-    .slice(0, SECOND_RUNG_PATHS)
-    .map(({ path, fit }) => run(path, fit, arrivals));
-  const incumbent = run(question.incumbent, incumbentFit, arrivals);
-  const finalists = ranked(legalOf(second, incumbent.replay), question.incumbent).slice(0, DRAWN_PATHS);
-  if (finalists.length === 0) {
-    return { draft: null, note: `None of ${known.length} paths keeps the ITL objective.` };
-  }
-
-  const incumbentDraws = draws(question, incumbent, arrivals);
-  const misses = meanLateGapShare(incumbentDraws) > MOST_LATE_GAPS;
-  const drawn = finalists
-    .map((finalist) => ({ finalist, replays: draws(question, finalist, arrivals) }))
-    .map((entry) => ({ ...entry, metrics: comparedMetrics(incumbentDraws, entry.replays) }))
-    .filter(({ replays }) => misses || meanLateGapShare(replays) <= MOST_LATE_GAPS);
-  for (const { finalist, replays, metrics } of drawn) {
-    const isObjectiveRegained = misses && meanLateGapShare(replays) <= CLEARLY_KEPT;
-    if (!isWorthIt(metrics, isObjectiveRegained)) continue;
-    const facts: ProposalFacts = {
-      aim: aimOf(metrics),
-      isObjectiveRegained,
-      from: question.incumbent,
-      to: finalist.path,
-      changes: diffPaths(question.incumbent, finalist.path),
-      metrics,
-      itlObjectiveMs: tightestItlMs(arrivals),
-      requestCount: arrivals.length,
-      windowMs: question.evidence.windowEndedAt - question.evidence.windowStartedAt,
-      regimeName: question.evidence.regimeName,
-      fitError: worstError([incumbentFit, finalist.fit]),
-      tokensPerStepNow: tokensPerStep(incumbent.replay),
-      tokensPerStepThen: tokensPerStep(finalist.replay),
-      legalCount: firstLegal.length,
-      candidateCount: known.length,
-    };
-    const draft: ProposalDraft = {
-      workerId: question.workerId,
-      from: question.incumbent,
-      to: finalist.path,
-      changes: facts.changes,
-      title: proposalTitle(facts),
-      reason: proposalReason(facts),
-      metrics,
-      evidence: {
-        ...question.evidence,
-        requestCount: arrivals.length,
-        fitIds: [...new Set([incumbentFit.fitId, finalist.fit.fitId])],
-        considered: consideredPaths(incumbent, second, drawn),
-      },
-    };
-    return { draft, note: draft.title };
-  }
-  const best = drawn[0];
-  const found = best === undefined ? 'none that keeps the ITL objective' : gainInWords(costOf(best.metrics));
-  return { draft: null, note: `The best of ${known.length} paths: ${found}.` };
+  const ofRegime = inRegime(question.tried, question.evidence.regimeId);
+  const now = question.evidence.windowEndedAt;
+  const fresh = (path: ExecutionPath): boolean => !isTriedLately(ofRegime, question.incumbent, path, now);
+  const best = bestKnown(ofRegime);
+  const recalled = best !== null && pathId(best) !== pathId(question.incumbent) ? [best] : [];
+  const search = (candidates: readonly ExecutionPath[], isRecalled: boolean): ProposeAnswer => {
+    const paths = candidates.filter(fresh).flatMap(fitted);
+    const found = searchPaths({
+      incumbent,
+      candidates: paths,
+      arrivals,
+      envelope: question.envelope,
+      deviceUsdPerHour: question.deviceUsdPerHour,
+      seed: question.seed,
+      simulate: question.simulate ?? replay,
+    });
+    if (found.finalists.length > 0) return answerOf(question, found, ofRegime, paths.length, isRecalled);
+    return { draft: null, note: `None of ${paths.length} paths keeps the ITL objective.` };
+  };
+  // The regime's best known path comes first, however many settings away it is: it has been live here.
+  const known = recalled.filter(fresh).length > 0 ? search(recalled, true) : null;
+  return known !== null && known.draft !== null ? known : search(question.candidates, false);
 }
 
-/** Whether a canary is worth its while: the cost falls for sure, or gaps that miss their objective come to meet it. */
-function isWorthIt(metrics: readonly PredictedMetric[], isObjectiveRegained: boolean): boolean {
-  return isObjectiveRegained || aimOf(metrics) === 'deviceMs';
+function answerOf(
+  question: ProposeQuestion,
+  found: Found,
+  ofRegime: readonly TriedPath[],
+  count: number,
+  isRecalled: boolean,
+): ProposeAnswer {
+  const { incumbent } = found;
+  const spread = replaySpread(question.tried);
+  const misses = meanLateGapShare(incumbent.draws) > MOST_LATE_GAPS;
+  const riskNow = violationRisk(incumbent, spread);
+  const belief = believed(found, ofRegime, spread, isRecalled);
+  const penaltyOf = (finalist: Finalist): number =>
+    mean(
+      finalist.draws.map((draw, index) => {
+        const now = incumbent.draws[index];
+        return now === undefined ? 0 : logAttainmentOf(now) - logAttainmentOf(draw);
+      }),
+    );
+  const arms = found.finalists
+    .filter((finalist) => {
+      // Paths of one worker err together: what is no riskier than the path that is live and keeps it, is allowed.
+      if (!misses) return violationRisk(finalist, spread) <= Math.max(MOST_VIOLATION_RISK, riskNow);
+      return meanLateGapShare(finalist.draws) <= meanLateGapShare(incumbent.draws);
+    })
+    .map((finalist) => {
+      const metrics = metricsOf(incumbent, finalist, belief);
+      const isObjectiveRegained = misses && meanLateGapShare(finalist.draws) <= CLEARLY_KEPT;
+      const changeCount = diffPaths(incumbent.path, finalist.path).length;
+      return { finalist, metrics, changeCount, penalty: penaltyOf(finalist), isObjectiveRegained };
+    });
+  const regained = arms.find(({ isObjectiveRegained }) => isObjectiveRegained);
+  const worth = arms.filter(({ metrics }) => aimOf(metrics) === 'deviceMs');
+  const shifted: Belief = {
+    ...belief,
+    mean: belief.mean.map((value, index) => {
+      const arm = arms.find(({ finalist }) => pathId(finalist.path) === belief.ids[index]);
+      return value + (arm?.penalty ?? 0) + MORE_CHANGES * Math.max(0, (arm?.changeCount ?? 1) - 1);
+    }),
+  };
+  const random = seededRandom(question.seed + 104_729 * question.tried.length);
+  const choice = choose(shifted, (id) => worth.some(({ finalist }) => pathId(finalist.path) === id), random);
+  const chosen = regained ?? worth.find(({ finalist }) => pathId(finalist.path) === choice.id);
+  if (chosen === undefined) {
+    const cheapest = arms[0];
+    const words =
+      cheapest === undefined
+        ? 'none that surely keeps the ITL objective'
+        : gainInWords(costOf(cheapest.metrics));
+    return { draft: null, note: `The best of ${count} paths: ${words}.` };
+  }
+  const { finalist, metrics, isObjectiveRegained } = chosen;
+  const replayedLogCost = logRatioOf(incumbent, finalist).mean;
+  const facts: ProposalFacts = {
+    aim: aimOf(metrics),
+    isObjectiveRegained,
+    from: incumbent.path,
+    to: finalist.path,
+    changes: diffPaths(incumbent.path, finalist.path),
+    metrics,
+    itlObjectiveMs: Math.min(...found.arrivals.map(({ objectives }) => objectives.itlMs)),
+    requestCount: found.arrivals.length,
+    windowMs: question.evidence.windowEndedAt - question.evidence.windowStartedAt,
+    regimeName: question.evidence.regimeName,
+    fitError: worstError([incumbent.fit, finalist.fit]),
+    tokensPerStepNow: tokensPerStep(incumbent.replay),
+    tokensPerStepThen: tokensPerStep(finalist.replay),
+    legalCount: found.standingCount,
+    candidateCount: count,
+    isRecalled,
+    replayedChange: Math.expm1(replayedLogCost),
+    replaySpread: spread,
+    canaryCount: ofRegime.filter(({ cost }) => cost !== null).length,
+  };
+  const draft: ProposalDraft = {
+    workerId: question.workerId,
+    from: incumbent.path,
+    to: finalist.path,
+    changes: facts.changes,
+    title: proposalTitle(facts),
+    reason: proposalReason(facts),
+    metrics,
+    evidence: {
+      ...question.evidence,
+      requestCount: found.arrivals.length,
+      fitIds: [...new Set([incumbent.fit.fitId, finalist.fit.fitId])],
+      considered: consideredPaths(found),
+      replayedLogCost,
+    },
+  };
+  return { draft, note: draft.title };
+}
+
+/** The replays' prior, corrected by what the regime's canaries measured. */
+function believed(found: Found, ofRegime: readonly TriedPath[], spread: number, isRecalled: boolean): Belief {
+  const { incumbent, finalists, lastRung } = found;
+  const arms = finalists.map((finalist): ReplayedArm => {
+    const { mean: logRatio, variance } = logRatioOf(incumbent, finalist);
+    return { id: pathId(finalist.path), logRatio, variance };
+  });
+  const base = Math.log(incumbent.replay.outcome.deviceMsPerRequest);
+  const rivals = lastRung.map(({ replay: { outcome } }) => Math.log(outcome.deviceMsPerRequest) - base);
+  const known = new Set([pathId(incumbent.path), ...arms.map(({ id }) => id)]);
+  const bridges = ofRegime
+    .flatMap(({ from, to }) => [pathId(from), pathId(to)])
+    .filter((id, index, all) => !known.has(id) && all.indexOf(id) === index)
+    .map((id): ReplayedArm => ({ id, logRatio: 0, variance: UNKNOWN_VARIANCE }));
+  // A recalled path was not chosen from rivals by its replay.
+  const prior = beliefOf(pathId(incumbent.path), arms, isRecalled ? [] : rivals, spread, bridges);
+  return ofRegime.reduce(
+    (belief, { from, to, cost }) =>
+      cost === null ? belief : observed(belief, { from: pathId(from), to: pathId(to), ...cost }),
+    prior,
+  );
 }
 
 /**
- * What these metrics promise, which is what a canary is judged by: fewer device ms where the predicted cost falls by
- * more than the least gain, its whole interval below zero; otherwise shorter gaps.
+ * What these metrics promise, which is what a canary is judged by: fewer device ms where they more likely fall by more than
+ * the least gain than not; otherwise shorter gaps.
  */
 export function aimOf(metrics: readonly PredictedMetric[]): Aim {
-  const cost = costOf(metrics);
-  return -cost.value > LEAST_GAIN && cost.high < 0 ? 'deviceMs' : 'itl';
+  const { value, high } = costOf(metrics);
+  return -value > LEAST_GAIN && value + LEAST_ODDS * (high - value) < 0 ? 'deviceMs' : 'itl';
 }
 
-/** A path that keeps the ITL objective; where none does and the incumbent misses it too, one with no more late gaps. */
-function legalOf(replayed: readonly Replayed[], incumbent: Replay): Replayed[] {
-  const lossAllowed = incumbent.unfinishedCount + Math.ceil(0.01 * incumbent.requests.length);
-  const complete = replayed.filter(({ replay: candidate }) => candidate.unfinishedCount <= lossAllowed);
-  const keeping = complete.filter(({ replay: candidate }) => candidate.lateGapShare <= MOST_LATE_GAPS);
-  if (keeping.length > 0 || incumbent.lateGapShare <= MOST_LATE_GAPS) return keeping;
-  return complete.filter(({ replay: candidate }) => candidate.lateGapShare <= incumbent.lateGapShare);
+/** As drawn, but the cost as it is believed. */
+function metricsOf(incumbent: Finalist, finalist: Finalist, belief: Belief): PredictedMetric[] {
+  const gain = gainOf(belief, pathId(finalist.path));
+  const halfWidth = NORMAL_90 * gain.spread;
+  const change = {
+    value: Math.expm1(gain.mean),
+    low: Math.expm1(gain.mean - halfWidth),
+    high: Math.expm1(gain.mean + halfWidth),
+  };
+  return comparedMetrics(incumbent.draws, finalist.draws).map((metric) => {
+    if (metric.metric !== 'deviceMsPerRequest' && metric.metric !== 'costUsdPerMillionTokens') return metric;
+    const { now } = metric;
+    const predicted = {
+      value: now.value * (1 + change.value),
+      low: now.value * (1 + change.low),
+      high: now.value * (1 + change.high),
+    };
+    return { ...metric, predicted, change };
+  });
 }
 
-interface Drawn {
-  readonly finalist: Replayed;
-  readonly metrics: readonly PredictedMetric[];
+/** log(device ms per request of the finalist / of the incumbent) over paired draws; the draws' own variance, not the mean's. */
+function logRatioOf(incumbent: Finalist, finalist: Finalist): { mean: number; variance: number } {
+  const logs = finalist.draws.flatMap(({ outcome }, draw) => {
+    const now = incumbent.draws[draw]?.outcome.deviceMsPerRequest ?? 0;
+    return now > 0 && outcome.deviceMsPerRequest > 0 ? [Math.log(outcome.deviceMsPerRequest / now)] : [];
+  });
+  return { mean: mean(logs), variance: varianceOf(logs) };
+}
+
+/** That its ITL p99 is above the objective, with the draws' scatter and the replays' own error. */
+function violationRisk({ draws }: Finalist, spread: number): number {
+  const logs = draws.map(logGapOf);
+  if (!logs.every(Number.isFinite)) return logs.some((log) => log > 0) ? 1 : 0;
+  const deviation = Math.sqrt(varianceOf(logs) + spread ** 2);
+  return normalTail(-mean(logs) / deviation);
+}
+
+/** P(Z > z), Abramowitz and Stegun 26.2.17. */
+function normalTail(z: number): number {
+  if (z < 0) return 1 - normalTail(-z);
+  const t = 1 / (1 + 0.2316419 * z);
+  const series =
+    t * (0.31938153 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))));
+  return (series * Math.exp((-z * z) / 2)) / Math.sqrt(2 * Math.PI);
 }
 
 /** The incumbent, then those of the last rung, the cheapest first; what was drawn with error brings its interval. */
-function consideredPaths(
-  incumbent: Replayed,
-  lastRung: readonly Replayed[],
-  drawn: readonly Drawn[],
-): ConsideredPath[] {
-  const legal = new Set(legalOf([incumbent, ...lastRung], incumbent.replay));
-  const byCost = [...lastRung].sort(
-    (a, b) => a.replay.outcome.deviceMsPerRequest - b.replay.outcome.deviceMsPerRequest,
+function consideredPaths({ incumbent, finalists, lastRung }: Found): ConsideredPath[] {
+  const drawn = new Map<ExecutionPath, readonly PredictedMetric[]>(
+    finalists.map(({ path, draws }) => [path, comparedMetrics(incumbent.draws, draws)]),
   );
-  return [incumbent, ...byCost].slice(0, MOST_CONSIDERED).map((considered) => {
-    const estimates = drawn.find(({ finalist }) => finalist === considered)?.metrics;
-    const ofIncumbent = considered === incumbent ? drawn[0]?.metrics : undefined;
+  const legal = new Set<Replayed>(legalOf([incumbent, ...lastRung], incumbent.replay));
+  const byCost = [...lastRung].sort((a, b) => a.logCost - b.logCost);
+  return [incumbent, ...byCost].slice(0, MOST_CONSIDERED).map((considered): ConsideredPath => {
+    const own =
+      considered === incumbent
+        ? [...drawn.values()][0]?.map(({ metric, now }) => ({ metric, estimate: now }))
+        : drawn.get(considered.path)?.map(({ metric, predicted }) => ({ metric, estimate: predicted }));
     return {
       changes: diffPaths(incumbent.path, considered.path),
-      metrics: METRICS.map((metric) => {
-        const drawnAs =
-          estimates?.find((one) => one.metric === metric)?.predicted ??
-          ofIncumbent?.find((one) => one.metric === metric)?.now;
-        if (drawnAs === undefined) {
-          return { metric, value: considered.replay.outcome[metric], interval: null };
+      metrics: METRICS.map((name) => {
+        const estimate = own?.find(({ metric }) => metric === name)?.estimate;
+        if (estimate === undefined) {
+          return { metric: name, value: considered.replay.outcome[name], interval: null };
         }
-        const { value, low, high } = drawnAs;
-        return { metric, value, interval: { low, high } };
+        const { value, low, high } = estimate;
+        return { metric: name, value, interval: { low, high } };
       }),
       keepsObjectives: legal.has(considered),
     };
   });
 }
 
-/** Cheapest first, a second change counted as a tie's worth of cost; among equals the shortest TTFT. */
-function ranked(replayed: readonly Replayed[], incumbent: ExecutionPath): Replayed[] {
-  const keys = ({ path, replay: { outcome } }: Replayed): number[] => [
-    grade(outcome.deviceMsPerRequest, COST_TIE) + diffPaths(incumbent, path).length,
-    grade(outcome.ttftP95Ms, TTFT_TIE),
-  ];
-  return replayed
-    .map((entry) => ({ entry, keys: keys(entry) }))
-    .sort(
-      (a, b) => a.keys.map((key, i) => key - (b.keys[i] ?? 0)).find((difference) => difference !== 0) ?? 0,
-    )
-    .map(({ entry }) => entry);
-}
+const mean = (values: readonly number[]): number =>
+  values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
 
-/** Values within a tie of each other mostly get the same grade. */
-const grade = (value: number, tie: number): number => Math.round(Math.log(Math.max(1e-9, value)) / tie);
-
-function draws(question: ProposeQuestion, { path, fit }: Replayed, arrivals: readonly Arrival[]): Replay[] {
-  return Array.from({ length: DRAW_COUNT }, (_, draw) => {
-    const seed = question.seed + 7919 * (draw + 1);
-    return replayOf(question, path, shaken(fit, seed), resampled(arrivals, seed), seed, stepNoise(fit));
-  });
-}
-
-function replayOf(
-  { envelope, deviceUsdPerHour }: ProposeQuestion,
-  path: ExecutionPath,
-  fit: StepTimeFit,
-  arrivals: readonly Arrival[],
-  seed: number,
-  noise = 0,
-): Replay {
-  return replay({ arrivals, path, fit, envelope, deviceUsdPerHour, seed, noise });
+function varianceOf(values: readonly number[]): number {
+  const middle = mean(values);
+  return values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / Math.max(1, values.length - 1);
 }
 
 const meanLateGapShare = (replays: readonly Replay[]): number =>
-  replays.reduce((sum, { lateGapShare }) => sum + lateGapShare, 0) / Math.max(1, replays.length);
+  mean(replays.map(({ lateGapShare }) => lateGapShare));
 
 const costOf = (metrics: readonly PredictedMetric[]): Estimate =>
   metrics.find(({ metric }) => metric === 'deviceMsPerRequest')?.change ?? { value: 0, low: 0, high: 0 };
 
-const tokensPerStep = ({ steps }: Replay): number =>
-  steps.reduce((sum, step) => sum + step.tokenCount, 0) / Math.max(1, steps.length);
-
-const tightestItlMs = (arrivals: readonly Arrival[]): number =>
-  Math.min(...arrivals.map((arrival) => arrival.objectives.itlMs));
+const tokensPerStep = ({ steps }: Replay): number => mean(steps.map(({ tokenCount }) => tokenCount));
 
 function worstError(fits: readonly StepTimeFit[]): number | null {
   const errors = fits.map((fit) => fit.heldOutMape);

@@ -35,6 +35,8 @@ export interface RolloutProgress {
   readonly confidence: Confidence | null;
   readonly itlConfidence: Confidence | null;
   readonly verdict: Verdict | null;
+  /** It failed, and not because something around it ended. */
+  readonly isPathsFault: boolean;
   /** Why it is in this state, for people. */
   readonly message: string;
 }
@@ -51,7 +53,13 @@ export type RolloutEvent =
   /** A person or the kill switch. */
   | { readonly kind: 'rolledBack'; readonly at: number; readonly by: string; readonly reason: string }
   /** A fault: a path that cannot be prepared, tokens that differ, a lost worker, a restart in the middle. */
-  | { readonly kind: 'failed'; readonly at: number; readonly reason: string };
+  | {
+      readonly kind: 'failed';
+      readonly at: number;
+      readonly reason: string;
+      /** The path's own, as far as anybody can tell: the search keeps away from it. */
+      readonly isPathsFault?: boolean;
+    };
 
 /** An event that this state cannot take; a broken invariant of the driver. */
 export class RolloutError extends Error {
@@ -76,6 +84,7 @@ export function beginRollout(start: {
     confidence: null,
     itlConfidence: null,
     verdict: null,
+    isPathsFault: false,
     message: 'Preparing the path and checking its tokens.',
   };
 }
@@ -90,7 +99,13 @@ export function advance(progress: RolloutProgress, event: RolloutEvent): Rollout
   if (hasEnded(progress)) return progress;
   switch (event.kind) {
     case 'failed':
-      return { ...progress, state: 'failed', endedAt: event.at, message: event.reason };
+      return {
+        ...progress,
+        state: 'failed',
+        endedAt: event.at,
+        message: event.reason,
+        isPathsFault: event.isPathsFault ?? false,
+      };
     case 'prepared':
       expectState(progress, event, 'warming');
       return { ...progress, prepareMs: event.prepareMs };

@@ -11,7 +11,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { createTelemetryClient, type TelemetryClient } from '@variator/clickhouse/client';
-import { MOST_LATE_GAPS } from '@variator/optimizer/propose';
+import { MOST_LATE_GAPS } from '@variator/optimizer/feasible-paths';
 import { QUIET_SHARE } from '@variator/optimizer/step-sample';
 import { z } from 'zod';
 import { type ClientRecord, drivePhase } from '../../apps/engine/cli/drive.ts';

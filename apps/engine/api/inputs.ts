@@ -119,6 +119,7 @@ export const proposalDraft: z.ZodType<ProposalDraft> = z.strictObject({
     regimeName: sentence(300),
     fitIds: z.array(z.string().max(128)).max(64),
     considered: consideredPaths.exactOptional(),
+    replayedLogCost: z.number().exactOptional(),
   }),
 });
 

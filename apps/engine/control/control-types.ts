@@ -1,5 +1,6 @@
 /** The control plane's nouns as rows and JSON: policy, proposal, rollout, ledger. Stored by control-store.ts. */
 import type { PairResult, Verdict } from '@variator/optimizer/canary-judge';
+import type { TriedPath } from '@variator/optimizer/path-memory';
 import type { MetricName, ProposalDraft } from '@variator/optimizer/proposal';
 import type { RolloutState } from '@variator/optimizer/rollout';
 
@@ -75,6 +76,8 @@ export interface LedgerEntry {
   readonly verdict: Verdict;
   readonly state: RolloutState;
   readonly approvedBy: string;
+  /** What the search learns from it; absent in entries that are older than this. */
+  readonly tried?: TriedPath;
   readonly rows: readonly {
     readonly metric: MetricName;
     readonly predictedChange: number;

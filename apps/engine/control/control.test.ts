@@ -111,6 +111,15 @@ test('the ledger shows predicted beside realised, and null for what a canary can
   expect(cost?.realisedChange).toBeCloseTo(-0.2, 1);
   expect(cost?.realisedHigh).toBeLessThan(0);
   expect(ttft).toMatchObject({ metric: 'ttftP95Ms', realisedChange: null, realisedLow: null });
+  // What the search learns from it.
+  expect(entry?.tried).toMatchObject({
+    from: incumbent,
+    to: candidate,
+    state: 'live',
+    isPathsFault: false,
+  });
+  expect(entry?.tried?.cost?.mean).toBeCloseTo(Math.log(0.8), 1);
+  expect(entry?.tried?.cost?.variance).toBeLessThan(0.01);
 });
 
 test('an idle worker is not judged: too few steps is inconclusive, never a pass', async () => {
@@ -128,6 +137,7 @@ test('a path whose tokens differ where they must be equal never reaches traffic'
   expect(view).toMatchObject({ state: 'failed', pairs: [], verdict: null });
   expect(view.message).toMatch(/^Tokens differ where they must be equal: prompt 5 \(greedy\), token 4/);
   expect(fleet.switches).toEqual([]);
+  expect((await control.ledger(1))[0]?.tried).toMatchObject({ isPathsFault: true, cost: null });
 });
 
 test('between paths of other numerics the stated agreement decides', async () => {
@@ -273,7 +283,9 @@ test('a canary that a killed gateway left behind is failed at the next start', a
     message: 'It was interrupted by a restart.',
     canRollBack: false,
   });
-  expect(await next.ledger(10)).toMatchObject([{ rolloutId, state: 'failed' }]);
+  expect(await next.ledger(10)).toMatchObject([
+    { rolloutId, state: 'failed', tried: { isPathsFault: false } },
+  ]);
   expect(await next.proposals(10)).toMatchObject([{ state: 'finished' }]);
   await next.close();
 });

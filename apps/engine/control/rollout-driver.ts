@@ -38,7 +38,7 @@ export async function driveRollout(opening: RolloutOpening, acts: RolloutActs): 
     await warm(opening, acts);
     if (!hasEnded(acts.progress())) await runCanary(opening, acts);
   } catch (error) {
-    await acts.record({ kind: 'failed', at: acts.now(), reason: reasonOf(error) });
+    await acts.record({ kind: 'failed', at: acts.now(), reason: reasonOf(error), isPathsFault: true });
   }
   await settle(opening, acts);
 }
@@ -55,7 +55,7 @@ async function warm(opening: RolloutOpening, acts: RolloutActs): Promise<void> {
   const question = { fleet, encode: acts.encode, workerId, envelope, from, to, seed };
   const { isEqual, summary } = await unlessEnded(acts, checkEquality(question));
   if (isEqual) await acts.record({ kind: 'checked', at: now(), summary });
-  else await acts.record({ kind: 'failed', at: now(), reason: summary });
+  else await acts.record({ kind: 'failed', at: now(), reason: summary, isPathsFault: true });
 }
 
 async function runCanary(opening: RolloutOpening, acts: RolloutActs): Promise<void> {

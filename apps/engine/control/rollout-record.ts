@@ -4,6 +4,7 @@
  */
 import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import type { JudgingPlan } from '@variator/optimizer/canary-judge';
+import { realisedOf, type TriedPath } from '@variator/optimizer/path-memory';
 import type { MetricName, PredictedMetric, ProposalDraft } from '@variator/optimizer/proposal';
 import { aimOf } from '@variator/optimizer/propose';
 import {
@@ -23,6 +24,11 @@ export interface RolloutOpening {
   readonly workerId: string;
   readonly title: string;
   readonly regimeName: string;
+  /** What the search learns by; absent in rollouts that are older than this. */
+  readonly regimeId?: string;
+  readonly deviceKind?: string;
+  readonly modelHash?: string;
+  readonly replayedLogCost?: number | null;
   readonly from: ExecutionPath;
   readonly to: ExecutionPath;
   readonly approvedBy: string;
@@ -135,6 +141,7 @@ export function ledgerEntryOf({ opening, progress }: RolloutRecord): LedgerEntry
     verdict: progress.verdict ?? 'inconclusive',
     state: progress.state,
     approvedBy: opening.approvedBy,
+    tried: triedPathOf(opening, progress),
     rows: opening.predicted.map(({ metric, change }) => ({
       metric,
       predictedChange: change.value,
@@ -144,6 +151,22 @@ export function ledgerEntryOf({ opening, progress }: RolloutRecord): LedgerEntry
       realisedLow: realised[metric]?.low ?? null,
       realisedHigh: realised[metric]?.high ?? null,
     })),
+  };
+}
+
+/** For the search's memory; the confidence sequence is wider than what these pairs say of the mean itself. */
+function triedPathOf(opening: RolloutOpening, progress: RolloutProgress): TriedPath {
+  return {
+    deviceKind: opening.deviceKind ?? '',
+    modelHash: opening.modelHash ?? '',
+    regimeId: opening.regimeId ?? '',
+    from: opening.from,
+    to: opening.to,
+    state: progress.state,
+    endedAt: progress.endedAt ?? opening.at,
+    isPathsFault: progress.isPathsFault,
+    cost: realisedOf(progress.pairs.map(({ logCostRatio }) => logCostRatio)),
+    replayedLogCost: opening.replayedLogCost ?? null,
   };
 }
 

@@ -9,6 +9,7 @@ import { stepCount as stepCountOf } from '@variator/clickhouse/queries/step-coun
 import { pathId } from '@variator/kernels/execution-path';
 import { candidatePaths } from '@variator/optimizer/candidate-paths';
 import { LEAST_SAMPLE_COUNT } from '@variator/optimizer/fit-step-time';
+import { faultyChanges, type TriedPath } from '@variator/optimizer/path-memory';
 import type { ProposalDraft } from '@variator/optimizer/proposal';
 import { propose } from '@variator/optimizer/propose';
 import { quantile } from '@variator/optimizer/quantile';
@@ -27,7 +28,7 @@ const MOST_ARRIVALS = 1000;
 const LATELY_MS = 30 * 60_000;
 /** A search under the same circumstances waits for this multiple of what the last one took, within bounds. */
 const REST_FACTOR = 50;
-const MOST_REST_MS = 60_000;
+const MOST_REST_MS = 180_000;
 const LEAST_REST_FACTOR = 5;
 /** Replays of different searches are comparable. */
 const SEED = 20_260_101;
@@ -44,6 +45,7 @@ const magnitude = (count: number): number => Math.floor(Math.log2(Math.max(1, co
 
 type Worker = Awaited<ReturnType<Gateway['workers']['list']['query']>>[number];
 type Policy = Awaited<ReturnType<Gateway['objectives']['get']['query']>>;
+type LedgerEntry = Awaited<ReturnType<Gateway['ledger']['list']['query']>>[number];
 type Proposal = Awaited<ReturnType<Gateway['proposals']['list']['query']>>[number];
 
 export function createPathSuggester(options: {
@@ -87,8 +89,17 @@ export function createPathSuggester(options: {
     return { fromMs: Math.max(fromMs, arrivals[0]?.at ?? fromMs), toMs, arrivals };
   }
 
-  async function search(worker: Worker, policy: Policy, proposals: readonly Proposal[], now: number) {
+  async function search(
+    worker: Worker,
+    policy: Policy,
+    proposals: readonly Proposal[],
+    ledger: readonly LedgerEntry[],
+    now: number,
+  ) {
     const { workerId, envelope, path } = worker;
+    const tried = ledger
+      .flatMap((entry): TriedPath[] => (entry.tried === undefined ? [] : [entry.tried]))
+      .filter((one) => one.deviceKind === envelope.deviceKind && one.modelHash === envelope.modelHash);
     const regime = marker.current();
     const fits = learner.fitsFor(envelope).filter((fit) => fit.sampleCount >= LEAST_SAMPLE_COUNT);
     const last = searched.get(workerId);
@@ -102,6 +113,7 @@ export function createPathSuggester(options: {
       policy.objectives,
       fits.map((fit) => [fit.kernelsId, magnitude(fit.sampleCount)]),
       magnitude(arrivals.length),
+      tried.length,
     ]);
     if (last?.circumstances === circumstances && now < last.restUntil) return;
     const stepCount = await stepCountOf(telemetry, { workerId, fromMs, toMs });
@@ -110,7 +122,8 @@ export function createPathSuggester(options: {
     const { draft, note } = propose({
       workerId,
       incumbent: path,
-      candidates: candidatePaths(path, envelope),
+      candidates: candidatePaths(path, envelope, faultyChanges(tried, now)),
+      tried,
       fits,
       arrivals,
       envelope,
@@ -145,17 +158,18 @@ export function createPathSuggester(options: {
     async round(now) {
       // Arrivals of two regimes say nothing about either.
       if (marker.isSuspended()) return;
-      const [workers, policy, proposals, rollouts] = await Promise.all([
+      const [workers, policy, proposals, rollouts, ledger] = await Promise.all([
         gateway.workers.list.query(),
         gateway.objectives.get.query(),
         gateway.proposals.list.query({ limit: 100 }),
         gateway.rollouts.list.query({ limit: 20 }),
+        gateway.ledger.list.query({ limit: 200 }),
       ]);
       for (const worker of workers) {
         const isInCanary = rollouts.some(
           (rollout) => rollout.workerId === worker.workerId && isUnderWay(rollout.state),
         );
-        if (!isInCanary) await search(worker, policy, proposals, now);
+        if (!isInCanary) await search(worker, policy, proposals, ledger, now);
       }
     },
   };

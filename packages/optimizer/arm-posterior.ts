@@ -1,0 +1,152 @@
+/**
+ * What is believed of several paths' cost at once: log costs relative to the incumbent, jointly normal. Replays are the
+ * prior, canaries the observations; which path to try next, and whether trying is worth it (algorithms.md f). Called by
+ * propose.ts. Pure; draws are seeded.
+ */
+import { robustCholesky } from './cholesky.ts';
+import type { SeededRandom } from './seeded-random.ts';
+
+export interface Belief {
+  /** The incumbent first. */
+  readonly ids: readonly string[];
+  /** Log cost. */
+  readonly mean: readonly number[];
+  /** [ids][ids] */
+  readonly covariance: readonly (readonly number[])[];
+}
+
+export interface ReplayedArm {
+  readonly id: string;
+  /** log(cost / incumbent's) as replayed on fresh seeds. */
+  readonly logRatio: number;
+  /** Of that mean, over the draws. */
+  readonly variance: number;
+}
+
+/**
+ * Each path's replay errs by itself, so that the ratio of any two errs by `spread`. The best of several looks better than
+ * it is: candidates are pulled to their common mean, the more the nearer they lie (winner's curse).
+ * @param rivals log ratios of all that the winner was chosen from
+ * @param bridges paths that nobody replayed now but canaries compared with others
+ */
+export function beliefOf(
+  incumbentId: string,
+  arms: readonly ReplayedArm[],
+  rivals: readonly number[],
+  spread: number,
+  bridges: readonly ReplayedArm[] = [],
+): Belief {
+  const own = spread ** 2 / 2;
+  const { mean, share } = shrinkage(rivals, own);
+  const nodes = [
+    { id: incumbentId, mean: 0, variance: own },
+    ...arms.map(({ id, logRatio, variance }) => ({
+      id,
+      mean: mean + share * (logRatio - mean),
+      variance: share * own + variance,
+    })),
+    ...bridges.map(({ id, logRatio, variance }) => ({ id, mean: logRatio, variance })),
+  ];
+  return {
+    ids: nodes.map(({ id }) => id),
+    mean: nodes.map((node) => node.mean),
+    covariance: nodes.map(({ variance }, row) => nodes.map((_, column) => (row === column ? variance : 0))),
+  };
+}
+
+/** How much of a candidate's distance from its rivals' mean is believed. */
+function shrinkage(rivals: readonly number[], noise: number): { mean: number; share: number } {
+  if (rivals.length < 2) return { mean: rivals[0] ?? 0, share: 1 };
+  const mean = rivals.reduce((sum, value) => sum + value, 0) / rivals.length;
+  const variance = rivals.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (rivals.length - 1);
+  const share = variance / (variance + noise);
+  return { mean, share };
+}
+
+/** After a canary measured log(to / from): Kalman's update with one difference. Unknown ids are new to it. */
+export function observed(
+  belief: Belief,
+  canary: { readonly from: string; readonly to: string; readonly mean: number; readonly variance: number },
+): Belief {
+  const from = belief.ids.indexOf(canary.from);
+  const to = belief.ids.indexOf(canary.to);
+  if (from < 0 || to < 0) return belief;
+  const cov = belief.covariance;
+  const at = (row: number, column: number): number => cov[row]?.[column] ?? 0;
+  const direction = belief.ids.map((_, row) => at(row, to) - at(row, from));
+  const variance = (direction[to] ?? 0) - (direction[from] ?? 0) + canary.variance;
+  const surprise = canary.mean - ((belief.mean[to] ?? 0) - (belief.mean[from] ?? 0));
+  return {
+    ids: belief.ids,
+    mean: belief.mean.map((mean, row) => mean + ((direction[row] ?? 0) / variance) * surprise),
+    covariance: cov.map((line, row) =>
+      line.map((value, column) => value - ((direction[row] ?? 0) * (direction[column] ?? 0)) / variance),
+    ),
+  };
+}
+
+/** Path `id` against the incumbent, as a normal. */
+export function gainOf(belief: Belief, id: string): { readonly mean: number; readonly spread: number } {
+  const index = belief.ids.indexOf(id);
+  if (index <= 0) return { mean: 0, spread: 0 };
+  const cov = belief.covariance;
+  const variance = (cov[0]?.[0] ?? 0) + (cov[index]?.[index] ?? 0) - 2 * (cov[0]?.[index] ?? 0);
+  return {
+    mean: (belief.mean[index] ?? 0) - (belief.mean[0] ?? 0),
+    spread: Math.sqrt(Math.max(0, variance)),
+  };
+}
+
+export interface Choice {
+  /** Null: stay. */
+  readonly id: string | null;
+  /** That the choice, or staying, is the best of all. */
+  readonly probabilityBest: number;
+  /** Expected log cost that knowing the truth would save. */
+  readonly valueOfKnowing: number;
+}
+
+const DRAWS = 2000;
+const SURE = 0.9;
+/** Log cost; below this it is not worth finding out. */
+const LEAST_VALUE = 0.005;
+
+/**
+ * The best one where it is clear or finding out is worth little; otherwise a draw (Thompson), so that the likely best is
+ * tried most and the others sometimes. `isWorthTrying` bars paths, never staying.
+ */
+export function choose(belief: Belief, isWorthTrying: (id: string) => boolean, random: SeededRandom): Choice {
+  const allowed = belief.ids.map((id, index) => index === 0 || isWorthTrying(id));
+  const lowest = (values: readonly number[], mayStay = true): number => {
+    let best = -1;
+    values.forEach((value, index) => {
+      if (!allowed[index] || (index === 0 && !mayStay)) return;
+      if (best < 0 || value < (values[best] ?? 0)) best = index;
+    });
+    return best;
+  };
+  const factor = robustCholesky(belief.covariance);
+  const wins = belief.ids.map(() => 0);
+  let sumOfLowest = 0;
+  let thompson = -1;
+  for (let draw = 0; draw < DRAWS; draw += 1) {
+    const normals = belief.ids.map(() => random.normal());
+    const values = belief.mean.map((mean, row) =>
+      (factor[row] ?? []).reduce((sum, weight, column) => sum + weight * (normals[column] ?? 0), mean),
+    );
+    const best = lowest(values);
+    wins[best] = (wins[best] ?? 0) + 1;
+    sumOfLowest += values[best] ?? 0;
+    if (thompson < 0 && best > 0) thompson = best;
+  }
+  const byMean = lowest(belief.mean);
+  const valueOfKnowing = (belief.mean[byMean] ?? 0) - sumOfLowest / DRAWS;
+  const chosen = (index: number): Choice => ({
+    id: index > 0 ? (belief.ids[index] ?? null) : null,
+    probabilityBest: (wins[Math.max(0, index)] ?? 0) / DRAWS,
+    valueOfKnowing,
+  });
+  const isClear = (wins[byMean] ?? 0) / DRAWS > SURE || valueOfKnowing < LEAST_VALUE;
+  if (isClear || thompson < 0) return chosen(byMean);
+  return chosen(thompson);
+}

@@ -1,0 +1,90 @@
+import { expect, test } from 'vitest';
+import { candidatePaths } from './candidate-paths.ts';
+import {
+  bestKnown,
+  faultyChanges,
+  inRegime,
+  isTriedLately,
+  realisedOf,
+  replaySpread,
+  type TriedPath,
+} from './path-memory.ts';
+import { seededRandom } from './seeded-random.ts';
+import { testEnvelope, testPath } from './test-world.ts';
+
+const small = { ...testPath, tokenBudget: 64 };
+const tried = (change: Partial<TriedPath>): TriedPath => ({
+  deviceKind: 'cpu',
+  modelHash: 'm',
+  regimeId: 'r',
+  from: testPath,
+  to: small,
+  state: 'kept',
+  endedAt: 0,
+  isPathsFault: false,
+  cost: null,
+  replayedLogCost: null,
+  ...change,
+});
+
+test('replays are trusted to 6 % at first, then as far as canaries bear them out', () => {
+  expect(replaySpread([])).toBeCloseTo(0.06, 12);
+  const canary = (off: number) => tried({ replayedLogCost: -0.1, cost: { mean: -0.1 + off, variance: 0 } });
+  expect(replaySpread(Array.from({ length: 50 }, () => canary(0.02)))).toBeLessThan(0.03);
+  expect(replaySpread(Array.from({ length: 50 }, () => canary(-0.15)))).toBeGreaterThan(0.14);
+  // What the canary itself could not resolve says nothing against the replay.
+  const blurred = tried({ replayedLogCost: -0.1, cost: { mean: 0, variance: 0.01 } });
+  expect(replaySpread(Array.from({ length: 50 }, () => blurred))).toBeLessThan(0.06);
+});
+
+test('what a canary measured is a mean whose variance covers the truth, a wild pair cut', () => {
+  const random = seededRandom(3);
+  let covered = 0;
+  for (let run = 0; run < 400; run += 1) {
+    const pairs = Array.from({ length: 8 }, () => -0.05 + 0.04 * random.normal());
+    const realised = realisedOf(pairs);
+    if (realised === null) throw new Error('eight pairs');
+    if (Math.abs(realised.mean + 0.05) < 1.645 * Math.sqrt(realised.variance)) covered += 1;
+  }
+  expect(covered / 400).toBeGreaterThan(0.85);
+  expect(covered / 400).toBeLessThan(0.97);
+  expect(realisedOf([-0.05, -0.04, -0.06, -0.05, -0.045, 2])?.mean).toBeLessThan(0);
+  expect(realisedOf([0.1])).toBeNull();
+});
+
+test('what failed by itself is not tried again for a day, nor what goes further the same way', () => {
+  const wide = { ...testPath, tokenBudget: 128, maxRunningCount: 16 };
+  const failed = tried({ from: { ...wide, tokenBudget: 32 }, to: wide, isPathsFault: true, state: 'failed' });
+  const incumbent = { ...wide, tokenBudget: 32 };
+  const budgets = (now: number) =>
+    new Set(
+      candidatePaths(incumbent, testEnvelope, faultyChanges([failed], now)).map((path) => path.tokenBudget),
+    );
+  expect(budgets(1000)).toEqual(new Set([16, 32, 64]));
+  expect(budgets(25 * 3_600_000)).toContain(512);
+  const interrupted = { ...failed, isPathsFault: false };
+  expect(faultyChanges([interrupted], 1000)).toEqual([]);
+  const kernel = tried({
+    to: { ...testPath, linear: 'linear.reference' },
+    isPathsFault: true,
+    state: 'failed',
+  });
+  const left = candidatePaths(testPath, testEnvelope, faultyChanges([kernel], 1000));
+  expect(left.some(({ linear }) => linear === 'linear.reference')).toBe(false);
+  expect(left.some(({ linear }) => linear === 'linear.int8-generic')).toBe(true);
+});
+
+test('a regime remembers the path it went live with, and which comparisons are fresh', () => {
+  const first = tried({ state: 'live', endedAt: 1000 });
+  const later = tried({ from: small, to: { ...small, maxRunningCount: 8 }, state: 'live', endedAt: 2000 });
+  const kept = tried({ from: later.to, to: testPath, endedAt: 3000 });
+  const taken = tried({ from: later.to, to: testPath, state: 'rolledBack', endedAt: 4000 });
+  const elsewhere = tried({ regimeId: 'other', to: testPath, from: small, state: 'live', endedAt: 5000 });
+  const all = [taken, kept, later, first, elsewhere];
+  expect(bestKnown(inRegime(all, 'r'))).toEqual(later.to);
+  expect(bestKnown(inRegime(all, 'unseen'))).toBeNull();
+  expect(inRegime([tried({ regimeId: '' })], '')).toEqual([]);
+  expect(isTriedLately(all, later.to, testPath, 10_000)).toBe(true);
+  expect(isTriedLately(all, later.to, testPath, 3_600_000)).toBe(false);
+  expect(isTriedLately(all, testPath, later.to, 10_000)).toBe(false);
+});

@@ -1,0 +1,95 @@
+/**
+ * What canaries taught, as the ledger keeps it: how far replays are off, what failed, and for each regime how its tried
+ * paths compare. A fold over the ledger's entries, never stored twice. Called by the service and propose.ts. Pure.
+ */
+import { diffPaths, type ExecutionPath, type PathChange, pathId } from '@variator/kernels/execution-path';
+import { median, robustSpread } from './quantile.ts';
+import type { RolloutState } from './rollout.ts';
+
+/** A mean over a canary's pairs, of a log ratio candidate / control. */
+export interface Realised {
+  readonly mean: number;
+  readonly variance: number;
+}
+
+export interface TriedPath {
+  readonly deviceKind: string;
+  readonly modelHash: string;
+  readonly regimeId: string;
+  readonly from: ExecutionPath;
+  readonly to: ExecutionPath;
+  readonly state: RolloutState;
+  readonly endedAt: number;
+  /** It failed by itself: it could not be prepared, its tokens differ, or its worker was lost. */
+  readonly isPathsFault: boolean;
+  /** Of device ms per unit of work; null where too little was compared. */
+  readonly cost: Realised | null;
+  /** Log ratio of device ms per request as it was replayed, before shrinking; null where nobody replayed it. */
+  readonly replayedLogCost: number | null;
+}
+
+/** Spread of log(replayed / realised) before any canary, and how many canaries' worth of belief stands behind it. */
+const FIRST_SPREAD = 0.06;
+const FIRST_COUNT = 4;
+const LEAST_SPREAD = 0.02;
+/** Of one pair's log ratio. */
+const USUAL_PAIR_SPREAD = 0.05;
+const LATELY_MS = 30 * 60_000;
+/** A failure may have been the machine's: it is believed for a day. */
+const FAULT_MS = 24 * 3_600_000;
+
+/** Root mean square of (replayed - realised), log cost; what the canary itself could not resolve is not held against it. */
+export function replaySpread(tried: readonly TriedPath[]): number {
+  let sum = FIRST_COUNT * FIRST_SPREAD ** 2;
+  let count = FIRST_COUNT;
+  for (const { cost, replayedLogCost } of tried) {
+    if (cost === null || replayedLogCost === null) continue;
+    sum += Math.max(0, (replayedLogCost - cost.mean) ** 2 - cost.variance);
+    count += 1;
+  }
+  return Math.max(LEAST_SPREAD, Math.sqrt(sum / count));
+}
+
+/** Mean and its variance of a canary's log ratios; null for fewer than two pairs. One wild pair is cut to 3 robust spreads. */
+export function realisedOf(logRatios: readonly number[]): Realised | null {
+  if (logRatios.length < 2) return null;
+  const middle = median(logRatios);
+  const reach = 3 * Math.max(robustSpread(logRatios), 1e-6);
+  const values = logRatios.map((value) => Math.min(middle + reach, Math.max(middle - reach, value)));
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  // Few pairs estimate their own spread badly: as if three more at the usual 5 % had been seen.
+  const variance = (squares + 3 * USUAL_PAIR_SPREAD ** 2) / (values.length + 2);
+  return { mean, variance: variance / values.length };
+}
+
+/** The changes that failed, for candidatePaths. */
+export const faultyChanges = (tried: readonly TriedPath[], now: number): PathChange[][] =>
+  tried
+    .filter(({ isPathsFault, endedAt }) => isPathsFault && now - endedAt < FAULT_MS)
+    .map(({ from, to }) => diffPaths(from, to));
+
+export const inRegime = (tried: readonly TriedPath[], regimeId: string): TriedPath[] =>
+  regimeId === '' ? [] : tried.filter((one) => one.regimeId === regimeId);
+
+/**
+ * The path that a regime ended with: the last one promoted in it, unless a later canary of the regime went live from it or
+ * a person took it back; null where none was.
+ */
+export function bestKnown(ofRegime: readonly TriedPath[]): ExecutionPath | null {
+  const byTime = [...ofRegime].sort((a, b) => a.endedAt - b.endedAt);
+  return byTime.findLast(({ state }) => state === 'live')?.to ?? null;
+}
+
+/** What was compared with this path not long ago is known: another canary would say the same. */
+export function isTriedLately(
+  ofRegime: readonly TriedPath[],
+  incumbent: ExecutionPath,
+  path: ExecutionPath,
+  now: number,
+): boolean {
+  const [fromId, toId] = [pathId(incumbent), pathId(path)];
+  return ofRegime.some(
+    ({ from, to, endedAt }) => now - endedAt < LATELY_MS && pathId(from) === fromId && pathId(to) === toId,
+  );
+}
