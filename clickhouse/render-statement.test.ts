@@ -6,6 +6,7 @@ import { memory, readMigrations } from './migrate.ts';
 import { arrivals } from './queries/arrivals.ts';
 import { costSummary } from './queries/cost-summary.ts';
 import { latestFits } from './queries/fits.ts';
+import { kernelsInSpan } from './queries/kernels-in-span.ts';
 import { overviewSeries } from './queries/overview-series.ts';
 import { overviewSummary } from './queries/overview-summary.ts';
 import { pathSpans } from './queries/path-spans.ts';
@@ -13,6 +14,7 @@ import { regimeMarks } from './queries/regime-marks.ts';
 import { settledSteps } from './queries/settled-steps.ts';
 import { HOUR_MS } from './queries/source-of.ts';
 import { stepCount } from './queries/step-count.ts';
+import { MOST_DRAWN_STEPS, stepPredictions } from './queries/step-predictions.ts';
 import { stepSamples } from './queries/step-samples.ts';
 import { tenantUsage } from './queries/tenant-usage.ts';
 import { ttft } from './queries/ttft.ts';
@@ -113,6 +115,7 @@ const steps = Array.from({ length: COUNT }, (_, index) =>
     stepId: index,
     startedAt: fromMs + (index % 70) * HOUR_MS + index,
     deviceMs: 0.25,
+    predictedMs: index % 2 === 0 ? 0.25 : 0.5,
     emittedTokenCount: 2,
   }),
 );
@@ -157,6 +160,16 @@ test('rows sent again, by whichever server, are on their shard once, and so are 
   const kernels = { deviceKind: 'cpu', modelHash: 'hash', kernelsId: step?.kernelsId ?? '' };
   expect(await stepSamples(one, { ...span, ...kernels, limit: 7 })).toHaveLength(7);
   expect(await stepCount(two, { ...span, workerId: 'w1' })).toBe(COUNT);
+  expect(await kernelsInSpan(two, span)).toMatchObject([{ stepCount: COUNT, predictedStepCount: COUNT }]);
+  const banded = { ...span, ...kernels, logBand90: 0.1, quietShare: 0.1 };
+  const { errors, drawn } = await stepPredictions(two, banded);
+  expect(errors).toMatchObject([
+    { steps: 'decode only', stepCount: COUNT, insideMape: 0, outsideMape: 1 },
+    { steps: 'all', stepCount: COUNT, insideShare: 0.5, mape: 0.5 },
+    { steps: 'undisturbed', stepCount: COUNT, insideShare: 0.5 },
+  ]);
+  expect(drawn).toHaveLength(MOST_DRAWN_STEPS);
+  expect(await stepPredictions(one, banded)).toEqual({ errors, drawn });
   expect(await ttft(two, span)).toMatchObject({ requestCount: 0 });
   expect(await settledSteps(two, { rolloutId: 'none' })).toEqual([]);
   expect(await regimeMarks(two, span)).toEqual([]);

@@ -72,6 +72,9 @@ test.skipIf(browserPath === null)(
     }
     await waitUntil('the first regime mark', 60_000, () => hasRegimeBand(/./));
     expect(await waitUntil('chart lines', 10_000, drawnLineCount)).toBeGreaterThanOrEqual(6);
+    await waitUntil('steps beside what was foretold of them', 30_000, async () =>
+      /\d %/.test((await testId('prediction-row').first().textContent()) ?? ''),
+    );
     await chatting.end();
 
     // The flood is another kind of workload: its mark appears beside the first, by itself.

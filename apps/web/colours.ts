@@ -9,6 +9,8 @@ export const colourOf = {
   itl: 'var(--series-3)',
   cost: 'var(--series-4)',
   sloAttainment: 'var(--series-5)',
+  decodeStep: 'var(--series-1)',
+  prefillStep: 'var(--series-2)',
 } as const;
 
 const COLOUR_COUNT = 6;

@@ -7,12 +7,14 @@ import { arrivals } from './arrivals.ts';
 import { costGroups } from './cost-groups.ts';
 import { costSummary } from './cost-summary.ts';
 import { fitRow, latestFits } from './fits.ts';
+import { kernelsInSpan } from './kernels-in-span.ts';
 import { kvPressure } from './kv-pressure.ts';
 import { overviewSeries } from './overview-series.ts';
 import { overviewSummary } from './overview-summary.ts';
 import { pathSpans } from './path-spans.ts';
 import { regimeMarks } from './regime-marks.ts';
 import { settledSteps } from './settled-steps.ts';
+import { stepPredictions } from './step-predictions.ts';
 import { stepSample } from './step-sample.ts';
 import { stepSamples } from './step-samples.ts';
 import { tenantUsage } from './tenant-usage.ts';
@@ -355,6 +357,94 @@ test('step sample: served steps with their features, the same ones each time', a
     decodeContextTokens: 10,
     prefillAttention: 5000.5,
     deviceMs: 60,
+  });
+});
+
+test('step predictions: how far off, in the band and out of it, disturbed or not, and what is drawn', async () => {
+  const at = t0 + 600_000;
+  const asked = { fromMs: at, toMs: at + 10_000, deviceKind: 'cpu', modelHash: 'hash', quietShare: 0.1 };
+  const step = (stepId: number, deviceMs: number, more: Parameters<typeof stepRow>[0] = {}) =>
+    stepRow({
+      startedAt: at + stepId,
+      stepId: 900 + stepId,
+      kernelsId: 'foretold',
+      predictedMs: 10,
+      deviceMs,
+      ...more,
+    });
+  await insertRows(
+    client,
+    'steps',
+    [
+      step(1, 10),
+      step(2, 10.5),
+      step(3, 20),
+      step(4, 40, { foreignCpuShare: 0.5 }),
+      step(5, 8, { prefillTokenCount: 7, tokenCount: 8 }),
+      step(6, 9, { predictedMs: 0 }),
+      step(7, 9, { kind: 'calibration' }),
+    ],
+    'foretold',
+  );
+  expect(await kernelsInSpan(reader, asked)).toEqual([
+    { deviceKind: 'cpu', modelHash: 'hash', kernelsId: 'foretold', stepCount: 6, predictedStepCount: 5 },
+  ]);
+  const { errors, drawn } = await stepPredictions(reader, {
+    ...asked,
+    kernelsId: 'foretold',
+    logBand90: 0.1,
+  });
+  const close = (value: number) => expect.closeTo(value, 9);
+  const inBand = (1 - 10 / 10.5) / 2;
+  expect(errors).toEqual([
+    {
+      steps: 'decode only',
+      stepCount: 4,
+      insideShare: 0.5,
+      mape: close((2 * inBand + 0.5 + 0.75) / 4),
+      insideMape: close(inBand),
+      outsideMape: close((0.5 + 0.75) / 2),
+    },
+    {
+      steps: 'with prefill',
+      stepCount: 1,
+      insideShare: 0,
+      mape: close(0.25),
+      insideMape: null,
+      outsideMape: close(0.25),
+    },
+    {
+      steps: 'all',
+      stepCount: 5,
+      insideShare: 0.4,
+      mape: close((2 * inBand + 0.5 + 0.75 + 0.25) / 5),
+      insideMape: close(inBand),
+      outsideMape: close((0.5 + 0.75 + 0.25) / 3),
+    },
+    {
+      steps: 'undisturbed',
+      stepCount: 4,
+      insideShare: 0.5,
+      mape: close((2 * inBand + 0.5 + 0.25) / 4),
+      insideMape: close(inBand),
+      outsideMape: close((0.5 + 0.25) / 2),
+    },
+  ]);
+  expect(drawn).toHaveLength(5);
+  expect(drawn).toContainEqual({
+    predictedMs: 10,
+    deviceMs: 40,
+    tokenCount: 1,
+    decodeSequenceCount: 1,
+    prefillTokenCount: 0,
+    isQuiet: false,
+  });
+  const unbanded = await stepPredictions(reader, { ...asked, kernelsId: 'foretold', logBand90: null });
+  expect(unbanded.drawn).toEqual(drawn);
+  expect(unbanded.errors[0]).toMatchObject({ insideShare: null, insideMape: null, stepCount: 4 });
+  expect(await stepPredictions(reader, { ...asked, kernelsId: 'none', logBand90: 0.1 })).toEqual({
+    errors: [],
+    drawn: [],
   });
 });
 

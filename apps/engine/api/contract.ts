@@ -13,6 +13,7 @@
  *   workers.list     q -> WorkerSummary[]      workers.switchTo m {workerId, path: string} -> {pathId}
  *   paths.list       q -> PathSummary[]
  *   fits.list        q -> StepTimeFit[]        fits.publish m StepTimeFit -> {fitId}
+ *   fits.predictions q {fromMs, toMs, kernels: KernelsKey | null} -> FitPredictions, at most 1500 steps drawn
  *   regimes.publish  m RegimeMark -> {regimeId}
  *   calibration.run  m {workerId, path, cases} -> {stepCount, deviceMs}
  *   proposals.list   q {limit} -> Proposal[]   proposals.create m ProposalDraft -> Proposal
@@ -22,9 +23,12 @@
  *   rollouts.killSwitch q -> KillSwitch                   rollouts.setKillSwitch m {isOn, reason} -> KillSwitch
  *   ledger.list      q {limit} -> LedgerEntry[]
  */
+import type { KernelsInSpan } from '@variator/clickhouse/queries/kernels-in-span';
+import type { StepPredictions } from '@variator/clickhouse/queries/step-predictions';
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
 import type { Capacity, PricedGroup } from '@variator/optimizer/cost-ledger';
 import type { ServiceTier } from '@variator/scheduler/sequence';
+import type { StepTimeFit } from '@variator/scheduler/step-time';
 
 export interface OverviewSummary {
   readonly now: number;
@@ -138,6 +142,30 @@ export interface CostLedger extends Capacity {
   readonly kvDeviceMsPerBlockSecond: number;
   /** The dearest first; of the requests that ended in the span. */
   readonly groups: readonly PricedGroup[];
+}
+
+/** What steps and fits are kept by. */
+export interface KernelsKey {
+  readonly deviceKind: string;
+  readonly modelHash: string;
+  readonly kernelsId: string;
+}
+
+/** Served steps beside what the fit of their moment foretold; of one pair of kernels and model. */
+export interface FitPredictions extends StepPredictions {
+  /** The part of the span that was looked at. */
+  readonly fromMs: number;
+  readonly toMs: number;
+  /** All that served in it, most steps first. */
+  readonly kernels: readonly (KernelsInSpan & {
+    /** null where no present worker has them. */
+    readonly path: Pick<ExecutionPath, 'linear' | 'attention' | 'threadCount'> | null;
+    readonly isLive: boolean;
+  })[];
+  /** Those that were asked for, else live ones, else the first; null where nothing ran. */
+  readonly shown: KernelsKey | null;
+  /** In use for them; its band is the one that the shares are of. */
+  readonly fit: Pick<StepTimeFit, 'fitId' | 'fittedAt' | 'sampleCount' | 'heldOutMape' | 'logBand90'> | null;
 }
 
 export interface WorkerSummary {

@@ -1,11 +1,14 @@
 /**
- * fits.*: the step-time fits in use. `publish` hands a fit to the fleet, which mirrors it into every worker; the
- * optimizer's service has stored it in ClickHouse by its own insert.
+ * fits.*: the step-time fits in use, and how far off they were. `publish` hands a fit to the fleet, which mirrors it into
+ * every worker; the optimizer's service has stored it in ClickHouse by its own insert.
  */
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { ControlError } from '../control/control-error.ts';
 import type { Fleet } from '../fleet/fleet.ts';
-import { stepTimeFit } from './inputs.ts';
+import type { FitPredictions } from './contract.ts';
+import { fitPredictions } from './fit-predictions.ts';
+import { predictionsQuestion, stepTimeFit } from './inputs.ts';
+import { answerOf } from './telemetry-answer.ts';
 import { mutation, query, router } from './trpc.ts';
 
 /** Far above the kernels one model can have on the devices of one gateway. */
@@ -22,6 +25,12 @@ function fitsOf(fleet: Fleet): StepTimeFit[] {
 
 export const fits = router({
   list: query.query(({ ctx }): StepTimeFit[] => fitsOf(ctx.fleet)),
+  predictions: query
+    .input(predictionsQuestion)
+    .query(
+      ({ ctx, input }): Promise<FitPredictions> =>
+        answerOf(ctx.telemetry, (client) => fitPredictions(client, ctx.fleet, input)),
+    ),
   publish: mutation.input(stepTimeFit).mutation(({ ctx, input }): { fitId: string } => {
     const known = fitsOf(ctx.fleet);
     if (known.length >= MOST_FITS && !known.some(({ kernelsId }) => kernelsId === input.kernelsId)) {

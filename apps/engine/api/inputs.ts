@@ -34,6 +34,17 @@ export const groupedSpan = z
   .strictObject({ fromMs: atMs, toMs: atMs, by: z.enum(['model', 'tier', 'tenant', 'session', 'program']) })
   .refine(isForward, backward);
 
+export const predictionsQuestion = z
+  .strictObject({
+    fromMs: atMs,
+    toMs: atMs,
+    kernels: z
+      .strictObject({ deviceKind: identifier, modelHash: identifier, kernelsId: identifier })
+      .nullable()
+      .default(null),
+  })
+  .refine(isForward, backward);
+
 function variantId<Id extends LinearVariantId | AttentionVariantId>(operation: Variant['operation']) {
   const ids = catalogue.flatMap((variant) => (variant.operation === operation ? [variant.id] : []));
   return z.custom<Id>((value) => ids.some((id) => id === value), {

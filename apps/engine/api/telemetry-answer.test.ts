@@ -4,8 +4,11 @@ import { createTelemetryClient, type TelemetryClient } from '@variator/clickhous
 import { insertRows } from '@variator/clickhouse/insert';
 import { migrate } from '@variator/clickhouse/migrate';
 import { requestRow, startTestServer, stepRow, type TestServer } from '@variator/clickhouse/rows.fixture';
+import { type ExecutionPath, kernelsId } from '@variator/kernels/execution-path';
+import { rooflinePrior } from '@variator/optimizer/roofline-prior';
+import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { scriptedFleet } from '../control/fixtures/scripted-fleet.ts';
+import { envelope, incumbent, reference, scriptedFleet } from '../control/fixtures/scripted-fleet.ts';
 import { openControl } from '../control/open-control.ts';
 import { createAdminServer } from './admin-server.ts';
 import type { AppRouter } from './router.ts';
@@ -41,12 +44,29 @@ async function withApi(
   });
   const { url } = await server.listen();
   try {
-    await ask(createTRPCClient<AppRouter>({ links: [httpBatchLink({ url: `${url}/trpc` })] }));
+    await ask(
+      createTRPCClient<AppRouter>({
+        links: [httpBatchLink({ url: `${url}/trpc`, headers: { 'x-variator-client': 'test' } })],
+      }),
+    );
   } finally {
     await server.close();
     await control.close();
   }
 }
+
+const rooflineFit = (path: ExecutionPath): StepTimeFit => ({
+  ...rooflinePrior(envelope, path),
+  fitId: 'roofline',
+  deviceKind: envelope.deviceKind,
+  modelHash: envelope.modelHash,
+  kernelsId: kernelsId(path),
+  fittedAt: 1_800_000_000_000,
+  sampleCount: 20,
+  heldOutMape: null,
+  heldOutCount: 0,
+  logBand90: null,
+});
 
 test('what ClickHouse holds comes through every procedure that reads it', async () => {
   await withApi(telemetry, async (api) => {
@@ -107,6 +127,13 @@ test('what ClickHouse holds comes through every procedure that reads it', async 
       deviceMsPerRequest: 40,
     });
     expect(await api.regimes.list.query(span)).toEqual([]);
+    expect(await api.fits.predictions.query(span)).toMatchObject({
+      kernels: [{ kernelsId: 'kernelsA', stepCount: 1, predictedStepCount: 0, path: null, isLive: false }],
+      shown: { deviceKind: 'cpu', modelHash: 'hash', kernelsId: 'kernelsA' },
+      fit: null,
+      errors: [],
+      drawn: [],
+    });
 
     const month = { fromMs: at - 30 * 86_400_000, toMs: at + 60_000 };
     for (const asked of [span, month]) {
@@ -145,6 +172,46 @@ test('what ClickHouse holds comes through every procedure that reads it', async 
       { requestCount: 1, ttftP50Ms: 250, itlP50Ms: null },
     ]);
     expect(monthly.paths).toMatchObject([{ pathId: 'pathA' }]);
+  });
+});
+
+test('predictions are of the live kernels unless others are asked for, with the band of their fit', async () => {
+  const at = 1_800_000_300_000;
+  const span = { fromMs: at, toMs: at + 60_000 };
+  const { deviceKind, modelHash } = envelope;
+  const step = (path: ExecutionPath, stepId: number) =>
+    stepRow({
+      startedAt: at + 1,
+      stepId,
+      deviceKind,
+      modelHash,
+      kernelsId: kernelsId(path),
+      predictedMs: 10,
+      deviceMs: 9 + stepId,
+    });
+  const rows = [
+    step(incumbent, 1),
+    step(incumbent, 2),
+    step(reference, 3),
+    step(reference, 4),
+    step(reference, 5),
+  ];
+  await insertRows(telemetry, 'steps', rows, 'foretold');
+  await withApi(telemetry, async (api) => {
+    await api.fits.publish.mutate({ ...rooflineFit(incumbent), logBand90: 0.05 });
+    const live = await api.fits.predictions.query(span);
+    expect(live.kernels).toMatchObject([
+      { stepCount: 3, path: { linear: 'linear.reference' }, isLive: false },
+      { stepCount: 2, path: { linear: 'linear.int8-generic', threadCount: 2 }, isLive: true },
+    ]);
+    expect(live.shown?.kernelsId).toBe(kernelsId(incumbent));
+    expect(live.fit).toMatchObject({ fitId: 'roofline', logBand90: 0.05 });
+    expect(live.errors[0]).toMatchObject({ steps: 'decode only', stepCount: 2, insideShare: 0.5 });
+    const kernels = { deviceKind, modelHash, kernelsId: kernelsId(reference) };
+    const asked = await api.fits.predictions.query({ ...span, kernels });
+    expect(asked).toMatchObject({ shown: kernels, fit: null });
+    expect(asked.drawn).toHaveLength(3);
+    expect(asked.errors[0]).toMatchObject({ stepCount: 3, insideShare: null });
   });
 });
 

@@ -38,6 +38,22 @@ export function logTicks(least: number, most: number): number[] {
   return ticks;
 }
 
+/** Ticks on 1, 2 and 5 of every power of ten within a span of positive values; fewer of them where they are many. */
+export function fineLogTicks(least: number, most: number): number[] {
+  const inSpan = (factors: readonly number[]): number[] => {
+    const ticks: number[] = [];
+    for (let power = Math.floor(Math.log10(least)); power <= Math.ceil(Math.log10(most)); power += 1) {
+      for (const factor of factors) {
+        const tick = cleared(factor * 10 ** power);
+        if (tick >= least && tick <= most) ticks.push(tick);
+      }
+    }
+    return ticks;
+  };
+  const fitting = [[1, 2, 5], [1, 3], [1]].map(inSpan).find((ticks) => ticks.length <= MOST_TICKS);
+  return fitting ?? logTicks(least, most).filter((tick) => tick >= least && tick <= most);
+}
+
 const timeStepsMs: readonly number[] = [
   10_000, 30_000, 60_000, 120_000, 300_000, 600_000, 900_000, 1_800_000, 3_600_000, 7_200_000, 14_400_000,
   21_600_000, 43_200_000, 86_400_000, 172_800_000, 604_800_000, 1_209_600_000,

@@ -1,6 +1,6 @@
 /** Gaps stay gaps, the filling bucket is apart, and ticks are round and few. */
 import { describe, expect, test } from 'vitest';
-import { logTicks, rateTicks, signedTicks, timeStepMs, timeTicks } from './axis.ts';
+import { fineLogTicks, logTicks, rateTicks, signedTicks, timeStepMs, timeTicks } from './axis.ts';
 import { latestRow, spanOf, summariseRows, toRows } from './rows.ts';
 
 const range = { fromMs: 0, toMs: 50, bucketMs: 10, now: 45 };
@@ -62,6 +62,13 @@ test('ticks of a rate start at zero, are round and at most five', () => {
     expect(ticks.length).toBeLessThanOrEqual(5);
     expect(ticks.at(-1)).toBeGreaterThanOrEqual(most * (1 - 1e-9));
   }
+});
+
+test('fine ticks of a logarithmic axis lie within the values, fewer a decade where there are many', () => {
+  expect(fineLogTicks(4, 60)).toEqual([5, 10, 20, 50]);
+  expect(fineLogTicks(0.9, 80)).toEqual([1, 3, 10, 30]);
+  expect(fineLogTicks(0.2, 2000)).toEqual([1, 10, 100, 1000]);
+  expect(fineLogTicks(0.00002, 3e6).length).toBeLessThanOrEqual(5);
 });
 
 test('ticks of a logarithmic axis are powers of ten around the values', () => {

@@ -3,7 +3,15 @@
  * all who ask; polling pauses while the page is hidden.
  */
 import { keepPreviousData, useQuery } from '@tanstack/react-query';
-import { type CostGrouping, type CostLedger, client, type OverviewSeries, trpc } from '../api.ts';
+import {
+  type CostGrouping,
+  type CostLedger,
+  client,
+  type FitPredictions,
+  type KernelsKey,
+  type OverviewSeries,
+  trpc,
+} from '../api.ts';
 import type { TimeRange } from './time-range.ts';
 
 export const STALE_AFTER_MS = 5000;
@@ -46,8 +54,8 @@ export function useSeries(range: TimeRange) {
   });
 }
 
-/** Prices move slowly: asked for no more often than every few seconds, however short the range. */
-const LEAST_LEDGER_POLL_MS = 5000;
+/** What moves slowly is asked for no more often than every few seconds, however short the range. */
+const LEAST_SLOW_POLL_MS = 5000;
 
 export function useCostLedger(range: TimeRange, by: CostGrouping) {
   return useQuery({
@@ -56,7 +64,20 @@ export function useCostLedger(range: TimeRange, by: CostGrouping) {
       const toMs = Date.now();
       return client.costs.ledger.query({ fromMs: toMs - range.durationMs, toMs, by }, { signal });
     },
-    refetchInterval: Math.max(range.pollMs, LEAST_LEDGER_POLL_MS),
+    refetchInterval: Math.max(range.pollMs, LEAST_SLOW_POLL_MS),
+    placeholderData: keepPreviousData,
+  });
+}
+
+/** `kernels` null: those that are live. */
+export function useFitPredictions(range: TimeRange, kernels: KernelsKey | null) {
+  return useQuery({
+    queryKey: ['fits.predictions', range.name, kernels],
+    queryFn: ({ signal }): Promise<FitPredictions> => {
+      const toMs = Date.now();
+      return client.fits.predictions.query({ fromMs: toMs - range.durationMs, toMs, kernels }, { signal });
+    },
+    refetchInterval: Math.max(range.pollMs, LEAST_SLOW_POLL_MS),
     placeholderData: keepPreviousData,
   });
 }

@@ -14,6 +14,7 @@ import { CostPanel } from './cost-panel.tsx';
 import { Figures } from './figures.tsx';
 import styles from './overview.module.css';
 import { OverviewCharts } from './overview-charts.tsx';
+import { PredictionsPanel } from './predictions-panel.tsx';
 import { stateSentence } from './state-sentence.ts';
 
 export function Overview() {
@@ -74,6 +75,7 @@ export function Overview() {
           <OverviewCharts answer={series.data} summary={summary.data} />
         </div>
       )}
+      {!isNew && <PredictionsPanel range={range} />}
       {!isNew && <CostPanel range={range} />}
     </div>
   );
