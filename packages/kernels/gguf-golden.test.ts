@@ -15,19 +15,28 @@ afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 const linear = 'linear.reference';
 
 /** llama.cpp's names; `architecture` also begins the keys. */
-async function asGguf(modelPath: string, architecture: 'qwen2' | 'qwen3'): Promise<string> {
+async function asGguf(modelPath: string, architecture: 'qwen2' | 'qwen3' | 'qwen3moe'): Promise<string> {
   const { shape, tensors } = await loadModel(modelPath);
   const config = JSON.parse(readFileSync(join(modelPath, 'config.json'), 'utf8')) as {
     rope_theta?: number;
     rope_parameters?: { rope_theta?: number };
   };
+  const bytesOf = ({ file, offset, byteLength }: TensorSource) =>
+    readFileSync(file).subarray(offset, offset + byteLength);
   const stored = (name: string, source: TensorSource): Tensor => ({
     name,
     dimensions: source.rows === 1 ? [source.columns] : [source.columns, source.rows],
     type: 0,
     byteLength: source.byteLength,
-    data: readFileSync(source.file).subarray(source.offset, source.offset + source.byteLength),
+    data: bytesOf(source),
   });
+  const stacked = (name: string, sources: readonly TensorSource[]): Tensor[] => {
+    const [first] = sources;
+    if (first === undefined) return [];
+    const data = Buffer.concat(sources.map(bytesOf));
+    const dimensions = [first.columns, first.rows, sources.length];
+    return [{ name, dimensions, type: 0, byteLength: data.length, data }];
+  };
   const maybe = (name: string, source: TensorSource | null): Tensor[] =>
     source === null ? [] : [stored(name, source)];
   const layers = tensors.layers.flatMap((layer, index) => {
@@ -47,6 +56,19 @@ async function asGguf(modelPath: string, architecture: 'qwen2' | 'qwen3'): Promi
       ...maybe(of('ffn_gate.weight'), layer.gate),
       ...maybe(of('ffn_up.weight'), layer.up),
       ...maybe(of('ffn_down.weight'), layer.down),
+      ...maybe(of('ffn_gate_inp.weight'), layer.router),
+      ...stacked(
+        of('ffn_gate_exps.weight'),
+        layer.experts.map(({ gate }) => gate),
+      ),
+      ...stacked(
+        of('ffn_up_exps.weight'),
+        layer.experts.map(({ up }) => up),
+      ),
+      ...stacked(
+        of('ffn_down_exps.weight'),
+        layer.experts.map(({ down }) => down),
+      ),
     ];
   });
   const key = (name: string): string => `${architecture}.${name}`;
@@ -58,6 +80,13 @@ async function asGguf(modelPath: string, architecture: 'qwen2' | 'qwen3'): Promi
       [key('context_length'), shape.maxPositionCount],
       [key('embedding_length'), shape.hiddenSize],
       [key('feed_forward_length'), shape.intermediateSize],
+      ...(shape.experts === null
+        ? []
+        : ([
+            [key('expert_count'), shape.experts.expertCount],
+            [key('expert_used_count'), shape.experts.expertsPerToken],
+            [key('expert_feed_forward_length'), shape.experts.intermediateSize],
+          ] as const)),
       [key('attention.head_count'), shape.headCount],
       [key('attention.head_count_kv'), shape.kvHeadCount],
       [key('attention.key_length'), shape.headSize],
@@ -83,6 +112,7 @@ async function asGguf(modelPath: string, architecture: 'qwen2' | 'qwen3'): Promi
 for (const [name, architecture] of [
   ['qwen2-bias', 'qwen2'],
   ['qwen3-qknorm', 'qwen3'],
+  ['qwen3-moe', 'qwen3moe'],
 ] as const) {
   const golden = readGolden(name);
   test.skipIf(golden === null)(

@@ -12,7 +12,12 @@ import {
   type Tensor,
   type Value,
 } from '../../packages/kernels/model/gguf-writer.fixture.ts';
-import { tiny, tinyQwen, tinySentencePiece } from '../../packages/kernels/model/tiny-gguf.fixture.ts';
+import {
+  tiny,
+  tinyQwen,
+  tinyQwenMoe,
+  tinySentencePiece,
+} from '../../packages/kernels/model/tiny-gguf.fixture.ts';
 import { damaged, edited, pick, type Random } from './mutations.ts';
 
 export type MutatedModel =
@@ -55,9 +60,18 @@ const metadataKeys = [
   'attention.sliding_window',
   'expert_count',
 ].flatMap((key) => [`llama.${key}`, `qwen3.${key}`]);
+const expertKeys = [
+  'used_count',
+  'count',
+  'feed_forward_length',
+  'gating_func',
+  'shared_count',
+  'weights_scale',
+];
 const tokenizerKeys = ['bos_token_id', 'add_bos_token', 'unknown_token_id', 'scores', 'add_space_prefix'];
 const oddMetadataKeys = [
   ...metadataKeys,
+  ...expertKeys.map((key) => `qwen3moe.expert_${key}`),
   ...tokenizerKeys.map((key) => `tokenizer.ggml.${key}`),
   'general.alignment',
   'split.count',
@@ -96,7 +110,7 @@ const tokenizerJsonKeys = ['<|im_start|>', 'a', '\u0120', 'special', 'id', 'cont
 /** @param storyFolder models/stories-5m, where the folder's files are read */
 export function* mutatedModels(storyFolder: string, seed: number): Generator<MutatedModel> {
   const random = generator(seed);
-  const plans = [tiny, tinySentencePiece, () => tinyQwen('qwen2'), () => tinyQwen('qwen3')];
+  const plans = [tiny, tinySentencePiece, () => tinyQwen('qwen2'), () => tinyQwen('qwen3'), tinyQwenMoe];
   const folder = folderFiles(storyFolder);
   for (;;) {
     yield random() < 0.5

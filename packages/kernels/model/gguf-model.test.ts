@@ -6,7 +6,7 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { f32, type Plan, type Tensor, type Value, writeGguf } from './gguf-writer.fixture.ts';
 import { loadModel } from './load-model.ts';
 import { ModelError } from './model-error.ts';
-import { matrix, tiny, vector } from './tiny-gguf.fixture.ts';
+import { matrix, tiny, tinyQwenMoe, vector } from './tiny-gguf.fixture.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'variator-gguf-'));
 afterAll(() => rmSync(scratch, { recursive: true }));
@@ -75,6 +75,41 @@ test('an untied head, rope divisors and biases are taken', async () => {
   expect(model.shape.ropeInverseFrequencies[1]).toBeCloseTo(10_000 ** (-2 / 32) / 2, 6);
 });
 
+describe('a mixture of experts', () => {
+  const moe = (name: string, edit: (plan: Plan) => void) => {
+    const plan = tinyQwenMoe();
+    edit(plan);
+    return loadModel(write(`moe ${name}`, plan));
+  };
+
+  test('is cut into its experts', async () => {
+    const { architecture, shape, tensors } = await moe('whole', () => {});
+    expect(architecture).toBe('qwen3_moe');
+    expect(shape.experts).toMatchObject({ expertCount: 3, expertsPerToken: 2, intermediateSize: 32 });
+    const [layer] = tensors.layers;
+    expect(layer?.experts.map(({ up }) => [up.rows, up.columns, up.byteLength])).toEqual(
+      Array(3).fill([32, 64, 2176]),
+    );
+    const [first, second, third] = layer?.experts ?? [];
+    const ends = [first, second].map((one) => (one?.down.offset ?? 0) + (one?.down.byteLength ?? 0));
+    expect(ends).toEqual([second?.down.offset, third?.down.offset]);
+  });
+
+  const set = (key: string, of: Value) => (plan: Plan) => void plan.metadata.set(`qwen3moe.${key}`, of);
+  test.each<[string, (plan: Plan) => void, RegExp]>([
+    ['no experts', set('expert_count', 0), /expert_count is missing/],
+    ['another count', set('expert_count', 4), /ffn_gate_exps\.weight has the shape \[3,32,64\]; \[4,32,64\]/],
+    ['too many a token', set('expert_used_count', 4), /wants 4 experts and may choose among 3/],
+    ['sigmoids', set('expert_gating_func', 2), /expert_gating_func is 2; only 1 is computed/],
+    ['shared experts', set('expert_shared_count', 1), /expert_shared_count is 1; only 0 is computed/],
+    ['groups', set('expert_group_count', 3), /expert_group_count is 3; only 1 is computed/],
+    ['a scale', set('expert_weights_scale', { float: 2.5 }), /expert_weights_scale is 2\.5; only 1/],
+    ['weights as they are', set('expert_weights_norm', false), /only normalised weights/],
+  ])('with %s is refused', async (name, edit, sentence) => {
+    await expect(moe(name, edit)).rejects.toThrow(sentence);
+  });
+});
+
 test('the tokenizer becomes a tokenizer.json with its special tokens', async () => {
   const { tokenizer } = await loadModel(edited('tokens', () => {}));
   expect(tokenizer.chatTemplate).toBe('TEMPLATE');
@@ -137,7 +172,7 @@ describe('what cannot be read is named', () => {
     ['an architecture', set('general.architecture', 'gemma'), /architecture is "gemma"/],
     ['a version', put({ version: 1 }), /GGUF version 1 is not read/],
     ['big-endian', put({ version: 0x03000000 }), /big-endian/],
-    ['experts', set('llama.expert_count', 8), /mixture of experts/],
+    ['experts', set('llama.expert_count', 8), /mixture of experts, which of "llama" is not/],
     ['a split', set('split.count', 3), /one part of a split model/],
     ['a rope scaling', set('llama.rope.scaling.type', 'longrope'), /rope scaling "longrope"/],
     ['a part of the head', set('llama.rope.dimension_count', 16), /rope\.dimension_count is 16/],

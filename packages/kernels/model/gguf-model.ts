@@ -1,8 +1,8 @@
 /**
- * A GGUF file of a dense Llama, Mistral (whose files say `llama`), Qwen2 or Qwen3 -> LoadedModel. Called by load-model.ts.
- * The converter that writes `llama` files permutes the rows of q and k into pairs (2i, 2i+1), which `isRopeInterleaved`
- * tells the native side; those of the Qwens it leaves as they are. Refuses other architectures, mixtures of experts and
- * split files by name.
+ * A GGUF file of a Llama, Mistral (whose files say `llama`), Qwen2, Qwen3 or Qwen3-MoE -> LoadedModel. Called by
+ * load-model.ts. The converter that writes `llama` files permutes the rows of q and k into pairs (2i, 2i+1), which
+ * `isRopeInterleaved` tells the native side; those of the Qwens it leaves as they are. It lays the experts of a layer
+ * one behind the other in one tensor. Refuses other architectures, other mixtures of experts and split files by name.
  */
 import { basename } from 'node:path';
 import { readGguf } from './gguf-file.ts';
@@ -15,7 +15,7 @@ import { modelHash } from './model-hash.ts';
 import type { LayerTensors, ModelShape, ModelTensors } from './model-shape.ts';
 import { TensorTable } from './tensor-table.ts';
 
-const ARCHITECTURES: readonly GgufArchitecture[] = ['llama', 'qwen2', 'qwen3'];
+const ARCHITECTURES: readonly GgufArchitecture[] = ['llama', 'qwen2', 'qwen3', 'qwen3moe'];
 
 export async function loadGguf(file: string): Promise<LoadedModel> {
   const { metadata: values, tensors: stored } = readGguf(file);
@@ -26,10 +26,11 @@ export async function loadGguf(file: string): Promise<LoadedModel> {
   const vocabularySize = metadata.texts('tokenizer.ggml.tokens')?.length ?? 0;
   const shape = await readGgufShape(metadata, architecture, table, vocabularySize);
   const tensors = takeTensors(table, shape, architecture);
+  const name = architecture === 'qwen3moe' ? 'qwen3_moe' : architecture;
   return {
     modelId: basename(file).replace(/\.gguf$/i, ''),
-    modelHash: await modelHash(architecture, shape, tensors),
-    architecture,
+    modelHash: await modelHash(name, shape, tensors),
+    architecture: name,
     shape,
     tensors,
     tokenizer,
@@ -49,14 +50,11 @@ function readArchitecture(metadata: GgufMetadata): GgufArchitecture {
   if ((metadata.count('split.count', 65_535) ?? 1) > 1) {
     throw new ModelError(metadata.file, 'it is one part of a split model; merge the parts first.');
   }
-  if ((metadata.count(`${architecture}.expert_count`, 65_535) ?? 0) > 0) {
-    throw new ModelError(metadata.file, 'it is a mixture of experts, which is not computed.');
-  }
   return architecture;
 }
 
 function takeTensors(table: TensorTable, shape: ModelShape, architecture: GgufArchitecture): ModelTensors {
-  const { hiddenSize, intermediateSize, headCount, kvHeadCount, headSize, vocabularySize } = shape;
+  const { hiddenSize, headCount, kvHeadCount, headSize, vocabularySize } = shape;
   const [queryRows, kvRows] = [headCount * headSize, kvHeadCount * headSize];
   const layers = Array.from({ length: shape.layerCount }, (_, index): LayerTensors => {
     const of = (name: string): string => `blk.${index}.${name}`;
@@ -66,7 +64,7 @@ function takeTensors(table: TensorTable, shape: ModelShape, architecture: GgufAr
         ? table.vector(of(`attn_${name}.bias`), rows)
         : table.vectorIfThere(of(`attn_${name}.bias`), rows);
     const headNorm = (name: string) =>
-      architecture === 'qwen3' ? table.vector(of(`attn_${name}_norm.weight`), headSize) : null;
+      architecture.startsWith('qwen3') ? table.vector(of(`attn_${name}_norm.weight`), headSize) : null;
     return {
       inputNorm: table.vector(of('attn_norm.weight'), hiddenSize),
       q: table.matrix(of('attn_q.weight'), queryRows, hiddenSize),
@@ -79,12 +77,7 @@ function takeTensors(table: TensorTable, shape: ModelShape, architecture: GgufAr
       qNorm: headNorm('q'),
       kNorm: headNorm('k'),
       postAttentionNorm: table.vector(of('ffn_norm.weight'), hiddenSize),
-      gate: table.matrix(of('ffn_gate.weight'), intermediateSize, hiddenSize),
-      up: table.matrix(of('ffn_up.weight'), intermediateSize, hiddenSize),
-      down: table.matrix(of('ffn_down.weight'), hiddenSize, intermediateSize),
-      router: null,
-      routerBias: null,
-      experts: [],
+      ...takeFeedForward(table, shape, of),
     };
   });
   const embedding = table.matrix('token_embd.weight', vocabularySize, hiddenSize);
@@ -94,4 +87,28 @@ function takeTensors(table: TensorTable, shape: ModelShape, architecture: GgufAr
     : embedding;
   table.refuseLeftovers();
   return { embedding, layers, finalNorm, head };
+}
+
+function takeFeedForward(table: TensorTable, shape: ModelShape, of: (name: string) => string) {
+  const { hiddenSize, intermediateSize, experts } = shape;
+  if (experts === null) {
+    return {
+      gate: table.matrix(of('ffn_gate.weight'), intermediateSize, hiddenSize),
+      up: table.matrix(of('ffn_up.weight'), intermediateSize, hiddenSize),
+      down: table.matrix(of('ffn_down.weight'), hiddenSize, intermediateSize),
+      ...{ router: null, routerBias: null, experts: [] },
+    };
+  }
+  const { expertCount, intermediateSize: size } = experts;
+  const gates = table.matrices(of('ffn_gate_exps.weight'), expertCount, size, hiddenSize);
+  const ups = table.matrices(of('ffn_up_exps.weight'), expertCount, size, hiddenSize);
+  const downs = table.matrices(of('ffn_down_exps.weight'), expertCount, hiddenSize, size);
+  return {
+    ...{ gate: null, up: null, down: null, routerBias: null },
+    router: table.matrix(of('ffn_gate_inp.weight'), expertCount, hiddenSize),
+    experts: gates.flatMap((gate, expert) => {
+      const [up, down] = [ups[expert], downs[expert]];
+      return up === undefined || down === undefined ? [] : [{ gate, up, down }];
+    }),
+  };
 }

@@ -1,11 +1,12 @@
 /**
- * The shape of a dense model from a GGUF file's metadata, whose keys begin with the architecture's name. Called by
+ * The shape of a model from a GGUF file's metadata, whose keys begin with the architecture's name. Called by
  * gguf-model.ts. Absent keys mean what they mean in llama.cpp. Refuses by name what would compute something else.
  */
 import { open } from 'node:fs/promises';
+import { checkedExperts, MOST_EXPERTS } from './expert-shape.ts';
 import type { GgufMetadata } from './gguf-metadata.ts';
 import { ModelError } from './model-error.ts';
-import type { ModelShape } from './model-shape.ts';
+import type { ExpertShape, ModelShape } from './model-shape.ts';
 import { checkRope, type RopeScaling, ropeInverseFrequencies, yarnAttentionFactor } from './rope.ts';
 import type { TensorTable } from './tensor-table.ts';
 
@@ -14,7 +15,7 @@ const MOST_HEADS = 4096;
 const MOST_HEAD_SIZE = 4096;
 const ROPE_DIVISORS = 'rope_freqs.weight';
 
-export type GgufArchitecture = 'llama' | 'qwen2' | 'qwen3';
+export type GgufArchitecture = 'llama' | 'qwen2' | 'qwen3' | 'qwen3moe';
 
 /** @throws ModelError */
 export async function readGgufShape(
@@ -65,7 +66,7 @@ export async function readGgufShape(
   return {
     layerCount,
     hiddenSize,
-    intermediateSize: metadata.neededCount(of('feed_forward_length'), 4_000_000),
+    intermediateSize: readIntermediateSize(metadata, architecture),
     headCount,
     kvHeadCount,
     headSize,
@@ -77,8 +78,54 @@ export async function readGgufShape(
       metadata.count(of('attention.sliding_window'), 100_000_000) ?? 0,
     ),
     isRopeInterleaved: architecture === 'llama',
-    experts: null,
+    experts: readExperts(metadata, architecture),
   };
+}
+
+/** A mixture of experts need not say how large the MLP of its dense layers would be: it has none. */
+function readIntermediateSize(metadata: GgufMetadata, architecture: GgufArchitecture): number {
+  const key = `${architecture}.feed_forward_length`;
+  return architecture === 'qwen3moe'
+    ? metadata.count(key, 4_000_000) || 1
+    : metadata.neededCount(key, 4_000_000);
+}
+
+/** Softmax over all experts and the best few normalised, as llama.cpp computes Qwen3-MoE; null in a dense model. */
+function readExperts(metadata: GgufMetadata, architecture: GgufArchitecture): ExpertShape | null {
+  const { file } = metadata;
+  const of = (key: string): string => `${architecture}.${key}`;
+  if (architecture !== 'qwen3moe') {
+    if ((metadata.count(of('expert_count'), 65_535) ?? 0) === 0) return null;
+    throw new ModelError(file, `it is a mixture of experts, which of "${architecture}" is not computed.`);
+  }
+  const neutral = { expert_shared_count: 0, expert_group_count: 1, expert_gating_func: 1 };
+  for (const [key, value] of Object.entries(neutral)) {
+    const given = metadata.count(of(key), 65_535);
+    if (given !== null && given !== value && given !== 0) {
+      throw new ModelError(file, `${of(key)} is ${given}; only ${value} is computed.`);
+    }
+  }
+  const scale = metadata.positive(of('expert_weights_scale'));
+  if (scale !== null && scale !== 1) {
+    throw new ModelError(file, `${of('expert_weights_scale')} is ${scale}; only 1 is computed.`);
+  }
+  if (metadata.isTrue(of('expert_weights_norm')) === false) {
+    throw new ModelError(
+      file,
+      `${of('expert_weights_norm')} is false; only normalised weights are computed.`,
+    );
+  }
+  return checkedExperts(file, {
+    expertCount: metadata.neededCount(of('expert_count'), MOST_EXPERTS),
+    expertsPerToken: metadata.neededCount(of('expert_used_count'), MOST_EXPERTS),
+    intermediateSize: metadata.neededCount(of('expert_feed_forward_length'), 4_000_000),
+    sharedIntermediateSize: 0,
+    scoring: 'softmax',
+    groupCount: 1,
+    groupsPerToken: 1,
+    isNormalised: true,
+    scale: 1,
+  });
 }
 
 async function readScaling(

@@ -4,12 +4,11 @@
  * or weigh experts otherwise.
  */
 import { z } from 'zod';
-import { ModelError } from './model-error.ts';
+import { checkedExperts, MOST_EXPERTS } from './expert-shape.ts';
 import type { ExpertShape } from './model-shape.ts';
 
 const count = (most: number) => z.int().min(1).max(most);
 
-export const MOST_EXPERTS = 4096;
 const MOST_SIZE = 4_000_000;
 
 export const qwen3MoeFields = {
@@ -47,23 +46,4 @@ export function readQwen3MoeExperts(file: string, config: Qwen3MoeFields): Huggi
     }),
     isSparse: (layer) => !dense.has(layer) && (layer + 1) % step === 0,
   };
-}
-
-/** @throws ModelError where a token could not be given its experts */
-export function checkedExperts(file: string, experts: ExpertShape): ExpertShape {
-  const { expertCount, expertsPerToken, groupCount, groupsPerToken } = experts;
-  if (expertCount % groupCount !== 0 || groupsPerToken > groupCount) {
-    throw new ModelError(
-      file,
-      `${expertCount} experts cannot lie in ${groupCount} groups with ${groupsPerToken} a token.`,
-    );
-  }
-  const choosableCount = (expertCount / groupCount) * groupsPerToken;
-  if (expertsPerToken > choosableCount) {
-    throw new ModelError(
-      file,
-      `a token wants ${expertsPerToken} experts and may choose among ${choosableCount}.`,
-    );
-  }
-  return experts;
 }

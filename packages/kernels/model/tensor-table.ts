@@ -43,6 +43,19 @@ export class TensorTable {
     return this.#take(name, [rows, columns]);
   }
 
+  /** The tensor [count, rows, columns] as `count` matrices, one behind the other. */
+  matrices(name: string, count: number, rows: number, columns: number): TensorSource[] {
+    const whole = this.#take(name, [count, rows, columns]);
+    // Rows are whole blocks, so every matrix begins at a byte of its own.
+    const byteLength = whole.byteLength / count;
+    return Array.from({ length: count }, (_, index) => ({
+      ...whole,
+      offset: whole.offset + index * byteLength,
+      byteLength,
+      rows,
+    }));
+  }
+
   /** The vector [size], as one row. */
   vector(name: string, size: number): TensorSource {
     return this.#take(name, [size]);
@@ -84,7 +97,7 @@ export class TensorTable {
     }
     this.#taken.add(name);
     const columns = dimensions.at(-1) ?? 0;
-    const rows = dimensions.length === 2 ? (dimensions[0] ?? 0) : 1;
+    const rows = dimensions.slice(0, -1).reduce((product, size) => product * size, 1);
     return { file: tensor.file, offset: tensor.offset, byteLength: tensor.byteLength, dtype, rows, columns };
   }
 }

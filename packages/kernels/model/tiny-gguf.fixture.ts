@@ -84,6 +84,31 @@ export function tinySentencePiece(): Plan {
   return plan;
 }
 
+/** Three experts of 32 in the MLP's place, two of them for a token. */
+export function tinyQwenMoe(): Plan {
+  const { metadata, tensors, ...plan } = tinyQwen('qwen3');
+  const of = (key: string): string => key.replace(/^qwen3\./, 'qwen3moe.');
+  const stacked = (name: string, rows: number, columns: number): Tensor => {
+    const one = matrix(name, rows, columns);
+    return { ...one, dimensions: [columns, rows, 3], byteLength: 3 * one.byteLength };
+  };
+  return {
+    ...plan,
+    metadata: new Map([...metadata].map(([key, value]): [string, Value] => [of(key), value]))
+      .set('general.architecture', 'qwen3moe')
+      .set('qwen3moe.expert_count', 3)
+      .set('qwen3moe.expert_used_count', 2)
+      .set('qwen3moe.expert_feed_forward_length', 32),
+    tensors: [
+      ...tensors.filter(({ name }) => !/ffn_(gate|up|down)/.test(name)),
+      matrix('blk.0.ffn_gate_inp.weight', 3, 64),
+      stacked('blk.0.ffn_gate_exps.weight', 32, 64),
+      stacked('blk.0.ffn_up_exps.weight', 32, 64),
+      stacked('blk.0.ffn_down_exps.weight', 64, 32),
+    ],
+  };
+}
+
 /** With biases, or with head norms and YaRN. */
 export function tinyQwen(architecture: 'qwen2' | 'qwen3'): Plan {
   const plan = tiny();
