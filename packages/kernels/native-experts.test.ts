@@ -6,7 +6,7 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { type LinearVariantId, linearVariantsFor } from './catalogue.ts';
 import type { ExpertShape, LayerTensors, MlpTensors, ModelShape, TensorSource } from './model/model-shape.ts';
 import { loadNative } from './native.ts';
-import { RandomWeights } from './random-model.fixture.ts';
+import { RandomWeights } from './random-weights.fixture.ts';
 import { StepDriver } from './step-driver.fixture.ts';
 
 const native = loadNative();
