@@ -2,6 +2,8 @@
  * Token ids for recorded requests, whose words nobody kept: as many as there were, and equal at the start as far as the
  * prefix cache found them equal. Used by replay.ts. Pure.
  */
+import { FIRST_OWN_TOKEN_ID } from '@variator/scheduler/block-hashing';
+
 interface PromptShape {
   readonly promptTokenCount: number;
   readonly cachedTokenCount: number;
@@ -27,12 +29,11 @@ export function promptOf(
   index: number,
   sharedTokenCount: number,
 ): number[] {
-  const own = mix(index + 1, 0x9e3779b9);
+  const own = FIRST_OWN_TOKEN_ID + index;
   const shared = hashText(session);
-  const tokenIds = new Array<number>(promptTokenCount);
-  for (let position = 0; position < promptTokenCount; position += 1) {
-    tokenIds[position] = mix(position < sharedTokenCount ? shared : own, position);
-  }
+  const tokenIds = new Array<number>(promptTokenCount).fill(own);
+  const sharedEnd = Math.min(sharedTokenCount, promptTokenCount);
+  for (let position = 0; position < sharedEnd; position += 1) tokenIds[position] = mix(shared, position);
   return tokenIds;
 }
 
@@ -71,11 +72,11 @@ function sharedTokenCounts(requests: readonly PromptShape[]): number[] {
   return counts;
 }
 
-/** A token id from 1 to 2^30, spread by two rounds of a 32-bit finaliser. */
+/** A token id from 1 to 2^29, spread by two rounds of a 32-bit finaliser. */
 function mix(seed: number, position: number): number {
   let mixed = Math.imul(seed ^ Math.imul(position + 1, 0x85ebca6b), 0xc2b2ae35);
   mixed = Math.imul(mixed ^ (mixed >>> 15), 0x2c1b3c6d);
-  return 1 + ((mixed ^ (mixed >>> 13)) & 0x3fffffff);
+  return 1 + ((mixed ^ (mixed >>> 13)) & 0x1fffffff);
 }
 
 function hashText(text: string): number {

@@ -16,7 +16,7 @@ export interface BatchEntry {
   readonly tokenIds: readonly number[];
   /** Tokens of it already in the KV cache. */
   readonly contextLength: number;
-  /** KV block ids covering contextLength + tokenIds.length tokens, in order. */
+  /** KV block ids covering contextLength + tokenIds.length tokens, in order; the sequence's own, so until the step has settled. */
   readonly blockTable: readonly number[];
   /** False for a prefill chunk that does not reach the sequence's last known token. */
   readonly isSampled: boolean;

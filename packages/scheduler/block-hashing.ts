@@ -9,6 +9,8 @@ export interface BlockHashing {
   root(numericsId: string, cacheSalt: string): string;
   /** Names the tokens from `start` up to `end`, a full block, and everything before them. */
   block(parentHash: string, tokenIds: readonly number[], start: number, end: number): string;
+  /** True where no other sequence can have these tokens; what follows them is unshared, too. Absent: nobody knows. */
+  isUnshared?(tokenIds: readonly number[], start: number, end: number): boolean;
 }
 
 /** 128 bits of SHA-256, as hexadecimal digits: nobody finds a prompt that shares another one's blocks. */
@@ -24,6 +26,12 @@ export const sha256Hashing: BlockHashing = {
 };
 
 const shortHash = (hash: ReturnType<typeof createHash>): string => hash.digest('hex').slice(0, 32);
+
+/** Stands for the name of an unshared block, which the cache keeps like others; it needs one only if its own sequence was pushed out. */
+export const UNSHARED = '';
+
+/** Token ids from here on are one made prompt's own: no other one has them in that place. */
+export const FIRST_OWN_TOKEN_ID = 2 ** 30;
 
 /**
  * 64 bits as four UTF-16 units, a hundredth of the cost: two lanes of 32 bits, each mixed by multiplication and shift
@@ -49,6 +57,12 @@ export const virtualHashing: BlockHashing = {
       start,
       end,
     ),
+  isUnshared(tokenIds, start, end) {
+    for (let index = start; index < end; index += 1) {
+      if ((tokenIds[index] ?? 0) >= FIRST_OWN_TOKEN_ID) return true;
+    }
+    return false;
+  },
 };
 
 function virtualHash(

@@ -2,7 +2,7 @@
  * Gives and takes KV blocks to and from sequences, and lets equal prefixes share them. Called by the scheduler and by
  * compose.ts. Blocks are shared only when full, so nobody ever writes into a block that another sequence reads.
  */
-import type { BlockHashing } from './block-hashing.ts';
+import { type BlockHashing, UNSHARED } from './block-hashing.ts';
 import { KvBlocks } from './kv-blocks.ts';
 import { isStillScored, type OpenSequence } from './open-sequence.ts';
 import { PrefixCache } from './prefix-cache.ts';
@@ -12,6 +12,7 @@ export class BlockTables {
   readonly #blocks: KvBlocks;
   readonly #cache: PrefixCache;
   readonly #hashing: BlockHashing;
+  #root: { readonly numericsId: string; readonly cacheSalt: string; readonly hash: string } | null = null;
 
   constructor(blockCount: number, blockSize: number, hashing: BlockHashing) {
     this.blockSize = blockSize;
@@ -90,6 +91,21 @@ export class BlockTables {
     sequence.offeredBlockCount = fullBlockCount;
   }
 
+  /** For a sequence that is pushed out and comes back: it finds what others have not overwritten until then. */
+  releaseForReturn(sequence: OpenSequence): void {
+    const { blockHashes, blockTable, tokenIds, offeredBlockCount } = sequence;
+    for (let index = 0; index < offeredBlockCount; index += 1) {
+      if (blockHashes[index] !== UNSHARED) continue;
+      const start = index * this.blockSize;
+      const parent = blockHashes[index - 1] ?? this.#rootOf(sequence);
+      const hash = this.#hashing.block(parent, tokenIds, start, start + this.blockSize);
+      blockHashes[index] = hash;
+      this.#cache.name(blockTable[index] ?? -1, hash);
+    }
+    blockHashes.length = Math.min(blockHashes.length, offeredBlockCount);
+    this.releaseAll(sequence);
+  }
+
   /** Gives all blocks back, the last first: where room is needed, the ends of prefixes go before their beginnings. */
   releaseAll(sequence: OpenSequence): void {
     for (const blockId of sequence.blockTable.reverse()) {
@@ -119,12 +135,23 @@ export class BlockTables {
     return this.#blocks.referenceCount(blockId);
   }
 
+  /** Of the sequence's first block; most ask for the same one. */
+  #rootOf({ kvNumericsId, spec: { cacheSalt } }: OpenSequence): string {
+    if (this.#root?.numericsId !== kvNumericsId || this.#root.cacheSalt !== cacheSalt) {
+      const hash = this.#hashing.root(kvNumericsId, cacheSalt);
+      this.#root = { numericsId: kvNumericsId, cacheSalt, hash };
+    }
+    return this.#root.hash;
+  }
+
   #hashOf(sequence: OpenSequence, index: number): string {
-    const { blockHashes, tokenIds, spec } = sequence;
+    const { blockHashes, tokenIds } = sequence;
     for (let next = blockHashes.length; next <= index; next += 1) {
-      const parent = blockHashes[next - 1] ?? this.#hashing.root(sequence.kvNumericsId, spec.cacheSalt);
+      const parent = blockHashes[next - 1] ?? this.#rootOf(sequence);
       const start = next * this.blockSize;
-      blockHashes.push(this.#hashing.block(parent, tokenIds, start, start + this.blockSize));
+      const end = start + this.blockSize;
+      const isUnshared = parent === UNSHARED || this.#hashing.isUnshared?.(tokenIds, start, end) === true;
+      blockHashes.push(isUnshared ? UNSHARED : this.#hashing.block(parent, tokenIds, start, end));
     }
     const hash = blockHashes[index];
     if (hash === undefined) throw new Error(`Block ${index} has no hash.`);

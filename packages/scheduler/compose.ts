@@ -69,9 +69,15 @@ export function compose(state: SchedulerState, stepId: number, now: number): Com
   for (const victim of displaced) preempt(state, victim, composition);
 
   // After limits were lowered more sequences may decode than the budget holds: then they take turns.
-  const decoding = running
-    .filter((sequence) => nextKind(sequence) === 'decode')
-    .sort((a, b) => a.lastStepId - b.lastStepId || comparePreemption(a, b));
+  const decoding = running.filter((sequence) => nextKind(sequence) === 'decode');
+  const isBefore = (a: OpenSequence, b: OpenSequence): number =>
+    a.lastStepId - b.lastStepId || comparePreemption(a, b);
+  // Mostly they stand in order already.
+  if (
+    decoding.some((sequence, index) => index > 0 && isBefore(decoding[index - 1] ?? sequence, sequence) > 0)
+  ) {
+    decoding.sort(isBefore);
+  }
   // Where blocks are short the eldest takes its own first: it must not be the one that goes.
   if (state.tables.availableCount < decoding.length) {
     const index = decoding.findIndex((sequence) => isEldestOf(running, sequence));
@@ -79,7 +85,8 @@ export function compose(state: SchedulerState, stepId: number, now: number): Com
   }
   for (const sequence of decoding) {
     if (budget === 0) break;
-    if (running.includes(sequence) && makeRoom(state, composition, sequence)) add(sequence, 1);
+    const isThere = composition.preemptionCount === displaced.length || running.includes(sequence);
+    if (isThere && makeRoom(state, composition, sequence)) add(sequence, 1);
   }
 
   const prefilling = running
@@ -152,7 +159,7 @@ function preempt(state: SchedulerState, victim: OpenSequence, composition: Compo
   composition.preemptionCount += 1;
   victim.recomputeUntil = Math.max(victim.recomputeUntil, victim.computedTokenCount);
   victim.preemptionCount += 1;
-  state.tables.releaseAll(victim);
+  state.tables.releaseForReturn(victim);
   state.running.splice(state.running.indexOf(victim), 1);
   state.waiting.add(victim);
 }
@@ -225,14 +232,18 @@ function entryOf(sequence: OpenSequence, tokenCount: number): BatchEntry {
   const start = sequence.computedTokenCount;
   const { minTokens = 0 } = sequence.spec.sampling;
   const isBanning = minTokens > 0 && generatedTokenCount(sequence) < minTokens;
-  return {
+  const plain: BatchEntry = {
     sequenceId: sequence.spec.sequenceId,
     tokenIds: sequence.tokenIds.slice(start, start + tokenCount),
     contextLength: start,
-    blockTable: [...sequence.blockTable],
+    blockTable: sequence.blockTable,
     isSampled: start + tokenCount === sequence.tokenIds.length,
     sampling: sequence.spec.sampling,
     kind: nextKind(sequence),
+  };
+  if (sequence.tokenCounts === null && !isBanning && !isStillScored(sequence)) return plain;
+  return {
+    ...plain,
     ...(sequence.tokenCounts === null ? {} : { tokenCounts: sequence.tokenCounts }),
     ...(isBanning ? { bannedTokenIds: sequence.spec.stopTokenIds } : {}),
     ...(isStillScored(sequence) ? { scoredTokenIds: scoredTokenIds(sequence, start, tokenCount) } : {}),

@@ -1,6 +1,6 @@
 /** A world played twice, step by step and by leaps: everything that can be seen of it is the same. */
 import { describe, expect, test } from 'vitest';
-import { virtualHashing } from './block-hashing.ts';
+import { type BlockHashing, FIRST_OWN_TOKEN_ID, sha256Hashing, virtualHashing } from './block-hashing.ts';
 import { seededRandom } from './paper-device.ts';
 import { Scheduler, SchedulerError } from './scheduler.ts';
 import type { EndedSequence, SequenceSpec, ServiceTier } from './sequence.ts';
@@ -43,7 +43,7 @@ interface Seen {
 }
 
 /** @param mostSteps of a leap; 0 takes every step by itself */
-function play(seed: number, mostSteps: number): Seen {
+function play(seed: number, mostSteps: number, hashing: BlockHashing = virtualHashing): Seen {
   const random = seededRandom(seed);
   const below = (bound: number): number => Math.floor(random() * bound);
   const pick = <T>(choices: readonly [T, ...T[]]): T => choices[below(choices.length)] ?? choices[0];
@@ -58,7 +58,7 @@ function play(seed: number, mostSteps: number): Seen {
     maxModelLenTokens,
     limits: { maxRunningCount, tokenBudget: maxRunningCount + below(20) },
     numericsId: 'A',
-    hashing: virtualHashing,
+    hashing,
   });
   scheduler.setFit(pick([fit, fit, null]));
   let at = 0;
@@ -70,7 +70,7 @@ function play(seed: number, mostSteps: number): Seen {
       spec: {
         sequenceId: `s${index}`,
         promptTokenIds: Array.from({ length: 1 + below(40) }, (_, place) =>
-          place < 20 ? (family * 7 + place) % 50 : below(50),
+          place < 20 ? (family * 7 + place) % 50 : family < 2 ? below(50) : FIRST_OWN_TOKEN_ID + index,
         ),
         generatedTokenIds: [],
         sampling: {
@@ -194,6 +194,17 @@ describe('a leap', () => {
     }
     // Small worlds, always something going on; and yet most steps are part of a leap.
     expect(leapTurns).toBeLessThan(0.6 * stepTurns);
+  });
+
+  test('cheap names of blocks change nothing, and blocks that nobody can ask for need none', () => {
+    for (let seed = 1; seed <= 20; seed += 1) {
+      const cheap = play(seed, Number.POSITIVE_INFINITY);
+      const dear = play(seed, Number.POSITIVE_INFINITY, sha256Hashing);
+      expect(cheap.ended).toEqual(dear.ended);
+      expect(cheap.tokenTimes).toEqual(dear.tokenTimes);
+      expect(cheap.hashes.length).toBeLessThan(dear.hashes.length);
+      expect(cheap.ended.some(({ cachedTokenCount }) => cachedTokenCount > 0)).toBe(true);
+    }
   });
 
   test('is refused while a step is in flight', () => {

@@ -26,6 +26,8 @@ export interface OpenSequence {
   /** Prompt, then generated tokens. */
   readonly tokenIds: number[];
   readonly promptTokenCount: number;
+  /** Names its tier and tenant. */
+  readonly tenantKey: string;
   /** null where no penalty is on. */
   readonly tokenCounts: TokenCounts | null;
   /** Prompt tokens, from the second on, whose log-probabilities are wanted; 0 where none are. */
@@ -83,8 +85,9 @@ export function openSequence(
     submittedAt: now,
     submissionOrder,
     queueRank: now + tierHandicapMs[spec.serviceTier] + handicapMs,
-    tokenIds: [...spec.promptTokenIds, ...spec.generatedTokenIds],
+    tokenIds: spec.promptTokenIds.concat(spec.generatedTokenIds),
     promptTokenCount: spec.promptTokenIds.length,
+    tenantKey: tenantKey(spec.serviceTier, spec.tenant),
     tokenCounts,
     tokenCountToScore: isScored ? spec.promptTokenIds.length - 1 : 0,
     scoredTokenCount: 0,
@@ -119,6 +122,8 @@ export function openSequence(
     },
   };
 }
+
+export const tenantKey = (serviceTier: ServiceTier, tenant: string): string => `${serviceTier} ${tenant}`;
 
 /** Known tokens whose KV is not computed yet; at least 1 for an open sequence. */
 export function remainingTokenCount(sequence: OpenSequence): number {

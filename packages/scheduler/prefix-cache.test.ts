@@ -28,15 +28,15 @@ test.each(hashings)(
   },
 );
 
-test('the virtual names of a million blocks that differ little are all different', () => {
+test('the virtual names of two hundred thousand blocks that differ little are all different', () => {
   const root = virtualHashing.root('A', '');
   const names = new Set<string>();
   const tokenIds = new Array<number>(16).fill(0);
-  for (let index = 0; index < 1_000_000; index += 1) {
+  for (let index = 0; index < 200_000; index += 1) {
     tokenIds[index % 16] = 1 + (index >>> 4);
     names.add(virtualHashing.block(root, tokenIds, 0, 16));
   }
-  expect(names.size).toBe(1_000_000);
+  expect(names.size).toBe(200_000);
 });
 
 test('knows the first block of equal contents until it is forgotten', () => {

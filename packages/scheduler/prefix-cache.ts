@@ -3,6 +3,8 @@
  * by a sequence whose whole prefix, bits and salt are equal. Owned by BlockTables. Holds no references: it is told when a
  * block enters and when its contents are lost.
  */
+import { UNSHARED } from './block-hashing.ts';
+
 export class PrefixCache {
   readonly #blockByHash = new Map<string, number>();
   /** By block; undefined where it holds nothing that can be found. */
@@ -15,7 +17,7 @@ export class PrefixCache {
   }
 
   find(hash: string): number | null {
-    return this.#blockByHash.get(hash) ?? null;
+    return hash === UNSHARED ? null : (this.#blockByHash.get(hash) ?? null);
   }
 
   holds(blockId: number): boolean {
@@ -24,10 +26,22 @@ export class PrefixCache {
 
   /** The first block with these contents stays the known one; a second copy remains private to its sequence. */
   enter(hash: string, blockId: number): void {
-    if (this.#hashByBlock[blockId] !== undefined || this.#blockByHash.has(hash)) return;
+    if (this.#hashByBlock[blockId] !== undefined) return;
+    if (hash === UNSHARED) {
+      this.#hashByBlock[blockId] = hash;
+      return;
+    }
+    if (this.#blockByHash.has(hash)) return;
     this.#blockByHash.set(hash, blockId);
     this.#hashByBlock[blockId] = hash;
     this.#entered.push(hash);
+  }
+
+  /** An unshared block gets the name by which its own sequence will ask for it. */
+  name(blockId: number, hash: string): void {
+    if (this.#hashByBlock[blockId] !== UNSHARED) return;
+    this.#hashByBlock[blockId] = undefined;
+    this.enter(hash, blockId);
   }
 
   /** The block's contents are about to be overwritten. */
@@ -35,6 +49,7 @@ export class PrefixCache {
     const hash = this.#hashByBlock[blockId];
     if (hash === undefined) return;
     this.#hashByBlock[blockId] = undefined;
+    if (hash === UNSHARED) return;
     this.#blockByHash.delete(hash);
     this.#left.push(hash);
   }

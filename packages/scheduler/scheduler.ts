@@ -435,6 +435,12 @@ export class Scheduler {
   }
 }
 
+const chargedAs = {
+  prefill: 'prefillDeviceMs',
+  decode: 'decodeDeviceMs',
+  recompute: 'recomputeDeviceMs',
+} as const;
+
 /** Adds each entry's share of the measured time to its sequence's account, and returns the sums by kind. */
 function bookCharge(
   { batch, composition, fit }: StepInFlight,
@@ -451,10 +457,11 @@ function bookCharge(
   for (const [index, entry] of batch.entries.entries()) {
     const sequence = sequenceAt(composition, index);
     const { account, endWith } = sequence;
-    const kind = entry.kind === 'decode' && endWith !== null ? 'speculationWaste' : entry.kind;
+    const isWaste = entry.kind === 'decode' && endWith !== null;
+    const kind = isWaste ? 'speculationWasteDeviceMs' : chargedAs[entry.kind];
     const shareMs = shares[index] ?? 0;
-    charge[`${kind}DeviceMs`] += shareMs;
-    account[`${kind}DeviceMs`] += shareMs;
+    charge[kind] += shareMs;
+    account[kind] += shareMs;
     charged(sequence, shareMs);
     if (fit !== null && account.fitId !== fit.fitId) {
       account.fitId = fit.fitId;

@@ -68,6 +68,9 @@ export type StepTimeModel = Pick<StepTimeFit, 'betaMs' | 'kneeTokens' | 'residua
 export const MOST_RESIDUALS = 128;
 /** Distance, in spreads of the samples, at which a residual counts a quarter. */
 const RESIDUAL_REACH = 0.3;
+const SQUARED_REACH = RESIDUAL_REACH ** 2;
+/** Figures of a place. */
+const PLACE_SIZE = 5;
 /** So many steps' worth of doubt pull every correction to none; far from all that was seen nothing else is left. */
 const RESIDUAL_DOUBT = 3;
 /** A correction larger than this, as a log ratio, is not believed. */
@@ -133,23 +136,44 @@ export function residualPlace(features: StepFeatures): [number, number, number, 
   ];
 }
 
+interface PackedResiduals {
+  readonly places: Float64Array;
+  readonly weights: Float64Array;
+}
+
+/** Every prediction walks over them: as typed arrays, once for each fit. */
+const packed = new WeakMap<StepTimeResiduals, PackedResiduals>();
+
+function packedOf(residuals: StepTimeResiduals): PackedResiduals {
+  const known = packed.get(residuals);
+  if (known !== undefined) return known;
+  const fresh = {
+    places: Float64Array.from(residuals.places),
+    weights: Float64Array.from(residuals.weights),
+  };
+  packed.set(residuals, fresh);
+  return fresh;
+}
+
 /** The nearest residuals' mean, less the fewer steps lie near: 0 far from all of them. */
 function correctionOf(residuals: StepTimeResiduals, features: StepFeatures): number {
-  const { center, scale, places, weights, logRatios } = residuals;
+  const { center, scale, logRatios } = residuals;
   const place = residualPlace(features);
-  const size = place.length;
-  for (let k = 0; k < size; k += 1) {
+  for (let k = 0; k < PLACE_SIZE; k += 1) {
     place[k] = ((place[k] ?? 0) - (center[k] ?? 0)) / (scale[k] ?? 1);
   }
+  const [a, b, c, d, e] = place;
+  const { places, weights } = packedOf(residuals);
   let weight = RESIDUAL_DOUBT;
   let sum = 0;
-  for (let index = 0; index < logRatios.length; index += 1) {
-    let squared = 0;
-    for (let k = 0; k < size; k += 1) {
-      const apart = (place[k] ?? 0) - (places[index * size + k] ?? 0);
-      squared += apart * apart;
-    }
-    const nearness = 1 / (1 + squared / RESIDUAL_REACH ** 2);
+  for (let index = 0, at = 0; index < weights.length; index += 1, at += PLACE_SIZE) {
+    const apartA = a - (places[at] ?? 0);
+    const apartB = b - (places[at + 1] ?? 0);
+    const apartC = c - (places[at + 2] ?? 0);
+    const apartD = d - (places[at + 3] ?? 0);
+    const apartE = e - (places[at + 4] ?? 0);
+    const squared = apartA * apartA + apartB * apartB + apartC * apartC + apartD * apartD + apartE * apartE;
+    const nearness = SQUARED_REACH / (SQUARED_REACH + squared);
     const own = (weights[index] ?? 0) * nearness * nearness;
     weight += own;
     sum += own * (logRatios[index] ?? 0);

@@ -4,7 +4,7 @@
  * forgotten first. A tenant that comes back is lifted to the least served of those present, so that idling saves nothing
  * up and nobody is held back for what was long ago.
  */
-import type { OpenSequence } from './open-sequence.ts';
+import { type OpenSequence, tenantKey } from './open-sequence.ts';
 import type { ServiceTier } from './sequence.ts';
 import { prefillWorkMs, type StepTimeFit } from './step-time.ts';
 
@@ -31,8 +31,9 @@ export class TenantService {
    * Device ms that a running sequence is expected to cost still: its prompt by the fit where there is one, its answer by
    * what those of its tenant, or of all, have cost of late.
    */
-  expectedMs({ spec, account, tokenIds, cachedTokenCount }: OpenSequence, fit: StepTimeFit | null): number {
-    const counter = this.#counters.get(keyOf(spec.serviceTier, spec.tenant));
+  expectedMs(sequence: OpenSequence, fit: StepTimeFit | null): number {
+    const { account, tokenIds, cachedTokenCount } = sequence;
+    const counter = this.#counters.get(sequence.tenantKey);
     const prefillMs =
       fit === null
         ? (counter?.meanPrefillMs ?? this.#meanPrefillMs)
@@ -45,11 +46,10 @@ export class TenantService {
   }
 
   attainedMs(serviceTier: ServiceTier, tenant: string): number {
-    return this.#counters.get(keyOf(serviceTier, tenant))?.attainedMs ?? 0;
+    return this.#counters.get(tenantKey(serviceTier, tenant))?.attainedMs ?? 0;
   }
 
-  opened({ spec: { serviceTier, tenant } }: OpenSequence): void {
-    const key = keyOf(serviceTier, tenant);
+  opened({ spec: { serviceTier }, tenantKey: key }: OpenSequence): void {
     const counter = this.#counters.get(key) ?? {
       serviceTier,
       attainedMs: 0,
@@ -65,13 +65,12 @@ export class TenantService {
     this.#forgetAbsent();
   }
 
-  charged({ spec: { serviceTier, tenant } }: OpenSequence, deviceMs: number): void {
-    const counter = this.#counters.get(keyOf(serviceTier, tenant));
+  charged({ tenantKey: key }: OpenSequence, deviceMs: number): void {
+    const counter = this.#counters.get(key);
     if (counter !== undefined) counter.attainedMs += deviceMs;
   }
 
-  ended({ spec: { serviceTier, tenant }, account }: OpenSequence): void {
-    const key = keyOf(serviceTier, tenant);
+  ended({ tenantKey: key, account }: OpenSequence): void {
     const counter = this.#counters.get(key);
     if (counter === undefined) return;
     counter.openCount -= 1;
@@ -111,5 +110,3 @@ export class TenantService {
 }
 
 const moved = (mean: number, newest: number): number => mean + MEAN_WEIGHT * (newest - mean);
-
-const keyOf = (serviceTier: ServiceTier, tenant: string): string => `${serviceTier} ${tenant}`;

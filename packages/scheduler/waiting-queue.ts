@@ -43,7 +43,7 @@ export class WaitingQueue {
 
   add(sequence: OpenSequence): void {
     const { serviceTier, tenant } = sequence.spec;
-    const key = laneKey(sequence);
+    const key = sequence.tenantKey;
     const lane = this.#lanes.get(key) ?? { serviceTier, tenant, sequences: [] };
     this.#lanes.set(key, lane);
     let low = 0;
@@ -61,7 +61,7 @@ export class WaitingQueue {
   }
 
   remove(sequence: OpenSequence): void {
-    const key = laneKey(sequence);
+    const key = sequence.tenantKey;
     const lane = this.#lanes.get(key);
     const index = lane?.sequences.indexOf(sequence) ?? -1;
     if (lane === undefined || index < 0) return;
@@ -71,8 +71,6 @@ export class WaitingQueue {
     if (lane.sequences.length === 0) this.#lanes.delete(key);
   }
 }
-
-const laneKey = ({ spec }: OpenSequence): string => `${spec.serviceTier} ${spec.tenant}`;
 
 function isBefore(a: OpenSequence, b: OpenSequence): boolean {
   if (a.queueRank !== b.queueRank) return a.queueRank < b.queueRank;

@@ -8,6 +8,7 @@ import { type Parts, runParts } from './run-parts.ts';
 const parts: Parts = {
   'step-time': async () => (await import('./optimizer/step-time.ts')).benchStepTime,
   'step-time-cpu': async () => (await import('./optimizer/step-time-cpu.ts')).benchStepTimeOnCpu,
+  'twin-speed': async () => (await import('./optimizer/twin-speed.ts')).benchTwinSpeed,
   cost: async () => (await import('./optimizer/cost.ts')).benchCost,
   regimes: async () => (await import('./optimizer/regimes.ts')).benchRegimes,
   scheduling: async () => (await import('./optimizer/scheduling.ts')).benchScheduling,

@@ -1,9 +1,10 @@
 /** The report of a replay as people read it: one row for the whole and each tier, then what a reader should know. Pure. */
+
+import type { Quantiles } from '@variator/optimizer/value-sketch';
 import { table } from '../table.ts';
 import type { EndpointAbilities } from './endpoint-probe.ts';
 import type { TrafficSource } from './planned-traffic.ts';
 import type { TierReport, TrafficReport } from './traffic-report.ts';
-import type { Quantiles } from './value-sketch.ts';
 
 /** From here on, the times tell more about the client than about the server. */
 const SLOW_SENDER_MS = 20;

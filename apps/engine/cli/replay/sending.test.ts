@@ -1,11 +1,11 @@
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import { setTimeout as pause } from 'node:timers/promises';
+import { ValueSketch } from '@variator/optimizer/value-sketch';
 import { afterEach, expect, it } from 'vitest';
 import { driveSessions, type TurnRecord } from './drive-sessions.ts';
 import { type PlannedSession, TraceFaults } from './planned-traffic.ts';
 import { readReplayFlags } from './replay-flags.ts';
 import { replayTrace } from './replay-trace.ts';
-import { ValueSketch } from './value-sketch.ts';
 
 const servers: Server[] = [];
 afterEach(async () => {

@@ -2,9 +2,10 @@
  * Folds what was seen, turn by turn, into the report of a replay: times, throughput, goodput and SLO attainment of the
  * whole and of each tier, faults by kind, and how late the sender itself was. Pure, of bounded size; printed by the command.
  */
+
+import { type Quantiles, ValueSketch } from '@variator/optimizer/value-sketch';
 import type { SeenAnswer } from './answer-request.ts';
 import type { DriveResult, TurnRecord } from './drive-sessions.ts';
-import { type Quantiles, ValueSketch } from './value-sketch.ts';
 
 /** null: not asked for. */
 export interface ReplayObjectives {

@@ -1,6 +1,7 @@
 /**
  * Quantiles of millions of values in little memory: counts in buckets whose width is 1 % of their value, as DDSketch has
- * them (Masson et al., 2019). Quantiles are within 0.5 % of a value that was there; least, most and mean are exact.
+ * them (Masson et al., 2019). Quantiles are within 0.5 % of a value that was there; least, most and mean are exact. Used by
+ * the traffic replay's report and by the twin.
  */
 const GROWTH = Math.log(1.01);
 /** Below it, a duration is 0. */
@@ -24,12 +25,13 @@ export class ValueSketch {
   #min = Number.POSITIVE_INFINITY;
   #max = Number.NEGATIVE_INFINITY;
 
-  /** @param value at least 0 */
-  add(value: number): void {
+  /** @param value at least 0; @param count how often it occurred */
+  add(value: number, count = 1): void {
+    if (count <= 0) return;
     const bucket = value < LEAST ? Number.NEGATIVE_INFINITY : Math.round(Math.log(value) / GROWTH);
-    this.#counts.set(bucket, (this.#counts.get(bucket) ?? 0) + 1);
-    this.#count += 1;
-    this.#sum += value;
+    this.#counts.set(bucket, (this.#counts.get(bucket) ?? 0) + count);
+    this.#count += count;
+    this.#sum += value * count;
     this.#min = Math.min(this.#min, value);
     this.#max = Math.max(this.#max, value);
   }
