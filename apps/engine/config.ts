@@ -5,6 +5,8 @@
 import { availableParallelism, homedir, hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 
+const isas = ['generic', 'avx2', 'avx512', 'avx512vnni', 'all'] as const;
+
 export interface Config {
   /** A model folder or GGUF file; null for the default model. */
   readonly model: string | null;
@@ -21,6 +23,8 @@ export interface Config {
   readonly workerCount: number;
   readonly device: DeviceChoice;
   readonly threadCount: number;
+  /** The most that the kernels may use of the CPU's instructions. */
+  readonly isa: (typeof isas)[number];
   readonly kvMemoryBytes: number;
   /** Null: what the model and the KV memory allow. */
   readonly maxModelLenTokens: number | null;
@@ -191,6 +195,12 @@ const options = {
     env: 'VARIATOR_THREADS',
     value: 'N',
     help: 'compute threads of all workers (the machine: at most 2, or one a worker)',
+  },
+  isa: {
+    flag: '--isa',
+    env: 'VARIATOR_ISA',
+    value: isas.join('|'),
+    help: 'the most that the kernels may use of this CPU (all)',
   },
   kvMemory: {
     flag: '--kv-memory',
@@ -413,6 +423,7 @@ export function readConfig(
       1,
       256,
     ),
+    isa: oneOf('isa', text('isa') ?? 'all', isas),
     kvMemoryBytes: size('kvMemory', text('kvMemory') ?? '1GiB'),
     maxModelLenTokens:
       text('maxModelLen') === null ? null : whole('maxModelLen', text('maxModelLen') ?? '', 16, 10_000_000),
@@ -578,10 +589,11 @@ function span(name: OptionName, text: string | null): number | null {
   return seconds * 1000;
 }
 
-function oneOf(name: OptionName, text: string, choices: readonly string[]): string {
-  if (!choices.includes(text))
+function oneOf<Choice extends string>(name: OptionName, text: string, choices: readonly Choice[]): Choice {
+  const chosen = choices.find((choice) => choice === text);
+  if (chosen === undefined)
     throw new ConfigError(`${nameOf(name)} must be ${choices.join(' or ')}, not "${text}".`);
-  return text;
+  return chosen;
 }
 
 /** `KEY`, or `NAME:KEY` several times, separated by commas. Says nothing of the keys themselves. */

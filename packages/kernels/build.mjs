@@ -34,10 +34,16 @@ const baseFlags = [
 ];
 const avx512Flags = ['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq'];
 /** Files compiled once for every instruction-set tier, each time into a namespace of its own. */
-const tieredSources = ['float_ops.cc', 'attention.cc', 'int8_generic.cc', 'probe_loops.cc'];
-/** Files that exist only for x86-64, with the flags they need. */
+const tieredSources = ['float_ops.cc', 'attention.cc', 'panels_generic.cc', 'probe_loops.cc'];
+/** The compiler's own intrinsics begin with registers that nothing has set. */
+const intrinsicsFlags = ['-Wno-uninitialized', '-Wno-maybe-uninitialized'];
+/** Files that exist only for x86-64: their units by suffix, with the flags each needs. */
 const x86Sources = {
-  'int8_avx512vnni.cc': [...avx512Flags, '-mavx512vnni', '-Wno-uninitialized', '-Wno-maybe-uninitialized'],
+  'panels_avx512vnni.cc': { '': [...avx512Flags, '-mavx512vnni', ...intrinsicsFlags] },
+  'panels_maddubs.cc': {
+    '.avx2': ['-DVARIATOR_TIER=tier_avx2', '-mavx2', '-mf16c', ...intrinsicsFlags],
+    '.avx512': ['-DVARIATOR_TIER=tier_avx512', ...avx512Flags, ...intrinsicsFlags],
+  },
 };
 
 /** @returns {{ name: string, source: string, flags: string[] }[]} */
@@ -57,7 +63,9 @@ function unitsFor(sources, isX86) {
         });
       }
     } else if (source in x86Sources) {
-      if (isX86) units.push({ name, source, flags: [...machine, ...x86Sources[source]] });
+      for (const [suffix, flags] of isX86 ? Object.entries(x86Sources[source]) : []) {
+        units.push({ name: `${name}${suffix}`, source, flags: [...machine, ...flags] });
+      }
     } else {
       units.push({ name, source, flags: machine });
     }

@@ -3,7 +3,7 @@
  * data. Used by scheduler, worker, optimizer, control plane and the command line. Decides nothing about when to switch.
  */
 import { createHash } from 'node:crypto';
-import type { AttentionVariantId, LinearVariantId } from './catalogue.ts';
+import { type AttentionVariantId, type LinearVariantId, variantOf } from './catalogue.ts';
 
 /** A legal choice of kernel variants plus batch limits. */
 export interface ExecutionPath {
@@ -79,9 +79,12 @@ export function kernelsId(path: ExecutionPath): string {
   return shortHash(JSON.stringify(['kernels', path.linear, path.attention, path.threadCount]));
 }
 
-/** Names what decides bits; it salts the prefix cache's block hashes. Threads split rows, never sums. */
+/**
+ * Names what decides bits; it salts the prefix cache's block hashes. Threads split rows, never sums; and the same panels
+ * give the same bits by whatever instructions.
+ */
 export function numericsId(path: ExecutionPath): string {
-  return shortHash(JSON.stringify(['numerics', path.linear, path.attention]));
+  return shortHash(JSON.stringify(['numerics', variantOf(path.linear).bits, path.attention]));
 }
 
 /** The named paths every worker offers. `reference` always exists. */

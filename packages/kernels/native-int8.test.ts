@@ -7,7 +7,10 @@ import { StepDriver } from './step-driver.fixture.ts';
 
 const native = loadNative();
 const { features } = native.probeMachine(1);
-const int8Variants = linearVariantsFor(features).filter((id) => id.startsWith('linear.int8'));
+// All int8 variants give the same bits (native-linear.test.ts), so the fastest and the plainest stand for the others.
+const int8Variants = linearVariantsFor(features)
+  .filter((id) => id.startsWith('linear.int8'))
+  .filter((_, index, all) => index === 0 || index === all.length - 1);
 
 async function openGolden(name: string, sequenceCount: number, linear: LinearVariantId) {
   const golden = readGolden(name);

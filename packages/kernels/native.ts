@@ -4,9 +4,9 @@
  * Arguments are checked on the native side before any launch; a violated contract throws a NativeError and runs nothing.
  */
 import { createRequire } from 'node:module';
-import type { LinearVariantId } from './catalogue.ts';
+import type { IsaLimit, LinearVariantId } from './catalogue.ts';
 import type { MachineProbe } from './execution-path.ts';
-import type { ModelShape, ModelTensors } from './model/model-shape.ts';
+import type { ModelShape, ModelTensors, TensorSource } from './model/model-shape.ts';
 
 declare const modelBrand: unique symbol;
 declare const kvCacheBrand: unique symbol;
@@ -79,8 +79,24 @@ export interface StepOutput {
 }
 
 export interface NativeKernels {
+  /**
+   * From now on the process runs as if the machine had no instructions beyond these: features are not probed, variants
+   * not accepted, tiers not picked. For tests, and for comparing machines; 'all' is the default.
+   */
+  limitIsa(isa: IsaLimit): void;
   /** CPU features by CPUID and short in-situ speed probes (<= 200 ms in all). */
   probeMachine(threadCount: number): MachineProbe;
+  /**
+   * One linear layer by itself, on the calling thread: x [rowCount, columns] -> [rowCount, rows], `slabRows` rows at a
+   * time. For tests; nothing that serves calls it.
+   */
+  multiply(
+    tensor: TensorSource,
+    linear: LinearVariantId,
+    x: Float32Array,
+    rowCount: number,
+    slabRows: number,
+  ): Float32Array;
   /** Maps the files and starts a pool of `maxThreadCount` threads. Throws NativeError when a tensor does not fit its file. */
   openModel(shape: ModelShape, tensors: ModelTensors, maxThreadCount: number): ModelHandle;
   /** Packs what the variant needs, off the event loop; idempotent. `linear.reference` packs nothing. */

@@ -2,7 +2,7 @@
  * The CPU as a device: maps the model, makes the paged KV cache, runs batches through the native border (step-input.ts).
  * Started by worker/main.ts. The first KV blocks are the scheduler's, the last ones scratch.
  */
-import { linearVariantsFor } from '@variator/kernels/catalogue';
+import { type IsaLimit, linearVariantsFor } from '@variator/kernels/catalogue';
 import type { Envelope } from '@variator/kernels/execution-path';
 import {
   KV_BLOCK_SIZE,
@@ -19,6 +19,7 @@ import { entryLogprobs, stepInput } from './step-input.ts';
 
 export interface CpuDeviceOptions extends KvPlanOptions {
   readonly threadCount: number;
+  readonly isa: IsaLimit;
 }
 
 const MAX_TOKEN_BUDGET = 2048;
@@ -27,6 +28,7 @@ const MAX_TOKEN_BUDGET = 2048;
 export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device {
   const { shape, tensors } = model;
   const native = loadNative();
+  native.limitIsa(options.isa);
   const probe = native.probeMachine(options.threadCount);
   const { blockCount: kvBlockCount, kvBytesPerToken, maxModelLenTokens } = kvPlan(shape, options);
   const linearVariants = linearVariantsFor(probe.features);
@@ -54,11 +56,11 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
     headCount: shape.headCount,
     headSize: shape.headSize,
     activeParameterCount,
-    // int8 panels: a byte a weight and two float32 scales per group of 32.
+    // int8 panels: a byte a weight, and a half scale and minimum for each group of 32.
     weightBytes: Object.fromEntries(
       linearVariants.map((id) => [
         id,
-        id === 'linear.reference' ? storedBytes : Math.round(activeParameterCount * 1.25),
+        id === 'linear.reference' ? storedBytes : Math.round(activeParameterCount * 1.125),
       ]),
     ),
     kvBytesPerToken,

@@ -37,7 +37,12 @@ export interface RoadOutcome {
 }
 
 export async function openRoadDevice(modelPath: string, threadCount = 2): Promise<Device> {
-  const options = { threadCount, kvMemoryBytes: 256 * 1024 ** 2, maxModelLenTokens: 1024 };
+  const options = {
+    threadCount,
+    kvMemoryBytes: 256 * 1024 ** 2,
+    maxModelLenTokens: 1024,
+    isa: 'all',
+  } as const;
   return cpuDevice(await loadModel(modelPath), options);
 }
 

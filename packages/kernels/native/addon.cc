@@ -8,8 +8,10 @@
 
 #include "addon_inputs.h"
 #include "engine.h"
+#include "linear_trial.h"
 #include "machine_probe.h"
 #include "napi_values.h"
+#include "tiers.h"
 
 namespace variator {
 namespace {
@@ -150,6 +152,26 @@ napi_value probeMachineCall(napi_env env, napi_callback_info info) {
   });
 }
 
+napi_value limitIsaCall(napi_env env, napi_callback_info info) {
+  return call<1>(env, info, [&](napi_value* arguments) -> napi_value {
+    limitIsa(readString(env, arguments[0], "isa"));
+    return nullptr;
+  });
+}
+
+napi_value multiplyCall(napi_env env, napi_callback_info info) {
+  return call<5>(env, info, [&](napi_value* arguments) {
+    Model model;
+    const Tensor tensor = readTensor(env, arguments[0], model);
+    const LinearVariant linear = parseLinear(readString(env, arguments[1], "linear"));
+    const auto x = readTypedArray<float>(env, arguments[2], "x");
+    const int64_t rowCount = readInteger(env, arguments[3], "rowCount", 1, 1 << 20);
+    const int64_t slabRows = readInteger(env, arguments[4], "slabRows", 1, 1 << 20);
+    if (static_cast<int64_t>(x.size()) != rowCount * tensor.columns) throw NativeFault("x: must be [rowCount, columns]");
+    return makeFloat32Array(env, multiplyAlone(tensor, linear, x, rowCount, slabRows));
+  });
+}
+
 napi_value openModel(napi_env env, napi_callback_info info) {
   return call<3>(env, info, [&](napi_value* arguments) {
     const auto threadCount =
@@ -266,9 +288,10 @@ napi_value bind(napi_env env, napi_callback_info info) {
     return napi_property_descriptor{utf8Name, nullptr, callback, nullptr, nullptr, nullptr, napi_enumerable, nullptr};
   };
   const napi_property_descriptor methods[] = {
-      method("probeMachine", probeMachineCall), method("openModel", openModel),
-      method("prepareLinear", prepareLinear),   method("createKvCache", createKvCache),
-      method("runStep", runStep),               method("closeKvCache", closeKvCache),
+      method("limitIsa", limitIsaCall),       method("probeMachine", probeMachineCall),
+      method("multiply", multiplyCall),       method("openModel", openModel),
+      method("prepareLinear", prepareLinear), method("createKvCache", createKvCache),
+      method("runStep", runStep),             method("closeKvCache", closeKvCache),
       method("closeModel", closeModel)};
   napi_define_properties(env, result, sizeof methods / sizeof methods[0], methods);
   return result;

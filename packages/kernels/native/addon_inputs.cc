@@ -74,8 +74,7 @@ napi_value elementOf(napi_env env, napi_value list, uint32_t index, const char* 
   return element;
 }
 
-TensorSource readSource(napi_env env, napi_value parent, const char* name) {
-  const napi_value object = propertyOf(env, parent, name);
+TensorSource readSource(napi_env env, napi_value object, const std::string& name) {
   return {name,
           readString(env, propertyOf(env, object, "file"), "file"),
           integerOf(env, object, "offset", 0, offsetAtMost),
@@ -83,6 +82,10 @@ TensorSource readSource(napi_env env, napi_value parent, const char* name) {
           readString(env, propertyOf(env, object, "dtype"), "dtype"),
           integerOf(env, object, "rows", 1, offsetAtMost),
           integerOf(env, object, "columns", 1, offsetAtMost)};
+}
+
+TensorSource readSource(napi_env env, napi_value parent, const char* name) {
+  return readSource(env, propertyOf(env, parent, name), std::string(name));
 }
 
 LogitRules readRules(napi_env env, napi_value object) {
@@ -107,6 +110,11 @@ Scoring readScoring(napi_env env, napi_value object) {
 }
 
 }  // namespace
+
+Tensor readTensor(napi_env env, napi_value source, Model& model) {
+  const TensorSource read = readSource(env, source, std::string("tensor"));
+  return mapTensor(model, read, read.rows, read.columns);
+}
 
 std::unique_ptr<Model> readModel(napi_env env, napi_value shapeObject, napi_value tensors) {
   auto model = std::make_unique<Model>();

@@ -6,7 +6,6 @@
 #include <cmath>
 
 #include "native_fault.h"
-#include "tiers.h"
 
 namespace variator {
 namespace {
@@ -90,24 +89,16 @@ void checkScoring(const Step& step, int64_t vocabularySize) {
 
 }  // namespace
 
-LinearVariant parseLinear(const std::string& name) {
-  if (name == "linear.reference") return LinearVariant::Reference;
-  if (name == "linear.int8-generic") return LinearVariant::Int8Generic;
-  require(name == "linear.int8-avx512vnni", "linear: there is no variant " + name);
-  require(hasFeatures({"avx512f", "avx512bw", "avx512vl", "avx512vnni"}), "linear: this machine cannot run " + name);
-  return LinearVariant::Int8Avx512Vnni;
-}
-
 bool Engine::isPrepared(LinearVariant linear) const {
   const std::lock_guard<std::mutex> lock(packedMutex_);
-  return linear == LinearVariant::Reference || packed_ != nullptr;
+  return linear.family == LinearFamily::Reference || packed_ != nullptr;
 }
 
 void Engine::prepare(LinearVariant linear, std::shared_ptr<Prepared> result, Settled settled) {
   packing_.give([this, linear, result = std::move(result), settled = std::move(settled)] {
     const auto pack = [&] {
       const auto start = std::chrono::steady_clock::now();
-      if (linear == LinearVariant::Reference) return;
+      if (linear.family == LinearFamily::Reference) return;
       if (!isPrepared(linear)) {
         auto packed = std::make_shared<const PackedModel>(*model_);
         const std::lock_guard<std::mutex> lock(packedMutex_);
@@ -122,7 +113,7 @@ void Engine::prepare(LinearVariant linear, std::shared_ptr<Prepared> result, Set
 
 void Engine::run(std::shared_ptr<Step> step, std::shared_ptr<const KvCache> kvCache, Settled settled) {
   std::shared_ptr<const PackedModel> packed;
-  if (step->linear != LinearVariant::Reference) {
+  if (step->linear.family != LinearFamily::Reference) {
     const std::lock_guard<std::mutex> lock(packedMutex_);
     packed = packed_;
   }

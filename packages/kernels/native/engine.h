@@ -19,9 +19,6 @@ struct Prepared {
   int64_t packedBytes = 0;
 };
 
-// Throws NativeFault for a name that is none, or a variant that this machine cannot run.
-LinearVariant parseLinear(const std::string& name);
-
 class Engine {
  public:
   Engine(std::unique_ptr<Model> model, int maxThreadCount)

@@ -92,8 +92,8 @@ void StepRunner::multiplyExpertsGateUp(int thread, int64_t layer) {
     if (unit >= unitCount) return;
     const int32_t expert = byExpert_.busy[unit / panelCount];
     const int32_t first = byExpert_.starts[expert];
-    gateUpPanel(thread, expertLinear(layer, expert, &MlpMatrices<Tensor>::gate, &MlpMatrices<const uint8_t*>::gate),
-                expertLinear(layer, expert, &MlpMatrices<Tensor>::up, &MlpMatrices<const uint8_t*>::up), routed_,
+    gateUpPanel(thread, expertLinear(layer, expert, &MlpMatrices<Tensor>::gate, &MlpMatrices<Panels>::gate),
+                expertLinear(layer, expert, &MlpMatrices<Tensor>::up, &MlpMatrices<Panels>::up), routed_,
                 unit % panelCount, first, byExpert_.starts[expert + 1] - first, routedGated_);
   }
 }
@@ -105,7 +105,7 @@ void StepRunner::multiplyExpertsDown(int thread, int64_t layer) {
   float* out = scratch.panels.sized(slabRows() * panelRows);
   const Share share = shareOf(stride / panelRows, thread, step_->threadCount);
   for (const int32_t expert : byExpert_.busy) {
-    const Linear down = expertLinear(layer, expert, &MlpMatrices<Tensor>::down, &MlpMatrices<const uint8_t*>::down);
+    const Linear down = expertLinear(layer, expert, &MlpMatrices<Tensor>::down, &MlpMatrices<Panels>::down);
     for (int64_t panel = share.begin; panel < share.end; panel++) {
       for (int64_t start = byExpert_.starts[expert]; start < byExpert_.starts[expert + 1]; start += slabRows()) {
         const int64_t count = std::min<int64_t>(slabRows(), byExpert_.starts[expert + 1] - start);
@@ -120,9 +120,9 @@ void StepRunner::multiplyExpertsDown(int thread, int64_t layer) {
 }
 
 StepRunner::Linear StepRunner::expertLinear(int64_t layer, int32_t expert, Tensor MlpMatrices<Tensor>::*tensor,
-                                            const uint8_t* MlpMatrices<const uint8_t*>::*panels) const {
+                                            Panels MlpMatrices<Panels>::*panels) const {
   return {&(model_.matrices[layer].experts[expert].*tensor),
-          packed_ ? packed_->matrices[layer].experts[expert].*panels : nullptr};
+          packed_ ? packed_->matrices[layer].experts[expert].*panels : Panels{}};
 }
 
 }  // namespace variator

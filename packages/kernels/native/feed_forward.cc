@@ -12,10 +12,10 @@ void StepRunner::feedForward(int thread, int64_t layer) {
     const auto* panels = packed_ ? &packed_->matrices[layer] : nullptr;
     Activations gated = gated_;
     gated.stride = padded(matrices.gate.rows);
-    multiplyGateUp(thread, {&matrices.gate, panels ? panels->gate : nullptr},
-                   {&matrices.up, panels ? panels->up : nullptr}, gated);
+    multiplyGateUp(thread, {&matrices.gate, panels ? panels->gate : Panels{}},
+                   {&matrices.up, panels ? panels->up : Panels{}}, gated);
     team_.barrier();
-    const Linear down{&matrices.down, panels ? panels->down : nullptr};
+    const Linear down{&matrices.down, panels ? panels->down : Panels{}};
     multiply(thread, &down, 1, gated, step_->tokenCount(),
              [&](int, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
                addToHidden(panel, rowStart, rowCount, out);

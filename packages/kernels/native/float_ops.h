@@ -74,17 +74,11 @@ struct ProbeLoops {
   int32_t (*int8Dot)(int64_t rounds);
 };
 
-// One int8 panel ([groupCount] groups at `panel`, see int8_panels.h) times activation rows rowStart ..
-// rowStart + rowCount, into out [rowCount, 32]. A row's bits do not depend on the rows beside it.
-using Int8PanelFunction = void (*)(const uint8_t* panel, int64_t groupCount, const Activations& activations,
-                                   int64_t rowStart, int64_t rowCount, float* out);
-
-#define VARIATOR_DECLARE_TIER(tier)                   \
-  namespace tier {                                    \
-  extern const FloatOps floatOps;                     \
-  extern const AttentionOps attentionOps;             \
-  extern const ProbeLoops probeLoops;                 \
-  extern const Int8PanelFunction int8PanelGeneric;    \
+#define VARIATOR_DECLARE_TIER(tier)       \
+  namespace tier {                        \
+  extern const FloatOps floatOps;         \
+  extern const AttentionOps attentionOps; \
+  extern const ProbeLoops probeLoops;     \
   }
 VARIATOR_DECLARE_TIER(tier_base)
 VARIATOR_DECLARE_TIER(tier_avx2)
@@ -93,7 +87,6 @@ VARIATOR_DECLARE_TIER(tier_avx512)
 // The best tier of this machine.
 const FloatOps& floatOps();
 const AttentionOps& attentionOps();
-Int8PanelFunction int8PanelGeneric();
 const ProbeLoops& probeLoops();
 // The same, but never a loop that needs AVX-512 VNNI.
 const ProbeLoops& plainProbeLoops();

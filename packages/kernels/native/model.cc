@@ -5,20 +5,20 @@
 #include <cmath>
 
 #include "float_ops.h"
-#include "int8_panels.h"
 #include "native_fault.h"
 
 namespace variator {
 namespace {
 
 int64_t packedBytes(const Model& model) {
-  int64_t bytes = packedBytesOf(model.head);
+  const auto bytesOf = [](const Tensor& tensor) { return packedBytesOf(tensor, panelFormatOf(tensor)); };
+  int64_t bytes = bytesOf(model.head);
   for (const auto& layer : model.matrices) {
     for (const auto* matrix : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
-      bytes += packedBytesOf(*matrix);
+      bytes += bytesOf(*matrix);
     }
     for (const auto& expert : layer.experts) {
-      bytes += packedBytesOf(expert.gate) + packedBytesOf(expert.up) + packedBytesOf(expert.down);
+      bytes += bytesOf(expert.gate) + bytesOf(expert.up) + bytesOf(expert.down);
     }
   }
   return bytes;
@@ -102,14 +102,14 @@ std::vector<float> readVector(Model& model, const TensorSource& source, int64_t 
 PackedModel::PackedModel(const Model& model) : arena(packedBytes(model), "packed weights") {
   uint8_t* next = arena.data();
   const auto pack = [&](const Tensor& tensor) {
-    const uint8_t* panels = next;
-    packPanels(tensor, next);
-    next += packedBytesOf(tensor);
+    const PanelFormat format = panelFormatOf(tensor);
+    const Panels panels = packPanels(tensor, format, next);
+    next += packedBytesOf(tensor, format);
     return panels;
   };
   for (const auto& layer : model.matrices) {
     matrices.push_back({pack(layer.q), pack(layer.k), pack(layer.v), pack(layer.o), pack(layer.gate), pack(layer.up),
-                        pack(layer.down), nullptr, {}});
+                        pack(layer.down), {}, {}});
     for (const auto& expert : layer.experts) {
       matrices.back().experts.push_back({pack(expert.gate), pack(expert.up), pack(expert.down)});
     }

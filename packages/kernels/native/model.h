@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "expert_routing.h"
+#include "panels.h"
 #include "tensor.h"
 
 namespace variator {
@@ -70,12 +71,12 @@ struct Model {
   std::vector<std::string> paths;  // of `files`
 };
 
-// The matrices of a model as int8 panels, in one arena.
+// The matrices of a model in panels, in one arena.
 struct PackedModel {
   explicit PackedModel(const Model& model);
   Arena arena;
-  std::vector<LayerMatrices<const uint8_t*>> matrices;
-  const uint8_t* head = nullptr;
+  std::vector<LayerMatrices<Panels>> matrices;
+  Panels head;
 };
 
 // Throws NativeFault where the shape is not one that the kernels can run.

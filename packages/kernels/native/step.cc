@@ -10,6 +10,7 @@
 #include "native_fault.h"
 
 namespace variator {
+
 void StepRunner::run(Step& step, const KvCache& kvCache, const PackedModel* packed) {
   step_ = &step;
   kvCache_ = &kvCache;
@@ -31,9 +32,9 @@ void StepRunner::runThread(int thread) {
     normalise(thread, model_.vectors[layer].inputNorm, normed_);
     team_.barrier();
 
-    const Linear projections[3] = {{&matrices.q, panels ? panels->q : nullptr},
-                                   {&matrices.k, panels ? panels->k : nullptr},
-                                   {&matrices.v, panels ? panels->v : nullptr}};
+    const Linear projections[3] = {{&matrices.q, panels ? panels->q : Panels{}},
+                                   {&matrices.k, panels ? panels->k : Panels{}},
+                                   {&matrices.v, panels ? panels->v : Panels{}}};
     float* const outs[3] = {q_, k_, v_};
     multiply(thread, projections, 3, normed_, rows,
              [&](int matrix, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
@@ -56,7 +57,7 @@ void StepRunner::runThread(int thread) {
       team_.barrier();
     }
 
-    const Linear output{&matrices.o, panels ? panels->o : nullptr};
+    const Linear output{&matrices.o, panels ? panels->o : Panels{}};
     multiply(thread, &output, 1, attended_, rows,
              [&](int, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
                addToHidden(panel, rowStart, rowCount, out);
@@ -112,15 +113,9 @@ void StepRunner::multiplyPanel(const Linear& linear, const Activations& rows, in
     floatOps().linearPanel(*linear.tensor, rows, panel, rowStart, rowCount, scratch.weightRows.sized(4 * rows.stride), out);
     return;
   }
-  const int64_t groupCount = groupCountOf(*linear.tensor);
-  const uint8_t* codes = linear.panels + panel * groupCount * groupBytes;
-#if defined(VARIATOR_HAS_X86_TIERS)
-  if (step_->linear == LinearVariant::Int8Avx512Vnni) {
-    int8PanelAvx512Vnni(codes, groupCount, rows, rowStart, rowCount, out);
-    return;
-  }
-#endif
-  int8PanelGeneric()(codes, groupCount, rows, rowStart, rowCount, out);
+  const Panels& panels = linear.panels;
+  const uint8_t* first = panels.data + panel * panels.groupCount * groupBytesOf(panels.format);
+  step_->linear.kernels->functions[static_cast<int>(panels.format)](first, panels.groupCount, rows, rowStart, rowCount, out);
 }
 
 void StepRunner::addToHidden(int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
@@ -225,7 +220,7 @@ void StepRunner::computeLogits(int thread, int64_t firstHeadRow, int64_t rowCoun
   team_.barrier();
 
   const int64_t stride = padded(shape.vocabularySize);
-  const Linear head{&model_.head, packed_ ? packed_->head : nullptr};
+  const Linear head{&model_.head, packed_ ? packed_->head : Panels{}};
   multiply(thread, &head, 1, normed_, rowCount,
            [&](int, int64_t panel, int64_t rowStart, int64_t count, const float* out) {
              for (int64_t m = 0; m < count; m++) {

@@ -9,8 +9,8 @@
 
 #include "expert_routing.h"
 #include "float_ops.h"
-#include "int8_panels.h"
 #include "kv_cache.h"
+#include "linear_variants.h"
 #include "logit_rules.h"
 #include "model.h"
 #include "sampling.h"
@@ -27,8 +27,6 @@ struct Share {
 static inline Share shareOf(int64_t count, int thread, int threadCount) {
   return {count * thread / threadCount, count * (thread + 1) / threadCount};
 }
-
-enum class LinearVariant { Reference, Int8Generic, Int8Avx512Vnni };
 
 // Log-probabilities that a step is asked for.
 struct Scoring {
@@ -111,7 +109,7 @@ class StepRunner {
   };
   struct Linear {
     const Tensor* tensor;
-    const uint8_t* panels;
+    Panels panels;  // empty for the reference
   };
   // The rows of a layer by the experts they chose.
   struct RowsByExpert {
@@ -153,14 +151,14 @@ class StepRunner {
   void multiplyExpertsGateUp(int thread, int64_t layer);
   void multiplyExpertsDown(int thread, int64_t layer);
   Linear expertLinear(int64_t layer, int32_t expert, Tensor MlpMatrices<Tensor>::*tensor,
-                      const uint8_t* MlpMatrices<const uint8_t*>::*panels) const;
+                      Panels MlpMatrices<Panels>::*panels) const;
   void finish(int thread);
   void computeLogits(int thread, int64_t firstHeadRow, int64_t rowCount);
   void chooseToken(const HeadRow& row, const float* logits, ThreadScratch& scratch);
   void score(const HeadRow& row, int32_t tokenId, const float* logits, ThreadScratch& scratch);
   int64_t slabRows() const;
   int64_t headRowsAtOnce() const;
-  bool isInt8() const { return step_->linear != LinearVariant::Reference; }
+  bool isInt8() const { return step_->linear.family != LinearFamily::Reference; }
 
   const Model& model_;
   ThreadTeam& team_;

@@ -1,74 +1,89 @@
-// Picks the instruction-set tier of the float32 operations and names the machine's features. Asks CPUID once.
-// Called by step.cc, model packing and the probe; decides nothing about execution paths.
+// Picks the instruction-set tier of the float32 operations and names the machine's features, within a limit that tests
+// set. Called by step.cc, model packing and the probe; decides nothing about execution paths.
 #include "tiers.h"
 
-#include "float_ops.h"
+#include <algorithm>
+#include <atomic>
+
+#include "native_fault.h"
+#include "panels.h"
 
 namespace variator {
+
+namespace {
+
+struct NamedIsa {
+  const char* name;
+  int level;
+};
+constexpr NamedIsa isas[] = {{"generic", 0}, {"avx2", 1}, {"avx512", 2}, {"avx512vnni", 3}, {"all", 4}};
+std::atomic<int> isaLimit{4};
+
+#if defined(VARIATOR_HAS_X86_TIERS)
+// 0, 1 and 2: the tier of float_ops.h that this machine runs within the limit.
+int tier() {
+  static const bool hasAvx2 = __builtin_cpu_supports("avx2");
+  static const bool hasAvx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  const int most = hasAvx512 ? 2 : hasAvx2 ? 1 : 0;
+  return std::min(most, isaLimit.load(std::memory_order_relaxed));
+}
+#define VARIATOR_PICK(ops) (tier() == 2 ? tier_avx512::ops : tier() == 1 ? tier_avx2::ops : tier_base::ops)
+#else
+#define VARIATOR_PICK(ops) tier_base::ops
+#endif
+
+}  // namespace
+
+void limitIsa(const std::string& isa) {
+  for (const NamedIsa& one : isas) {
+    if (isa == one.name) {
+      isaLimit.store(one.level, std::memory_order_relaxed);
+      return;
+    }
+  }
+  throw NativeFault("isa: " + isa + " is not one of generic, avx2, avx512, avx512vnni, all");
+}
 
 std::vector<std::string> cpuFeatures() {
   std::vector<std::string> features;
 #if defined(VARIATOR_HAS_X86_TIERS)
   __builtin_cpu_init();
-#define VARIATOR_FEATURE(name) \
-  if (__builtin_cpu_supports(name)) features.emplace_back(name);
-  VARIATOR_FEATURE("avx")
-  VARIATOR_FEATURE("avx2")
-  VARIATOR_FEATURE("fma")
-  VARIATOR_FEATURE("avx512f")
-  VARIATOR_FEATURE("avx512bw")
-  VARIATOR_FEATURE("avx512vl")
-  VARIATOR_FEATURE("avx512dq")
-  VARIATOR_FEATURE("avx512vbmi")
-  VARIATOR_FEATURE("avx512vnni")
-  VARIATOR_FEATURE("avx512bf16")
+  const int limit = isaLimit.load(std::memory_order_relaxed);
+#define VARIATOR_FEATURE(name, level) \
+  if (limit >= (level) && __builtin_cpu_supports(name)) features.emplace_back(name);
+  VARIATOR_FEATURE("avx", 1)
+  VARIATOR_FEATURE("avx2", 1)
+  VARIATOR_FEATURE("fma", 1)
+  VARIATOR_FEATURE("f16c", 1)
+  VARIATOR_FEATURE("avx512f", 2)
+  VARIATOR_FEATURE("avx512bw", 2)
+  VARIATOR_FEATURE("avx512vl", 2)
+  VARIATOR_FEATURE("avx512dq", 2)
+  VARIATOR_FEATURE("avx512vbmi", 4)
+  VARIATOR_FEATURE("avx512vnni", 3)
+  VARIATOR_FEATURE("avx512bf16", 4)
 #undef VARIATOR_FEATURE
 #endif
   return features;
 }
 
-bool hasFeatures(std::initializer_list<const char*> needed) {
-  static const std::vector<std::string> features = cpuFeatures();
+bool hasFeatures(const std::vector<const char*>& needed) {
+  const std::vector<std::string> features = cpuFeatures();
   for (const char* name : needed) {
-    bool isThere = false;
-    for (const auto& feature : features) isThere = isThere || feature == name;
-    if (!isThere) return false;
+    if (std::find(features.begin(), features.end(), name) == features.end()) return false;
   }
   return true;
 }
 
-#if defined(VARIATOR_HAS_X86_TIERS)
-#define VARIATOR_PICK(ops)                                                         \
-  (hasFeatures({"avx512f", "avx512bw", "avx512vl", "avx512dq"}) ? tier_avx512::ops \
-   : hasFeatures({"avx2"})                                      ? tier_avx2::ops   \
-                                                                : tier_base::ops)
-#else
-#define VARIATOR_PICK(ops) tier_base::ops
-#endif
-
-const FloatOps& floatOps() {
-  static const FloatOps& picked = VARIATOR_PICK(floatOps);
-  return picked;
-}
-
-const AttentionOps& attentionOps() {
-  static const AttentionOps& picked = VARIATOR_PICK(attentionOps);
-  return picked;
-}
-
-Int8PanelFunction int8PanelGeneric() {
-  static const Int8PanelFunction picked = VARIATOR_PICK(int8PanelGeneric);
-  return picked;
-}
-
-const ProbeLoops& probeLoops() {
-  static const ProbeLoops& picked = VARIATOR_PICK(probeLoops);
-  return picked;
-}
+const FloatOps& floatOps() { return VARIATOR_PICK(floatOps); }
+const AttentionOps& attentionOps() { return VARIATOR_PICK(attentionOps); }
+const PanelKernels& genericPanels() { return VARIATOR_PICK(genericPanels); }
+const ProbeLoops& probeLoops() { return VARIATOR_PICK(probeLoops); }
 
 const ProbeLoops& plainProbeLoops() {
 #if defined(VARIATOR_HAS_X86_TIERS)
-  return hasFeatures({"avx2"}) ? tier_avx2::probeLoops : tier_base::probeLoops;
+  return tier() >= 1 ? tier_avx2::probeLoops : tier_base::probeLoops;
 #else
   return tier_base::probeLoops;
 #endif

@@ -1,9 +1,9 @@
-// linear.int8-generic: the int8 panels in portable C++, for machines without AVX-512 VNNI. Dot products of codes are
-// taken in float32, where they are exact: 32 * 255 * 127 is below 2^24. Compiled once a tier (the same bits from each);
-// called by step.cc. Reads four codes of a row as one little-endian word.
+// Integer panels in portable C++, for every machine. Dot products of codes are taken in float32, where they are exact:
+// 32 * 255 * 127 is below 2^24. Compiled once a tier (the same bits from each); called by step.cc. Reads four codes of
+// a row as one little-endian word.
 #include "half.h"
-#include "int8_panels.h"
 #include "lanes.h"
+#include "panels.h"
 
 namespace variator {
 namespace VARIATOR_TIER {
@@ -24,6 +24,7 @@ Lanes halvesAt(const uint8_t* from) {
   return load(values);
 }
 
+template <PanelFormat format>
 void readGroup(const uint8_t* panel, GroupLanes& group) {
   for (int k = 0; k < 8; k++) {
     for (int half = 0; half < 2; half++) {
@@ -35,18 +36,20 @@ void readGroup(const uint8_t* panel, GroupLanes& group) {
     }
   }
   for (int half = 0; half < 2; half++) {
-    group.scales[half] = halvesAt(panel + scaleOffset + half * 32);
-    group.minimums[half] = halvesAt(panel + minimumOffset + half * 32);
+    group.scales[half] = halvesAt(panel + scaleOffsetOf(format) + half * 32);
+    group.minimums[half] = isCentred(format) ? group.scales[half] * fill(-centreOf(format))
+                                             : halvesAt(panel + minimumOffsetOf(format) + half * 32);
   }
 }
 
-void multiply(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
-              int64_t rowCount, float* out) {
+template <PanelFormat format>
+void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
+                   int64_t rowCount, float* out) {
   const int64_t groupStride = activations.stride / 32;
   for (int64_t i = 0; i < rowCount * 32; i++) out[i] = 0;
   GroupLanes group;
-  for (int64_t g = 0; g < groupCount; g++, panel += groupBytes) {
-    readGroup(panel, group);
+  for (int64_t g = 0; g < groupCount; g++, panel += groupBytesOf(format)) {
+    readGroup<format>(panel, group);
     for (int64_t m = 0; m < rowCount; m++) {
       const int64_t row = rowStart + m;
       const int8_t* codes = activations.codes + row * activations.stride + g * 32;
@@ -63,8 +66,8 @@ void multiply(const uint8_t* panel, int64_t groupCount, const Activations& activ
       const float scaledSum = activations.scaledSums[row * groupStride + g];
       for (int half = 0; half < 2; half++) {
         float* sums = out + m * 32 + half * 16;
-        const Lanes dots = even[half] + odd[half];
-        store(sums, load(sums) + dots * (group.scales[half] * scale) + group.minimums[half] * scaledSum);
+        const Lanes sum = load(sums) + group.minimums[half] * scaledSum;
+        store(sums, sum + (even[half] + odd[half]) * (group.scales[half] * scale));
       }
     }
   }
@@ -72,7 +75,7 @@ void multiply(const uint8_t* panel, int64_t groupCount, const Activations& activ
 
 }  // namespace
 
-extern const Int8PanelFunction int8PanelGeneric = multiply;
+const PanelKernels genericPanels{{multiplyPanel<PanelFormat::Int8>, multiplyPanel<PanelFormat::Int8Centred>}};
 
 }  // namespace VARIATOR_TIER
 }  // namespace variator

@@ -1,5 +1,5 @@
-// Packs weight matrices into int8 panels (int8_panels.h draws the layout). Called once a model, by Engine::prepare.
-#include "int8_panels.h"
+// Packs weight matrices into panels (panels.h draws the layout). Called by PackedModel, once a model and family.
+#include "panels.h"
 
 #include <algorithm>
 #include <cmath>
@@ -62,12 +62,11 @@ uint32_t wordAt(const uint8_t* from) {
 
 Group groupOfBlock(const uint8_t* block, Dtype dtype) {
   Group group{};
-  group.scale = halfAt(block);
-  const float scale = floatFromHalf(group.scale);
+  const float scale = floatFromHalf(halfAt(block));
+  group.scale = checkedHalf(scale);
   switch (dtype) {
-    case Dtype::Q8_0:
+    case Dtype::Q8_0:  // centred
       for (int i = 0; i < 32; i++) group.codes[i] = static_cast<uint8_t>(block[2 + i] ^ 0x80u);
-      group.minimum = checkedHalf(-128.0f * scale);
       break;
     case Dtype::Q4_0:
       placeCodes(block + 2, 0, group);
@@ -105,22 +104,28 @@ Group groupOfSubBlock(const uint8_t* block, bool isFiveBit, int sub) {
   return group;
 }
 
-void placeGroup(const Group& group, int64_t row, uint8_t* out) {
+void placeGroup(const Group& group, PanelFormat format, int64_t row, uint8_t* out) {
   for (int k = 0; k < 8; k++) std::memcpy(out + k * 128 + row * 4, group.codes + k * 4, 4);
-  std::memcpy(out + scaleOffset + row * 2, &group.scale, 2);
-  std::memcpy(out + minimumOffset + row * 2, &group.minimum, 2);
+  std::memcpy(out + scaleOffsetOf(format) + row * 2, &group.scale, 2);
+  if (!isCentred(format)) std::memcpy(out + minimumOffsetOf(format) + row * 2, &group.minimum, 2);
 }
 
 }  // namespace
 
-void packPanels(const Tensor& tensor, uint8_t* out) {
-  const int64_t groupCount = groupCountOf(tensor);
+PanelFormat panelFormatOf(const Tensor& tensor) {
+  return tensor.dtype == Dtype::Q8_0 ? PanelFormat::Int8Centred : PanelFormat::Int8;
+}
+
+Panels packPanels(const Tensor& tensor, PanelFormat format, uint8_t* out) {
+  const int64_t groupCount = groupCountOf(tensor), groupBytes = groupBytesOf(format);
   const Block block = blockOf(tensor.dtype);
   const bool isSuperBlock = tensor.dtype == Dtype::Q4_K || tensor.dtype == Dtype::Q5_K;
   std::vector<float> weights(static_cast<size_t>(groupCount * 32));
   for (int64_t row = 0; row < tensor.rows; row++) {
     uint8_t* panel = out + row / panelRows * groupCount * groupBytes;
-    const auto place = [&](int64_t g, const Group& group) { placeGroup(group, row % panelRows, panel + g * groupBytes); };
+    const auto place = [&](int64_t g, const Group& group) {
+      placeGroup(group, format, row % panelRows, panel + g * groupBytes);
+    };
     if (block.weights == 32) {
       for (int64_t g = 0; g < groupCount; g++) place(g, groupOfBlock(tensor.row(row) + g * block.bytes, tensor.dtype));
       continue;
@@ -137,6 +142,7 @@ void packPanels(const Tensor& tensor, uint8_t* out) {
     for (int64_t i = tensor.columns; i < groupCount * 32; i++) weights[i] = weights[tensor.columns - 1];
     for (int64_t g = 0; g < groupCount; g++) place(g, groupOfFloats(weights.data() + g * 32));
   }
+  return {out, format, groupCount};
 }
 
 }  // namespace variator

@@ -1,0 +1,139 @@
+/** Every linear variant by itself, on odd shapes: held to the reference, and where bits are promised, to the bit. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, expect, test } from 'vitest';
+import { type IsaLimit, isaLimits, linearVariantsFor, variantOf } from './catalogue.ts';
+import type { TensorDtype, TensorSource } from './model/model-shape.ts';
+import { loadNative } from './native.ts';
+import { formats, randomBlocks } from './quantised-blocks.fixture.ts';
+
+const native = loadNative();
+const scratch = mkdtempSync(join(tmpdir(), 'variator-linear-'));
+afterAll(() => {
+  native.limitIsa('all');
+  rmSync(scratch, { recursive: true });
+});
+const int8Variants = linearVariantsFor(native.probeMachine(1).features).filter(
+  (id) => variantOf(id).bits === 'int8',
+);
+
+let state = 20_261_126;
+const random = () => {
+  state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+  return state / 2 ** 32;
+};
+
+function tensorOf(dtype: TensorDtype, rows: number, columns: number): TensorSource {
+  const format = formats[dtype];
+  const data =
+    format === undefined
+      ? Buffer.from(Float32Array.from({ length: rows * columns }, () => random() - 0.5).buffer)
+      : randomBlocks(format, Math.floor(random() * 2 ** 31), rows * columns);
+  const file = join(scratch, `${dtype}-${rows}-${columns}`);
+  writeFileSync(file, data);
+  return { file, offset: 0, byteLength: data.length, dtype, rows, columns };
+}
+
+const activations = (rowCount: number, columns: number) =>
+  Float32Array.from({ length: rowCount * columns }, () => (random() - 0.5) * 8 ** (random() * 3 - 1));
+
+/** [rows, columns] as the reference reads them: the unit matrix times the tensor. */
+function weightsOf(tensor: TensorSource): Float32Array {
+  const { rows, columns } = tensor;
+  const unit = new Float32Array(columns * columns);
+  for (let i = 0; i < columns; i += 1) unit[i * columns + i] = 1;
+  const transposed = native.multiply(tensor, 'linear.reference', unit, columns, 32);
+  return Float32Array.from(
+    { length: rows * columns },
+    (_, i) => transposed[(i % columns) * rows + Math.floor(i / columns)] ?? Number.NaN,
+  );
+}
+
+const shapes: readonly (readonly [TensorDtype, number, number])[] = [
+  ['F32', 1, 1],
+  ['F32', 33, 95],
+  ['BF16', 70, 257],
+  ['Q8_0', 77, 96],
+  ['Q4_0', 65, 32],
+  ['Q4_1', 95, 160],
+  ['Q5_0', 31, 64],
+  ['Q5_1', 32, 224],
+  ['Q4_K', 40, 512],
+  ['Q5_K', 3, 256],
+  ['Q6_K', 129, 256],
+];
+const rowCounts = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 25];
+
+test.each(shapes)(
+  'int8 %s [%i, %i]: every variant and blocking gives the same bits',
+  (dtype, rows, columns) => {
+    const tensor = tensorOf(dtype, rows, columns);
+    const most = Math.max(...rowCounts);
+    const x = activations(most, columns);
+    const expected = native.multiply(tensor, 'linear.int8-generic', x, most, most);
+    expect(expected.every(Number.isFinite)).toBe(true);
+    for (const variant of int8Variants) {
+      for (const rowCount of rowCounts) {
+        const got = native.multiply(tensor, variant, x, most, rowCount);
+        expect(got, `${variant}, ${rowCount} rows at once`).toEqual(expected);
+      }
+    }
+  },
+);
+
+test.each(shapes)(
+  'int8 %s [%i, %i] is as near to the reference as its roundings allow',
+  (dtype, rows, columns) => {
+    const tensor = tensorOf(dtype, rows, columns);
+    const weights = weightsOf(tensor);
+    const x = activations(5, columns);
+    const reference = native.multiply(tensor, 'linear.reference', x, 5, 5);
+    const got = native.multiply(tensor, 'linear.int8-generic', x, 5, 5);
+    // Codes of these are kept; the others are rounded to 256 steps, or under scales in half precision.
+    const isExact = ['Q8_0', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1'].includes(dtype);
+    for (let row = 0; row < 5; row += 1) {
+      for (let out = 0; out < rows; out += 1) {
+        let bound = 0;
+        for (let first = 0; first < columns; first += 32) {
+          const own = weights.slice(out * columns + first, out * columns + Math.min(columns, first + 32));
+          const values = x.slice(row * columns + first, row * columns + first + own.length);
+          const xMost = Math.max(...values.map(Math.abs));
+          const weightSum = own.reduce((sum, weight) => sum + Math.abs(weight), 0);
+          const xSum = values.reduce((sum, value) => sum + Math.abs(value), 0);
+          const weightMost = Math.max(...own.map(Math.abs));
+          bound += (xMost / 254) * weightSum * 1.001 + 1e-5 * xSum * weightMost;
+          if (!isExact) bound += xSum * weightMost * 0.006;
+        }
+        const at = row * rows + out;
+        expect(Math.abs((got[at] ?? Number.NaN) - (reference[at] ?? 0))).toBeLessThanOrEqual(bound);
+      }
+    }
+  },
+);
+
+test('a process held to fewer instructions names fewer, refuses what needs more, and computes the same bits', () => {
+  const tensor = tensorOf('Q4_1', 70, 96);
+  const x = activations(9, 96);
+  const outputsUnder = (isa: IsaLimit) => {
+    native.limitIsa(isa);
+    const { features } = native.probeMachine(1);
+    const variants = linearVariantsFor(features);
+    return { features, variants, outputs: variants.map((id) => native.multiply(tensor, id, x, 9, 9)) };
+  };
+  const all = outputsUnder('all');
+  for (const isa of isaLimits) {
+    const { features, variants, outputs } = outputsUnder(isa);
+    expect(all.features).toEqual(expect.arrayContaining([...features]));
+    for (const id of all.variants) {
+      const index = variants.indexOf(id);
+      if (index < 0) expect(() => native.multiply(tensor, id, x, 9, 9)).toThrow(/cannot run/);
+      else expect(outputs[index]).toEqual(all.outputs[all.variants.indexOf(id)]);
+    }
+  }
+  native.limitIsa('generic');
+  expect(native.probeMachine(1).features).toEqual([]);
+  expect(linearVariantsFor([])).toEqual(['linear.int8-generic', 'linear.reference']);
+  native.limitIsa('all');
+  expect(() => native.limitIsa('sse9' as IsaLimit)).toThrow(/^isa: sse9 is not one of generic, avx2/);
+});

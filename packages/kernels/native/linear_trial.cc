@@ -1,0 +1,53 @@
+// See linear_trial.h. Called by addon.cc on the event loop. What nobody writes stays NaN and shows in the result.
+#include "linear_trial.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "model.h"
+#include "step.h"
+
+namespace variator {
+
+std::vector<float> multiplyAlone(const Tensor& tensor, const LinearVariant& linear, const std::vector<float>& x,
+                                 int64_t rowCount, int64_t slabRows) {
+  const int64_t columns = tensor.columns;
+  ActivationScratch scratch;
+  const Activations rows = scratch.sized(rowCount, columns);
+  const int64_t groups = rows.stride / 32;
+  for (int64_t row = 0; row < rowCount; row++) {
+    std::copy(x.begin() + row * columns, x.begin() + (row + 1) * columns, rows.values + row * rows.stride);
+    floatOps().quantise(rows.values + row * rows.stride, groups, rows.codes + row * rows.stride, rows.scales + row * groups,
+                        rows.scaledSums + row * groups);
+  }
+  Panels panels;
+  std::unique_ptr<Arena> arena;
+  if (linear.family != LinearFamily::Reference) {
+    const PanelFormat format = panelFormatOf(tensor);
+    arena = std::make_unique<Arena>(packedBytesOf(tensor, format), "packed weights");
+    panels = packPanels(tensor, format, arena->data());
+  }
+  std::vector<float> weightRows(static_cast<size_t>(4 * rows.stride));
+  std::vector<float> out(static_cast<size_t>(rowCount * tensor.rows), std::nanf(""));
+  std::vector<float> results(static_cast<size_t>(slabRows * panelRows));
+  for (int64_t panel = 0; panel < panelCountOf(tensor); panel++) {
+    for (int64_t start = 0; start < rowCount; start += slabRows) {
+      const int64_t count = std::min(slabRows, rowCount - start);
+      std::fill(results.begin(), results.end(), std::nanf(""));
+      if (linear.family == LinearFamily::Reference) {
+        floatOps().linearPanel(tensor, rows, panel, start, count, weightRows.data(), results.data());
+      } else {
+        const uint8_t* first = panels.data + panel * panels.groupCount * groupBytesOf(panels.format);
+        linear.kernels->functions[static_cast<int>(panels.format)](first, panels.groupCount, rows, start, count,
+                                                                   results.data());
+      }
+      const int64_t width = std::min(panelRows, tensor.rows - panel * panelRows);
+      for (int64_t m = 0; m < count; m++) {
+        std::copy_n(results.begin() + m * panelRows, width, out.begin() + (start + m) * tensor.rows + panel * panelRows);
+      }
+    }
+  }
+  return out;
+}
+
+}  // namespace variator

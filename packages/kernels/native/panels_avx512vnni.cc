@@ -1,0 +1,97 @@
+// Integer panels by vpdpbusd (u8 weights x s8 activations), 1 to 6 activation rows at once so that sums stay in
+// registers. Each row's instructions and their order are the same in every blocking. Called by step.cc, only where CPUID
+// shows AVX-512 VNNI.
+#include <immintrin.h>
+
+#include "panels.h"
+
+namespace variator {
+namespace {
+
+// In groups. Far enough to hide memory's latency behind one row's work, near enough to stay in the first-level cache.
+constexpr int64_t prefetchDistance = 4;
+
+template <PanelFormat format, int rows>
+inline __attribute__((always_inline)) void multiply(const uint8_t* panel, int64_t groupCount,
+                                                    const Activations& activations, int64_t rowStart, float* out) {
+  constexpr int64_t groupBytes = groupBytesOf(format);
+  const int64_t stride = activations.stride, groupStride = stride / 32;
+  const int8_t* codes = activations.codes + rowStart * stride;
+  const float* scales = activations.scales + rowStart * groupStride;
+  const float* scaledSums = activations.scaledSums + rowStart * groupStride;
+  __m512 sums[rows][2];
+#pragma GCC unroll 6
+  for (int m = 0; m < rows; m++) sums[m][0] = sums[m][1] = _mm512_setzero_ps();
+  for (int64_t g = 0; g < groupCount; g++, panel += groupBytes) {
+    if (rows <= 2) {
+      for (int64_t line = 0; line < groupBytes; line += 64) {
+        _mm_prefetch(reinterpret_cast<const char*>(panel) + prefetchDistance * groupBytes + line, _MM_HINT_T0);
+      }
+    }
+    __m512i dots[rows][2];
+#pragma GCC unroll 6
+    for (int m = 0; m < rows; m++) dots[m][0] = dots[m][1] = _mm512_setzero_si512();
+    const auto addColumns = [&](int k, __m512i low, __m512i high) __attribute__((always_inline)) {
+#pragma GCC unroll 6
+      for (int m = 0; m < rows; m++) {
+        int32_t four;
+        __builtin_memcpy(&four, codes + m * stride + g * 32 + k * 4, 4);
+        const __m512i other = _mm512_set1_epi32(four);
+        dots[m][0] = _mm512_dpbusd_epi32(dots[m][0], low, other);
+        dots[m][1] = _mm512_dpbusd_epi32(dots[m][1], high, other);
+      }
+    };
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; k++) {
+      addColumns(k, _mm512_loadu_si512(panel + k * 128), _mm512_loadu_si512(panel + k * 128 + 64));
+    }
+    const auto halves = [&](int64_t offset) __attribute__((always_inline)) {
+      return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + offset)));
+    };
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+      const __m512 weightScale = halves(scaleOffsetOf(format) + half * 32);
+      const __m512 minimum = isCentred(format) ? _mm512_mul_ps(weightScale, _mm512_set1_ps(-centreOf(format)))
+                                               : halves(minimumOffsetOf(format) + half * 32);
+#pragma GCC unroll 6
+      for (int m = 0; m < rows; m++) {
+        const __m512 scale = _mm512_set1_ps(scales[m * groupStride + g]);
+        const __m512 scaledSum = _mm512_set1_ps(scaledSums[m * groupStride + g]);
+        const __m512 sum = _mm512_add_ps(sums[m][half], _mm512_mul_ps(minimum, scaledSum));
+        const __m512 dot = _mm512_cvtepi32_ps(dots[m][half]);
+        sums[m][half] = _mm512_add_ps(sum, _mm512_mul_ps(dot, _mm512_mul_ps(weightScale, scale)));
+      }
+    }
+  }
+#pragma GCC unroll 6
+  for (int m = 0; m < rows; m++) {
+    _mm512_storeu_ps(out + m * 32, sums[m][0]);
+    _mm512_storeu_ps(out + m * 32 + 16, sums[m][1]);
+  }
+}
+
+template <PanelFormat format>
+void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
+                   int64_t rowCount, float* out) {
+  while (rowCount > 0) {
+    // 4 + 4 is quicker than 6 + 2, and 4 + 3 than 6 + 1.
+    const int64_t rows = rowCount == 8 || rowCount == 7 ? 4 : rowCount < 6 ? rowCount : 6;
+    switch (rows) {
+      case 1: multiply<format, 1>(panel, groupCount, activations, rowStart, out); break;
+      case 2: multiply<format, 2>(panel, groupCount, activations, rowStart, out); break;
+      case 3: multiply<format, 3>(panel, groupCount, activations, rowStart, out); break;
+      case 4: multiply<format, 4>(panel, groupCount, activations, rowStart, out); break;
+      case 5: multiply<format, 5>(panel, groupCount, activations, rowStart, out); break;
+      default: multiply<format, 6>(panel, groupCount, activations, rowStart, out); break;
+    }
+    rowStart += rows;
+    rowCount -= rows;
+    out += rows * 32;
+  }
+}
+
+}  // namespace
+
+const PanelKernels avx512VnniPanels{{multiplyPanel<PanelFormat::Int8>, multiplyPanel<PanelFormat::Int8Centred>}};
+
+}  // namespace variator
