@@ -1,13 +1,15 @@
 /**
- * Which requests waited for another to finish: clients that keep a fixed number under way send the next one when one is
- * answered. Replayed at recorded times, such a flood would hide what a faster path gains (algorithms.md f). Used by
- * replay.ts; infers from times alone, and only where most of a window looks like that.
+ * Which requests waited for another to finish. An agent sends its next turn when the last was answered and its tools have
+ * run; a client that keeps a fixed number under way sends the next one when one is answered. Replayed at recorded times, either
+ * would hide what a faster path gains (algorithms.md f). Used by arrival-queue.ts; infers from times and session names alone.
  */
 export interface Answered {
   /** Epoch ms. */
   readonly at: number;
   /** From arrival to its end. */
   readonly e2eMs: number;
+  /** '' of none. */
+  readonly session: string;
 }
 
 /** This request came `gapMs` after the one at `index` had ended. */
@@ -16,13 +18,75 @@ export interface Link {
   readonly gapMs: number;
 }
 
-/** A client that waits answers within this. */
+interface End {
+  readonly index: number;
+  readonly endedAt: number;
+}
+
+/** A client of a flood answers within this. */
 const MOST_GAP_MS = 50;
 /** Below this share the coincidences of independent arrivals are more than the links. */
 const LEAST_SHARE = 0.6;
+/** A session whose requests come while another of it is under way more often than this does not take turns. */
+const MOST_OVERLAP = 0.2;
+/** A client has the last token a little before the end is recorded. */
+const END_SLACK_MS = 5;
 
 /** For each request in order of arrival, what it waited for; null for those that came by themselves. */
 export function closedLoopLinks(requests: readonly Answered[]): (Link | null)[] {
+  const links: (Link | null)[] = requests.map(() => null);
+  const bySession = new Map<string, number[]>();
+  requests.forEach(({ session }, index) => {
+    const places = bySession.get(session);
+    if (places === undefined) bySession.set(session, [index]);
+    else places.push(index);
+  });
+  const rest: number[] = [];
+  for (const [session, places] of bySession) {
+    const turns = session === '' || places.length < 2 ? null : turnsOf(requests, places);
+    if (turns === null) rest.push(...places);
+    else place(links, places, turns);
+  }
+  rest.sort((a, b) => a - b);
+  const floods = floodLinks(rest.map((index) => requests[index] as Answered));
+  const inAll = (link: Link): Link => ({ index: rest[link.index] ?? 0, gapMs: link.gapMs });
+  place(
+    links,
+    rest,
+    floods.map((link) => (link === null ? null : inAll(link))),
+  );
+  return links;
+}
+
+/**
+ * The request of the session that had ended last when each one came; null for the first, and for one that came while
+ * nothing of it had ended. Null as a whole where the session's requests do not take turns.
+ */
+function turnsOf(requests: readonly Answered[], places: readonly number[]): (Link | null)[] | null {
+  const links: (Link | null)[] = [];
+  const ends: End[] = [];
+  let latest: End | null = null;
+  let overlapCount = 0;
+  for (const index of places) {
+    const { at, e2eMs } = requests[index] as Answered;
+    const hasEnded = (end: End): boolean => end.endedAt <= at + END_SLACK_MS;
+    let last: End | null = latest;
+    if (latest !== null && !hasEnded(latest)) {
+      overlapCount += 1;
+      if (overlapCount > MOST_OVERLAP * (places.length - 1)) return null;
+      last = ends
+        .filter(hasEnded)
+        .reduce<End | null>((best, end) => (end.endedAt > (best?.endedAt ?? 0) ? end : best), null);
+    }
+    links.push(last === null ? null : { index: last.index, gapMs: Math.max(0, at - last.endedAt) });
+    const end: End = { index, endedAt: at + e2eMs };
+    ends.push(end);
+    if (latest === null || end.endedAt >= latest.endedAt) latest = end;
+  }
+  return links;
+}
+
+function floodLinks(requests: readonly Answered[]): (Link | null)[] {
   const ends = requests
     .map((request, index) => ({ index, endedAt: request.at + request.e2eMs }))
     .sort((a, b) => a.endedAt - b.endedAt);
@@ -41,4 +105,8 @@ export function closedLoopLinks(requests: readonly Answered[]): (Link | null)[] 
   }
   const share = links.filter((link) => link !== null).length / Math.max(1, links.length);
   return share >= LEAST_SHARE ? links : links.map(() => null);
+}
+
+function place(links: (Link | null)[], places: readonly number[], own: readonly (Link | null)[]): void {
+  for (const [turn, index] of places.entries()) links[index] = own[turn] ?? null;
 }

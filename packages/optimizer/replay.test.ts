@@ -115,6 +115,53 @@ test('the prefix cache finds what was recorded: within a session, and from befor
   expect(run(turns).requests.map((request) => request.cachedTokenCount)).toEqual([0, 64, 48, 0]);
 });
 
+test('the next turn of a session finds the answer of the one before in the cache, where it was found there', () => {
+  const turns = [
+    arrival(1000, { session: 'a', promptTokenCount: 64, completionTokenCount: 40 }),
+    arrival(5000, { session: 'a', promptTokenCount: 128, cachedTokenCount: 96, completionTokenCount: 40 }),
+    arrival(9000, { session: 'a', promptTokenCount: 192, cachedTokenCount: 160, completionTokenCount: 40 }),
+    // This client leaves the answer out of its next prompt.
+    arrival(1500, { session: 'b', promptTokenCount: 64, completionTokenCount: 40 }),
+    arrival(5500, { session: 'b', promptTokenCount: 128, cachedTokenCount: 64, completionTokenCount: 40 }),
+  ];
+  const found = new Map(
+    run(turns).requests.map(({ arrival: { at }, ...rest }) => [at, rest.cachedTokenCount]),
+  );
+  expect([1000, 5000, 9000].map((at) => found.get(at))).toEqual([0, 96, 160]);
+  expect([1500, 5500].map((at) => found.get(at))).toEqual([0, 64]);
+});
+
+test('a session’s next turn comes its pause after the simulated end, not when it was recorded', () => {
+  // Recorded on a device that took 20 s a turn; tools ran for 500 ms.
+  const turns = Array.from({ length: 6 }, (_, turn) =>
+    arrival(1000 + 20_500 * turn, { session: 'agent', e2eMs: 20_000, promptTokenCount: 40 + 20 * turn }),
+  );
+  const other = arrival(64_000, { session: 'other', e2eMs: 100 });
+  const { requests, outcome, unfinishedCount } = run([...turns, other], {}, { drainMs: 1000 });
+  expect(unfinishedCount).toBe(0);
+  const one = requests.find(({ arrival: { session } }) => session === 'agent');
+  const answerMs = (one?.ttftMs ?? 0) + (one?.gapsMs ?? []).reduce((sum, gapMs) => sum + gapMs, 0);
+  expect(answerMs).toBeLessThan(1000);
+  // All six turns were over long before the other request, which came at its own time.
+  const spanMs = (1000 * 7 * 20) / outcome.tokensPerSecond;
+  expect(spanMs).toBeGreaterThan(63_000);
+  expect(spanMs).toBeLessThan(64_500);
+});
+
+test('turns are told from requests that only bear one name', () => {
+  const turnTaking = [0, 1000, 2500].map((at) => ({ at, e2eMs: 900, session: 'a' }));
+  expect(closedLoopLinks(turnTaking)).toEqual([null, { index: 0, gapMs: 100 }, { index: 1, gapMs: 600 }]);
+  const shared = [0, 100, 200, 300].map((at) => ({ at, e2eMs: 150, session: 'the app' }));
+  expect(closedLoopLinks(shared)).toEqual([null, null, null, null]);
+  // A planner asks three subagents at once: the time they take is its pause.
+  const fanned = [
+    { at: 0, e2eMs: 900, session: 'p' },
+    ...[1000, 1000, 1000].map((at, index) => ({ at, e2eMs: 500 + 100 * index, session: `p/${index}` })),
+    { at: 1800, e2eMs: 500, session: 'p' },
+  ];
+  expect(closedLoopLinks(fanned)[4]).toEqual({ index: 0, gapMs: 900 });
+});
+
 test('what does not finish in time is counted, not lost', () => {
   const arrivals = Array.from({ length: 50 }, (_, i) => arrival(1000 + i, { completionTokenCount: 200 }));
   const { unfinishedCount, requests } = run(arrivals, { maxRunningCount: 1 }, { drainMs: 1000 });

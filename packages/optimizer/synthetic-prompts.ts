@@ -7,19 +7,37 @@ import { FIRST_OWN_TOKEN_ID } from '@variator/scheduler/block-hashing';
 interface PromptShape {
   readonly promptTokenCount: number;
   readonly cachedTokenCount: number;
+  readonly completionTokenCount: number;
   readonly session: string;
 }
 
+/** What a request has in common with others. */
+interface SharedStart {
+  /** Of its first tokens. */
+  tokenCount: number;
+  /** Stretches of them that are answers to requests before: of generated tokens. From where, up to where; in order. */
+  answers: readonly (readonly [start: number, end: number])[];
+}
+
+/** What every sequence generates on a virtual clock: an id that prompts have only where they repeat an answer. */
+export const GENERATED_TOKEN_ID = 0;
+
 /**
  * A prompt for each request, made when it is asked for by its place. A request shares its session's tokens as far as it or
- * any later one of the session found them cached; from there on its tokens are its own.
+ * any later one of the session found them cached, the answer of the one before among them where more than that one's prompt was
+ * found; from there on its tokens are its own.
  */
 export function promptsOf(requests: readonly PromptShape[]): (index: number) => number[] {
-  const horizons = sharedTokenCounts(requests);
+  const starts = sharedStarts(requests);
   return (index) => {
     const request = requests[index];
-    if (request === undefined) throw new Error(`There is no request ${index}.`);
-    return promptOf(request, index, horizons[index] ?? 0);
+    const start = starts[index];
+    if (request === undefined || start === undefined) throw new Error(`There is no request ${index}.`);
+    const tokenIds = promptOf(request, index, start.tokenCount);
+    for (const [from, to] of start.answers) {
+      tokenIds.fill(GENERATED_TOKEN_ID, from, Math.min(to, start.tokenCount, tokenIds.length));
+    }
+    return tokenIds;
   };
 }
 
@@ -58,18 +76,31 @@ export function warmingPrompts(requests: readonly PromptShape[], cacheTokenCount
   return prompts;
 }
 
-/** For each request, the most tokens that it or a later one of its session found cached. */
-function sharedTokenCounts(requests: readonly PromptShape[]): number[] {
-  const bySession = new Map<string, number>();
-  const counts: number[] = new Array<number>(requests.length).fill(0);
+function sharedStarts(requests: readonly PromptShape[]): SharedStart[] {
+  const mostFound = new Map<string, number>();
+  const starts = requests.map((): SharedStart => ({ tokenCount: 0, answers: [] }));
   for (let index = requests.length - 1; index >= 0; index -= 1) {
     const request = requests[index];
-    if (request === undefined) continue;
-    const most = Math.max(bySession.get(request.session) ?? 0, request.cachedTokenCount);
-    bySession.set(request.session, most);
-    counts[index] = most;
+    const start = starts[index];
+    if (request === undefined || start === undefined) continue;
+    // The most that it or a later one of its session found cached.
+    start.tokenCount = Math.max(mostFound.get(request.session) ?? 0, request.cachedTokenCount);
+    mostFound.set(request.session, start.tokenCount);
   }
-  return counts;
+  const before = new Map<string, { request: PromptShape; start: SharedStart }>();
+  requests.forEach((request, index) => {
+    const start = starts[index];
+    if (start === undefined) return;
+    const last = before.get(request.session);
+    before.set(request.session, { request, start });
+    if (last === undefined) return;
+    const answerAt = last.request.promptTokenCount;
+    start.answers = last.start.answers.filter(([, end]) => end <= answerAt);
+    if (request.cachedTokenCount > answerAt) {
+      start.answers = [...start.answers, [answerAt, answerAt + last.request.completionTokenCount]];
+    }
+  });
+  return starts;
 }
 
 /** A token id from 1 to 2^29, spread by two rounds of a 32-bit finaliser. */

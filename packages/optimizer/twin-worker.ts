@@ -15,6 +15,7 @@ import {
   sevenTermsMs,
 } from '@variator/scheduler/step-time';
 import { MOST_NORMAL, type SeededRandom, seededRandom } from './seeded-random.ts';
+import { GENERATED_TOKEN_ID } from './synthetic-prompts.ts';
 
 export interface TwinWorkerOptions {
   readonly envelope: Envelope;
@@ -36,8 +37,6 @@ export interface TwinObserver {
   leaped(leap: Leap): void;
 }
 
-/** Any id that prompts never use. */
-const GENERATED_TOKEN_ID = 0;
 /** A correction by residuals is at most a factor of e^0.5, either way. */
 const LEAST_CORRECTION = Math.exp(-0.5);
 
