@@ -11,6 +11,7 @@ const parts: Parts = {
   'twin-speed': async () => (await import('./optimizer/twin-speed.ts')).benchTwinSpeed,
   cost: async () => (await import('./optimizer/cost.ts')).benchCost,
   regimes: async () => (await import('./optimizer/regimes.ts')).benchRegimes,
+  'service-cost': async () => (await import('./optimizer/service-cost.ts')).benchServiceCost,
   scheduling: async () => (await import('./optimizer/scheduling.ts')).benchScheduling,
 };
 

@@ -26,8 +26,13 @@ export function createCalibrator(options: {
 
   return {
     async round(now) {
-      const [workers, policy, rollouts] = await Promise.all([
-        gateway.workers.list.query(),
+      const workers = await gateway.workers.list.query();
+      const isWanted = workers.some(({ envelope }) =>
+        learner.kernelsOf(envelope).some(({ samples }) => needsCalibration(samples)),
+      );
+      // Nearly always: then there is no need to ask for the rest.
+      if (!isWanted) return;
+      const [policy, rollouts] = await Promise.all([
         gateway.objectives.get.query(),
         gateway.rollouts.list.query({ limit: 20 }),
       ]);

@@ -47,7 +47,7 @@ const MOST_STEPS = 2000;
 const OVERLAP_MS = 5000;
 const LEAST_NEW_STEPS = 10;
 /** Fitting takes at most this share of one core. */
-const FIT_SHARE = 0.01;
+const FIT_SHARE = 0.003;
 /** Predictions that moved by less are not news. */
 const LEAST_NEWS = 0.03;
 /** Nor is a band that is wider or narrower by less, as a log ratio. */

@@ -14,10 +14,12 @@ import type { ProposalDraft } from '@variator/optimizer/proposal';
 import { propose } from '@variator/optimizer/propose';
 import { quantile } from '@variator/optimizer/quantile';
 import type { Arrival } from '@variator/optimizer/replay';
+import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { isUnderWay } from './calibrate.ts';
 import type { Gateway } from './gateway.ts';
 import type { FitLearner } from './learn-fits.ts';
 import type { RegimeMarker } from './mark-regimes.ts';
+import { isDue, mayChange, paceAfter, type SearchPace } from './search-pace.ts';
 
 export interface PathSuggester {
   round(now: number): Promise<void>;
@@ -26,22 +28,8 @@ export interface PathSuggester {
 const MOST_ARRIVALS = 1000;
 /** What a person refused, or a canary ended, stays so for this long in the same kind of regime. */
 const LATELY_MS = 30 * 60_000;
-/** A search under the same circumstances waits for this multiple of what the last one took, within bounds. */
-const REST_FACTOR = 50;
-const MOST_REST_MS = 180_000;
-const LEAST_REST_FACTOR = 5;
 /** Replays of different searches are comparable. */
 const SEED = 20_260_101;
-
-interface Search {
-  readonly circumstances: string;
-  readonly restUntil: number;
-  /** Whatever changed. */
-  readonly leastRestUntil: number;
-  readonly note: string;
-}
-
-const magnitude = (count: number): number => Math.floor(Math.log2(Math.max(1, count)));
 
 type Worker = Awaited<ReturnType<Gateway['workers']['list']['query']>>[number];
 type Policy = Awaited<ReturnType<Gateway['objectives']['get']['query']>>;
@@ -58,8 +46,8 @@ export function createPathSuggester(options: {
   readonly log: (line: string) => void;
 }): PathSuggester {
   const { gateway, telemetry, learner, marker, log } = options;
-  /** By worker: what the last search looked at, and when the same is worth looking at again. */
-  const searched = new Map<string, Search>();
+  /** By worker, since its last search. */
+  const searched = new Map<string, { readonly pace: SearchPace; readonly note: string }>();
 
   async function windowOf(now: number): Promise<{ fromMs: number; toMs: number; arrivals: Arrival[] }> {
     // Not from its start: the windows of the change itself hold traffic of both regimes.
@@ -89,13 +77,7 @@ export function createPathSuggester(options: {
     return { fromMs: Math.max(fromMs, arrivals[0]?.at ?? fromMs), toMs, arrivals };
   }
 
-  async function search(
-    worker: Worker,
-    policy: Policy,
-    proposals: readonly Proposal[],
-    ledger: readonly LedgerEntry[],
-    now: number,
-  ) {
+  async function search(worker: Worker, policy: Policy, ledger: readonly LedgerEntry[], now: number) {
     const { workerId, envelope, path } = worker;
     const tried = ledger
       .flatMap((entry): TriedPath[] => (entry.tried === undefined ? [] : [entry.tried]))
@@ -103,19 +85,14 @@ export function createPathSuggester(options: {
     const regime = marker.current();
     const fits = learner.fitsFor(envelope).filter((fit) => fit.sampleCount >= LEAST_SAMPLE_COUNT);
     const last = searched.get(workerId);
-    if (last !== undefined && now < last.leastRestUntil) return;
+    if (!mayChange(last?.pace, now)) return;
     const { fromMs, toMs, arrivals } = await windowOf(now);
     if (arrivals.length < options.leastRequestCount) return;
-    // Twice the evidence is a new question, too.
-    const circumstances = JSON.stringify([
-      worker.pathId,
-      regime?.regimeId,
-      policy.objectives,
-      fits.map((fit) => [fit.kernelsId, magnitude(fit.sampleCount)]),
-      magnitude(arrivals.length),
-      tried.length,
-    ]);
-    if (last?.circumstances === circumstances && now < last.restUntil) return;
+    const circumstances = {
+      identity: JSON.stringify([worker.pathId, regime?.regimeId, policy.objectives, tried.length]),
+      amounts: amountsOf(arrivals, fits),
+    };
+    if (!isDue(last?.pace, circumstances, now)) return;
     const stepCount = await stepCountOf(telemetry, { workerId, fromMs, toMs });
 
     const startedAt = performance.now();
@@ -138,15 +115,11 @@ export function createPathSuggester(options: {
       },
       seed: SEED,
     });
-    const tookMs = performance.now() - startedAt;
-    const restUntil = now + Math.min(MOST_REST_MS, REST_FACTOR * tookMs);
-    searched.set(workerId, {
-      circumstances,
-      restUntil,
-      leastRestUntil: now + LEAST_REST_FACTOR * tookMs,
-      note,
-    });
-    if (draft === null || isSettled(draft, proposals, now)) {
+    const pace = paceAfter(last?.pace, circumstances, performance.now() - startedAt, now);
+    searched.set(workerId, { pace, note });
+    const isNews =
+      draft !== null && !isSettled(draft, await gateway.proposals.list.query({ limit: 100 }), now);
+    if (!isNews) {
       if (last?.note !== note) log(note);
       return;
     }
@@ -158,10 +131,9 @@ export function createPathSuggester(options: {
     async round(now) {
       // Arrivals of two regimes say nothing about either.
       if (marker.isSuspended()) return;
-      const [workers, policy, proposals, rollouts, ledger] = await Promise.all([
+      const [workers, policy, rollouts, ledger] = await Promise.all([
         gateway.workers.list.query(),
         gateway.objectives.get.query(),
-        gateway.proposals.list.query({ limit: 100 }),
         gateway.rollouts.list.query({ limit: 20 }),
         gateway.ledger.list.query({ limit: 200 }),
       ]);
@@ -169,9 +141,22 @@ export function createPathSuggester(options: {
         const isInCanary = rollouts.some(
           (rollout) => rollout.workerId === worker.workerId && isUnderWay(rollout.state),
         );
-        if (!isInCanary) await search(worker, policy, proposals, ledger, now);
+        if (!isInCanary) await search(worker, policy, ledger, now);
       }
     },
+  };
+}
+
+/** What a search's answer follows from, of the traffic and of what is known of the kernels. */
+function amountsOf(arrivals: readonly Arrival[], fits: readonly StepTimeFit[]): Record<string, number> {
+  const mean = (of: (arrival: Arrival) => number): number =>
+    arrivals.reduce((sum, arrival) => sum + of(arrival), 0) / Math.max(1, arrivals.length);
+  return {
+    arrivals: arrivals.length,
+    promptTokenCount: mean((arrival) => arrival.promptTokenCount),
+    uncachedTokenCount: mean((arrival) => arrival.promptTokenCount - arrival.cachedTokenCount),
+    completionTokenCount: mean((arrival) => arrival.completionTokenCount),
+    ...Object.fromEntries(fits.map((fit) => [fit.kernelsId, fit.sampleCount])),
   };
 }
 
