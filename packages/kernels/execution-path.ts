@@ -46,6 +46,7 @@ export interface Envelope {
   readonly vocabularySize: number;
   readonly layerCount: number;
   readonly headCount: number;
+  /** Elements of a key and of a value on average. */
   readonly headSize: number;
   /**
    * Parameters that a token's linear layers multiply with: embedding rows not counted, LM head counted, of a layer's

@@ -44,8 +44,8 @@ async function asGguf(modelPath: string, architecture: 'qwen2' | 'qwen3' | 'qwen
     return [
       stored(of('attn_norm.weight'), layer.inputNorm),
       stored(of('attn_q.weight'), layer.q),
-      stored(of('attn_k.weight'), layer.k),
-      stored(of('attn_v.weight'), layer.v),
+      ...maybe(of('attn_k.weight'), layer.k),
+      ...maybe(of('attn_v.weight'), layer.v),
       stored(of('attn_output.weight'), layer.o),
       ...maybe(of('attn_q.bias'), layer.qBias),
       ...maybe(of('attn_k.bias'), layer.kBias),

@@ -51,7 +51,7 @@ test('a probe names the machine and its speed', () => {
 test('a model whose second layer does not fit is refused, and the process lives', () => {
   const [first, second, ...rest] = loaded.tensors.layers;
   if (first === undefined || second === undefined) throw new Error('the story model has six layers');
-  const layers = [first, { ...second, k: { ...second.k, byteLength: 2 } }, ...rest];
+  const layers = [first, { ...second, q: { ...second.q, byteLength: 2 } }, ...rest];
   expect(() => native.openModel(loaded.shape, { ...loaded.tensors, layers }, 1)).toThrow(NativeError);
   const ropeInverseFrequencies = loaded.shape.ropeInverseFrequencies.map(() => Number.NaN);
   expect(() => native.openModel({ ...loaded.shape, ropeInverseFrequencies }, loaded.tensors, 1)).toThrow(

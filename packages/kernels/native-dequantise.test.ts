@@ -65,6 +65,7 @@ async function headColumns(
     windowTokens: new Int32Array(1),
     isRopeInterleaved: false,
     experts: null,
+    latent: null,
   };
   const logits = new Float32Array(ROWS * COLUMNS);
   // Each pass reads ROWS columns: the embedding's row t is 16 at column `first + t`.
@@ -78,6 +79,7 @@ async function headColumns(
           k: none(32, COLUMNS),
           v: none(32, COLUMNS),
           o: none(COLUMNS, 32),
+          latent: null,
           qBias: null,
           kBias: null,
           vBias: null,

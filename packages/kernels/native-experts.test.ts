@@ -87,6 +87,7 @@ function randomModel(seed: number, changes: Partial<ExpertShape>, router?: Float
     k: weights.matrix(32, HIDDEN),
     v: weights.matrix(32, HIDDEN),
     o: weights.of(HIDDEN, 32, new Float32Array(HIDDEN * 32)),
+    latent: null,
     ...{ qBias: null, kBias: null, vBias: null, qNorm: null, kNorm: null },
     postAttentionNorm: weights.vector(HIDDEN),
     ...(experts.sharedIntermediateSize > 0 ? mlp(experts.sharedIntermediateSize) : none),
@@ -112,6 +113,7 @@ function randomModel(seed: number, changes: Partial<ExpertShape>, router?: Float
     windowTokens: new Int32Array(1),
     isRopeInterleaved: false,
     experts,
+    latent: null,
   };
   const finalNorm = weights.vector(HIDDEN);
   return { weights, shape, experts, layer, embedding, finalNorm, head: weights.matrix(VOCABULARY, HIDDEN) };

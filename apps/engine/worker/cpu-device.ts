@@ -13,6 +13,7 @@ import {
 } from '@variator/kernels/kv-plan';
 import type { LoadedModel } from '@variator/kernels/model';
 import { activeMatrices } from '@variator/kernels/model/active-weights';
+import { valueSizeOf } from '@variator/kernels/model/model-shape';
 import { loadNative } from '@variator/kernels/native';
 import type { Device } from './device.ts';
 import { entryLogprobs, stepInput } from './step-input.ts';
@@ -54,7 +55,7 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
     vocabularySize: shape.vocabularySize,
     layerCount: shape.layerCount,
     headCount: shape.headCount,
-    headSize: shape.headSize,
+    headSize: Math.ceil((shape.headSize + valueSizeOf(shape)) / 2),
     activeParameterCount,
     // int8 panels: a byte a weight, and a half scale and minimum for each group of 32.
     weightBytes: Object.fromEntries(

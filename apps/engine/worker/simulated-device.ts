@@ -10,6 +10,7 @@ import { type Envelope, type ExecutionPath, kernelsId } from '@variator/kernels/
 import { KV_BLOCK_SIZE, KvPlanError, SCRATCH_BLOCK_COUNT } from '@variator/kernels/kv-plan';
 import type { LoadedModel } from '@variator/kernels/model';
 import { activeMatrices } from '@variator/kernels/model/active-weights';
+import { valueSizeOf } from '@variator/kernels/model/model-shape';
 import { rooflinePrior } from '@variator/optimizer/roofline-prior';
 import { seededRandom } from '@variator/optimizer/seeded-random';
 import type { BatchEntry } from '@variator/scheduler/batch';
@@ -131,7 +132,8 @@ function envelopeOf(model: LoadedModel, options: SimulatedDeviceOptions): Envelo
   const activeParameterCount = options.parameterCount ?? ownCount;
   // bfloat16, as these machines keep weights and cache.
   const kvBytesPerToken =
-    options.kvBytesPerToken ?? 2 * 2 * shape.layerCount * shape.kvHeadCount * shape.headSize;
+    options.kvBytesPerToken ??
+    2 * shape.layerCount * shape.kvHeadCount * (shape.headSize + valueSizeOf(shape));
   const weightBytes: Partial<Record<LinearVariantId, number>> = {
     'linear.int8-generic': activeParameterCount,
     'linear.reference': 2 * activeParameterCount,
@@ -160,7 +162,7 @@ function envelopeOf(model: LoadedModel, options: SimulatedDeviceOptions): Envelo
     vocabularySize: shape.vocabularySize,
     layerCount: shape.layerCount,
     headCount: shape.headCount,
-    headSize: shape.headSize,
+    headSize: Math.ceil((shape.headSize + valueSizeOf(shape)) / 2),
     activeParameterCount,
     weightBytes,
     kvBytesPerToken,

@@ -5,8 +5,9 @@
 import type { ModelShape, ModelTensors, TensorSource } from './model-shape.ts';
 
 export function activeMatrices(shape: ModelShape, tensors: ModelTensors): TensorSource[] {
-  const layers = tensors.layers.flatMap(({ q, k, v, o, gate, up, down, router, experts }) => [
+  const layers = tensors.layers.flatMap(({ q, k, v, o, latent, gate, up, down, router, experts }) => [
     ...[q, k, v, o, gate, up, down, router],
+    ...(latent === null ? [] : [latent.queryDown, latent.keyValueDown, latent.keyValueUp]),
     // All experts of a layer are of one shape.
     ...experts.slice(0, shape.experts?.expertsPerToken ?? 0).flatMap((one) => [one.gate, one.up, one.down]),
   ]);

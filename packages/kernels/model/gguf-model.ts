@@ -71,6 +71,7 @@ function takeTensors(table: TensorTable, shape: ModelShape, architecture: GgufAr
       k: table.matrix(of('attn_k.weight'), kvRows, hiddenSize),
       v: table.matrix(of('attn_v.weight'), kvRows, hiddenSize),
       o: table.matrix(of('attn_output.weight'), hiddenSize, queryRows),
+      latent: null,
       qBias: bias('q', queryRows),
       kBias: bias('k', kvRows),
       vBias: bias('v', kvRows),

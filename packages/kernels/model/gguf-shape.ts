@@ -79,6 +79,7 @@ export async function readGgufShape(
     ),
     isRopeInterleaved: architecture === 'llama',
     experts: readExperts(metadata, architecture),
+    latent: null,
   };
 }
 

@@ -1,15 +1,23 @@
 /**
- * config.json of a Llama, Mistral, Qwen2, Qwen3 or Qwen3-MoE -> architecture and shape. Called by hugging-face.ts; pure.
+ * config.json of a Llama, Mistral, Qwen2, Qwen3, Qwen3-MoE or DeepSeek-V3 -> architecture and shape. Called by
+ * hugging-face.ts; pure.
  * Where a key is absent, transformers' own default holds. Refuses by name what would compute something else:
  * unknown architectures, code of the model's own, quantised weights, other rope scalings, other activations.
  */
 import { z } from 'zod';
-import { type HuggingFaceExperts, qwen3MoeFields, readQwen3MoeExperts } from './hugging-face-experts.ts';
-import { readRope, ropeSchema } from './hugging-face-rope.ts';
+import {
+  deepseekV3Fields,
+  type HuggingFaceExperts,
+  qwen3MoeFields,
+  readDeepseekV3Experts,
+  readQwen3MoeExperts,
+} from './hugging-face-experts.ts';
+import { type LatentFields, latentFields, latentHeadSize } from './hugging-face-latent.ts';
+import { latentScoreFactor, readRope, ropeSchema } from './hugging-face-rope.ts';
 import { parseFields } from './json-file.ts';
 import type { LoadedModel } from './loaded-model.ts';
 import { ModelError } from './model-error.ts';
-import type { ModelShape } from './model-shape.ts';
+import type { LatentShape, ModelShape } from './model-shape.ts';
 
 export interface HuggingFaceConfig {
   readonly architecture: LoadedModel['architecture'];
@@ -17,6 +25,8 @@ export interface HuggingFaceConfig {
   readonly isHeadTied: boolean;
   /** [layerCount] True where a layer's tokens pass through experts. */
   readonly isSparse: readonly boolean[];
+  /** Layers behind the last that predict further tokens; nothing here asks them. */
+  readonly nextTokenLayerCount: number;
   /** True where q, k and v carry biases. */
   readonly isAttentionBiased: boolean;
   readonly bosTokenId: number | null;
@@ -59,6 +69,7 @@ const configSchema = z.object({
   eos_token_id: tokenIdsSchema,
 });
 const qwen3MoeSchema = z.object(qwen3MoeFields);
+const deepseekV3Schema = z.object({ ...deepseekV3Fields, ...latentFields });
 type Config = z.infer<typeof configSchema>;
 
 const identitySchema = z.object({
@@ -74,6 +85,7 @@ const CLASS_NAMES: Readonly<Record<string, LoadedModel['architecture']>> = {
   Qwen2ForCausalLM: 'qwen2',
   Qwen3ForCausalLM: 'qwen3',
   Qwen3MoeForCausalLM: 'qwen3_moe',
+  DeepseekV3ForCausalLM: 'deepseek_v3',
 };
 
 export function parseHuggingFaceConfig(file: string, json: Record<string, unknown>): HuggingFaceConfig {
@@ -84,16 +96,26 @@ export function parseHuggingFaceConfig(file: string, json: Record<string, unknow
   if (headCount % kvHeadCount !== 0) {
     throw new ModelError(file, `${headCount} attention heads cannot share ${kvHeadCount} key/value heads.`);
   }
-  const headSize = config.head_dim ?? (architecture === 'qwen3' ? 128 : config.hidden_size / headCount);
-  if (!Number.isInteger(headSize) || headSize % 2 !== 0 || headSize > 4096) {
-    throw new ModelError(file, `a head size of ${headSize} is not an even whole number up to 4096.`);
+  const deepseek = architecture === 'deepseek_v3' ? parseFields(file, deepseekV3Schema, json) : null;
+  if (deepseek !== null && kvHeadCount !== headCount) {
+    throw new ModelError(
+      file,
+      `${headCount} attention heads have latent keys of their own, not ${kvHeadCount}.`,
+    );
   }
+  if (deepseek !== null && config.attention_bias) {
+    throw new ModelError(file, '"attention_bias" is true; biases beside latents are not computed.');
+  }
+  const headSize =
+    deepseek === null ? readHeadSize(file, architecture, config) : latentHeadSize(file, deepseek);
   if (config.hidden_act !== 'silu') {
     throw new ModelError(file, `"hidden_act" is ${config.hidden_act}; only silu is computed.`);
   }
   if (config.mlp_bias) throw new ModelError(file, '"mlp_bias" is true; biases in the MLP are not computed.');
   const sparse: HuggingFaceExperts | null =
-    architecture === 'qwen3_moe' ? readQwen3MoeExperts(file, parseFields(file, qwen3MoeSchema, json)) : null;
+    architecture === 'qwen3_moe'
+      ? readQwen3MoeExperts(file, parseFields(file, qwen3MoeSchema, json))
+      : deepseek && readDeepseekV3Experts(file, deepseek);
   return {
     architecture,
     shape: {
@@ -105,11 +127,13 @@ export function parseHuggingFaceConfig(file: string, json: Record<string, unknow
       headSize,
       vocabularySize: config.vocab_size,
       rmsNormEpsilon: config.rms_norm_eps,
-      ...readRope(file, config, headSize),
+      ...readRope(file, config, deepseek?.qk_rope_head_dim ?? headSize),
       windowTokens: readWindows(file, architecture, config, json),
-      isRopeInterleaved: false,
+      isRopeInterleaved: deepseek?.rope_interleave ?? false,
       experts: sparse?.experts ?? null,
+      latent: deepseek && readLatent(file, deepseek, config),
     },
+    nextTokenLayerCount: deepseek?.num_nextn_predict_layers ?? 0,
     isSparse: Array.from(
       { length: config.num_hidden_layers },
       (_, layer) => sparse?.isSparse(layer) ?? false,
@@ -118,6 +142,25 @@ export function parseHuggingFaceConfig(file: string, json: Record<string, unknow
     isAttentionBiased: config.attention_bias || architecture === 'qwen2',
     bosTokenId: config.bos_token_id[0] ?? null,
     eosTokenIds: config.eos_token_id,
+  };
+}
+
+function readHeadSize(file: string, architecture: LoadedModel['architecture'], config: Config): number {
+  const { head_dim, hidden_size, num_attention_heads } = config;
+  const headSize = head_dim ?? (architecture === 'qwen3' ? 128 : hidden_size / num_attention_heads);
+  if (!Number.isInteger(headSize) || headSize % 2 !== 0 || headSize > 4096) {
+    throw new ModelError(file, `a head size of ${headSize} is not an even whole number up to 4096.`);
+  }
+  return headSize;
+}
+
+function readLatent(file: string, latent: LatentFields, config: Config): LatentShape {
+  return {
+    queryRank: latent.q_lora_rank ?? 0,
+    keyValueRank: latent.kv_lora_rank,
+    ropeSize: latent.qk_rope_head_dim,
+    valueHeadSize: latent.v_head_dim,
+    scoreFactor: latentScoreFactor(file, config),
   };
 }
 
@@ -163,7 +206,7 @@ function readWindows(
   const given = 'sliding_window' in json ? config.sliding_window : 4_096;
   const window = isWindowed ? (given ?? 0) : 0;
   const isSliding = (layer: number): boolean => {
-    if (architecture === 'llama') return false;
+    if (architecture === 'llama' || architecture === 'deepseek_v3') return false;
     // Neither looks at layers one by one.
     if (architecture === 'mistral' || architecture === 'qwen3_moe') return true;
     return types === null ? layer >= config.max_window_layers : types[layer] === 'sliding_attention';

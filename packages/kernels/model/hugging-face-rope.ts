@@ -49,6 +49,17 @@ export type HuggingFaceRope = Pick<
   'ropeInverseFrequencies' | 'ropeAttentionFactor' | 'maxPositionCount'
 >;
 
+/**
+ * What DeepSeek's attention multiplies scores by beside 1 / sqrt(head size): the square of YaRN's factor by
+ * "mscale_all_dim", which is 1 where the config does not name it.
+ */
+export function latentScoreFactor(file: string, config: RopeConfig): number {
+  const rope: Rope = { ...config.rope_scaling, ...config.rope_parameters };
+  const scaling = readScaling(file, rope, config);
+  if (scaling.kind !== 'yarn' || !rope.mscale_all_dim) return 1;
+  return yarnAttentionFactor(scaling.factor, rope.mscale_all_dim) ** 2;
+}
+
 /** @throws ModelError */
 export function readRope(file: string, config: RopeConfig, headSize: number): HuggingFaceRope {
   const rope: Rope = { ...config.rope_scaling, ...config.rope_parameters };

@@ -2,6 +2,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, write
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
+import { kvPlan } from '../kv-plan.ts';
 import { activeMatrices } from './active-weights.ts';
 import { loadModel } from './load-model.ts';
 import { ModelError } from './model-error.ts';
@@ -123,8 +124,111 @@ describe.skipIf(!isGoldenThere)('the golden models', () => {
     expect(model.generation).toEqual({ temperature: null, topP: null, topK: null });
   });
 
-  test('deepseek-v3 is refused by the name of its architecture', async () => {
-    await expect(loadModel(join(golden, 'deepseek-v3'))).rejects.toThrow('DeepseekV3ForCausalLM');
+  describe('deepseek-v3', () => {
+    const from = join(golden, 'deepseek-v3');
+    const config = isGoldenThere ? JSON.parse(readFileSync(join(from, 'config.json'), 'utf8')) : {};
+    const v3With = (name: string, changes: Record<string, unknown>) =>
+      loadModel(changed(`v3 ${name}`, { 'config.json': JSON.stringify({ ...config, ...changes }) }, from));
+
+    test('is read with its latents, its shared expert and its dense first layer', async () => {
+      const { architecture, shape, tensors } = await loadModel(from);
+      expect(architecture).toBe('deepseek_v3');
+      expect(shape).toMatchObject({ headCount: 4, kvHeadCount: 4, headSize: 48, isRopeInterleaved: true });
+      expect(shape.ropeInverseFrequencies).toHaveLength(8);
+      expect(shape.latent).toEqual({
+        queryRank: 48,
+        keyValueRank: 32,
+        ropeSize: 16,
+        valueHeadSize: 32,
+        scoreFactor: 1,
+      });
+      expect(shape.experts).toEqual({
+        expertCount: 8,
+        expertsPerToken: 2,
+        intermediateSize: 64,
+        sharedIntermediateSize: 64,
+        scoring: 'sigmoid',
+        groupCount: 4,
+        groupsPerToken: 2,
+        isNormalised: true,
+        scale: 2.5,
+      });
+      const [dense, sparse] = tensors.layers;
+      expect(dense).toMatchObject({ k: null, v: null, gate: { rows: 256 }, router: null, experts: [] });
+      expect(sparse).toMatchObject({ gate: { rows: 64 }, router: { rows: 8 }, routerBias: { columns: 8 } });
+      expect(sparse?.latent?.keyValueUp).toMatchObject({ rows: 4 * (32 + 32), columns: 32 });
+      const names = namedTensors(tensors).map(([name]) => name);
+      expect(new Set(names).size).toBe(names.length);
+      expect(names).toContain('layers.2.keyValueNorm');
+    });
+
+    test('counts active parameters and the cache by its own sizes', async () => {
+      const { shape, tensors } = await loadModel(from);
+      const attention = 48 * 96 + 192 * 48 + 48 * 96 + 256 * 32 + 96 * 128;
+      const active = activeMatrices(shape, tensors).reduce(
+        (sum, { rows, columns }) => sum + rows * columns,
+        0,
+      );
+      expect(active).toBe(3 * attention + 3 * 256 * 96 + 2 * (8 * 96 + 3 * 3 * 64 * 96) + 512 * 96);
+      const { kvBytesPerToken } = kvPlan(shape, { kvMemoryBytes: 1e8, maxModelLenTokens: null });
+      expect(kvBytesPerToken).toBe(3 * 4 * (48 + 32) * 4);
+    });
+
+    test('a YaRN rope scales scores by the square of its factor, and angles by the ratio of both', async () => {
+      const yarn = { rope_type: 'yarn', rope_theta: 1e4, factor: 40, original_max_position_embeddings: 256 };
+      const of = async (name: string, more: Record<string, unknown>) => {
+        const { shape } = await v3With(name, { rope_parameters: { ...yarn, ...more } });
+        return [shape.latent?.scoreFactor, shape.ropeAttentionFactor, shape.maxPositionCount];
+      };
+      const mscale = (scale: number) => 0.1 * scale * Math.log(40) + 1;
+      expect(await of('yarn both', { mscale: 1, mscale_all_dim: 1 })).toEqual([mscale(1) ** 2, 1, 10_240]);
+      expect(await of('yarn other', { mscale: 0.7, mscale_all_dim: 1.2 })).toEqual([
+        mscale(1.2) ** 2,
+        mscale(0.7) / mscale(1.2),
+        10_240,
+      ]);
+      expect(await of('yarn alone', {})).toEqual([1, mscale(1), 10_240]);
+    });
+
+    test('layers that predict further tokens are passed over', async () => {
+      // Two of three layers are the model's; the third is then such a layer.
+      const { tensors } = await v3With('next', { num_hidden_layers: 2, num_nextn_predict_layers: 1 });
+      expect(tensors.layers).toHaveLength(2);
+      await expect(v3With('no next', { num_hidden_layers: 2, num_nextn_predict_layers: 0 })).rejects.toThrow(
+        /model\.layers\.2\.\S+ has no place/,
+      );
+    });
+
+    test.each([
+      ['softmax scores', { scoring_func: 'softmax' }, /"scoring_func" is softmax; only sigmoid/],
+      ['another choice', { topk_method: 'group_limited_greedy' }, /"topk_method" is group_limited_greedy/],
+      ['sparse layers apart', { moe_layer_freq: 2 }, /"moe_layer_freq" is 2; only 1/],
+      ['groups that do not divide', { n_group: 3 }, /8 experts cannot lie in 3 groups with 2 a token/],
+      ['more groups than there are', { topk_group: 5 }, /cannot lie in 4 groups with 5 a token/],
+      ['more experts than the groups hold', { topk_group: 1, num_experts_per_tok: 3 }, /may choose among 2/],
+      [
+        'shared key heads',
+        { num_key_value_heads: 2 },
+        /4 attention heads have latent keys of their own, not 2/,
+      ],
+      ['biases', { attention_bias: true }, /"attention_bias" is true; biases beside latents/],
+      ['an odd rotated part', { qk_rope_head_dim: 15 }, /heads of 32 and 15 rotated elements/],
+      [
+        'another latent',
+        { kv_lora_rank: 31 },
+        /kv_a_proj_with_mqa\.weight has the shape \[48,96\]; \[47,96\]/,
+      ],
+      ['queries without a latent', { q_lora_rank: null }, /self_attn\.q_proj\.weight is missing/],
+      [
+        'two shared experts',
+        { n_shared_experts: 2 },
+        /shared_experts\.gate_proj\.weight has the shape \[64,96\]/,
+      ],
+      ['no shared expert', { n_shared_experts: 0 }, /shared_experts\.\S+ has no place/],
+      ['more dense layers', { first_k_dense_replace: 2 }, /layers\.1\.mlp\.gate_proj\.weight is missing/],
+    ])('with %s in its config is refused', async (name, changes, sentence) => {
+      await expect(v3With(name, changes)).rejects.toThrow(sentence);
+    });
   });
 
   describe('qwen3-moe', () => {

@@ -6,7 +6,7 @@ export interface LoadedModel {
   readonly modelId: string;
   /** First 16 hex digits of a SHA-256 over configuration, tensor table and sampled weight bytes. */
   readonly modelHash: string;
-  readonly architecture: 'llama' | 'mistral' | 'qwen2' | 'qwen3' | 'qwen3_moe';
+  readonly architecture: 'llama' | 'mistral' | 'qwen2' | 'qwen3' | 'qwen3_moe' | 'deepseek_v3';
   readonly shape: ModelShape;
   readonly tensors: ModelTensors;
   readonly tokenizer: LoadedTokenizer;

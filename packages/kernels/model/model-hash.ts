@@ -21,10 +21,10 @@ export async function modelHash(
   tensors: ModelTensors,
 ): Promise<string> {
   const hash = createHash('sha256');
-  const { ropeInverseFrequencies, windowTokens, experts, ...plain } = shape;
-  const sparse = experts === null ? [] : [experts];
+  const { ropeInverseFrequencies, windowTokens, experts, latent, ...plain } = shape;
+  const parts = [experts, latent].filter((part) => part !== null);
   hash.update(
-    JSON.stringify([architecture, plain, [...ropeInverseFrequencies], [...windowTokens], ...sparse]),
+    JSON.stringify([architecture, plain, [...ropeInverseFrequencies], [...windowTokens], ...parts]),
   );
   const handles = new Map<string, FileHandle>();
   try {
@@ -47,8 +47,9 @@ export async function modelHash(
 export function namedTensors(tensors: ModelTensors): [string, TensorSource][] {
   const named: [string, TensorSource][] = [['embedding', tensors.embedding]];
   tensors.layers.forEach((layer, index) => {
-    const { experts, ...own } = layer;
-    for (const [name, tensor] of Object.entries(own) as [string, TensorSource | null][]) {
+    const { experts, latent, ...own } = layer;
+    const single: Record<string, TensorSource | null> = { ...own, ...latent };
+    for (const [name, tensor] of Object.entries(single)) {
       if (tensor !== null) named.push([`layers.${index}.${name}`, tensor]);
     }
     experts.forEach(({ gate, up, down }, expert) => {

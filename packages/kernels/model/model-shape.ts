@@ -40,10 +40,14 @@ export interface MlpTensors {
 /** Names are Hugging Face's, without prefix. Vectors: norms [hidden], qNorm/kNorm [headSize], biases [rows of the weight]. */
 export interface LayerTensors {
   readonly inputNorm: TensorSource;
+  /** [headCount * headSize, hidden]; from a latent query [.., queryRank]. */
   readonly q: TensorSource;
-  readonly k: TensorSource;
-  readonly v: TensorSource;
+  /** k, v: null where keys and values come from a latent. */
+  readonly k: TensorSource | null;
+  readonly v: TensorSource | null;
+  /** [hidden, headCount * value size] */
   readonly o: TensorSource;
+  readonly latent: LatentTensors | null;
   readonly qBias: TensorSource | null;
   readonly kBias: TensorSource | null;
   readonly vBias: TensorSource | null;
@@ -60,6 +64,18 @@ export interface LayerTensors {
   readonly routerBias: TensorSource | null;
   /** [expertCount], or empty in a dense layer. */
   readonly experts: readonly MlpTensors[];
+}
+
+/** What stands before and behind the latents of multi-head latent attention. */
+export interface LatentTensors {
+  /** [queryRank, hidden] and its norm; null where q takes the hidden state itself. */
+  readonly queryDown: TensorSource | null;
+  readonly queryNorm: TensorSource | null;
+  /** [keyValueRank + ropeSize, hidden]: the latent, and the part of the key that is rotated and shared by all heads. */
+  readonly keyValueDown: TensorSource;
+  readonly keyValueNorm: TensorSource;
+  /** [headCount * (headSize - ropeSize + valueHeadSize), keyValueRank]; of each head its key rows, then its value rows. */
+  readonly keyValueUp: TensorSource;
 }
 
 export interface ModelTensors {
@@ -92,6 +108,20 @@ export interface ExpertShape {
 export const expertScorings = ['softmax', 'sigmoid'] as const;
 export type ExpertScoring = (typeof expertScorings)[number];
 
+/**
+ * Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): keys and values of all heads are projected up from one latent
+ * of `keyValueRank`; the last `ropeSize` elements of a head's query and key are rotated, and those of the key are one for all.
+ */
+export interface LatentShape {
+  /** 0: queries are projected from the hidden state itself. */
+  readonly queryRank: number;
+  readonly keyValueRank: number;
+  readonly ropeSize: number;
+  readonly valueHeadSize: number;
+  /** What scores are multiplied by beside 1 / sqrt(headSize); YaRN's, 1 elsewhere. */
+  readonly scoreFactor: number;
+}
+
 export interface ModelShape {
   readonly layerCount: number;
   readonly hiddenSize: number;
@@ -104,7 +134,7 @@ export interface ModelShape {
   /** Most tokens of a sequence. */
   readonly maxPositionCount: number;
   readonly rmsNormEpsilon: number;
-  /** Inverse rotary frequencies, [headSize / 2], scaling already applied, computed in float64 and kept as float32. */
+  /** Inverse rotary frequencies, [headSize / 2] (with latents [ropeSize / 2]), scaling already applied, computed in float64 and kept as float32. */
   readonly ropeInverseFrequencies: Float32Array;
   /** What cosines and sines are multiplied by (YaRN); 1 elsewhere. */
   readonly ropeAttentionFactor: number;
@@ -114,4 +144,9 @@ export interface ModelShape {
   readonly isRopeInterleaved: boolean;
   /** null in a model without experts. */
   readonly experts: ExpertShape | null;
+  /** null where every KV head has keys and values of its own; else headSize is that of queries and keys. */
+  readonly latent: LatentShape | null;
 }
+
+/** Elements of a head's value. */
+export const valueSizeOf = ({ headSize, latent }: ModelShape): number => latent?.valueHeadSize ?? headSize;

@@ -71,6 +71,11 @@ export class TensorTable {
     this.#taken.add(name);
   }
 
+  /** The same of all tensors whose names begin so. */
+  skipAll(prefix: string): void {
+    for (const name of this.#stored.keys()) if (name.startsWith(prefix)) this.skip(name);
+  }
+
   /** @throws ModelError naming the first tensor that was neither taken nor skipped */
   refuseLeftovers(): void {
     for (const tensor of this.#stored.values()) {

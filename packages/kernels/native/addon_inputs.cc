@@ -26,6 +26,16 @@ ExpertShape readExpertShape(napi_env env, napi_value object) {
   return experts;
 }
 
+LatentShape readLatentShape(napi_env env, napi_value object) {
+  LatentShape latent;
+  latent.queryRank = integerOf(env, object, "queryRank", 0, sizeAtMost);
+  latent.keyValueRank = integerOf(env, object, "keyValueRank", 1, sizeAtMost);
+  latent.ropeSize = integerOf(env, object, "ropeSize", 2, 4096);
+  latent.valueHeadSize = integerOf(env, object, "valueHeadSize", 1, 4096);
+  latent.scoreFactor = static_cast<float>(readNumber(env, propertyOf(env, object, "scoreFactor"), "scoreFactor"));
+  return latent;
+}
+
 ModelShape readShape(napi_env env, napi_value object) {
   ModelShape shape{};
   shape.layerCount = integerOf(env, object, "layerCount", 1, 4096);
@@ -45,6 +55,8 @@ ModelShape readShape(napi_env env, napi_value object) {
   shape.isRopeInterleaved = readBoolean(env, propertyOf(env, object, "isRopeInterleaved"), "isRopeInterleaved");
   const napi_value experts = propertyOf(env, object, "experts");
   if (!isNull(env, experts)) shape.experts = readExpertShape(env, experts);
+  const napi_value latent = propertyOf(env, object, "latent");
+  if (!isNull(env, latent)) shape.latent = readLatentShape(env, latent);
   checkShape(shape);
   return shape;
 }
@@ -143,10 +155,23 @@ std::unique_ptr<Model> readModel(napi_env env, napi_value shapeObject, napi_valu
     LayerVectors vectors;
     LayerMatrices<Tensor> matrices;
     vectors.inputNorm = vector(layer, "inputNorm", shape.hiddenSize);
-    matrices.q = matrix(layer, "q", shape.querySize(), shape.hiddenSize);
-    matrices.k = matrix(layer, "k", shape.keySize(), shape.hiddenSize);
-    matrices.v = matrix(layer, "v", shape.keySize(), shape.hiddenSize);
-    matrices.o = matrix(layer, "o", shape.hiddenSize, shape.querySize());
+    const int64_t queryRank = shape.latent.queryRank;
+    matrices.q = matrix(layer, "q", shape.querySize(), queryRank > 0 ? queryRank : shape.hiddenSize);
+    matrices.o = matrix(layer, "o", shape.hiddenSize, shape.attendedSize());
+    if (shape.hasLatents()) {
+      const napi_value latent = propertyOf(env, layer, "latent");
+      const int64_t rank = shape.latent.keyValueRank;
+      if (queryRank > 0) {
+        matrices.queryDown = matrix(latent, "queryDown", queryRank, shape.hiddenSize);
+        vectors.queryNorm = vector(latent, "queryNorm", queryRank);
+      }
+      matrices.keyValueDown = matrix(latent, "keyValueDown", rank + shape.latent.ropeSize, shape.hiddenSize);
+      vectors.keyValueNorm = vector(latent, "keyValueNorm", rank);
+      matrices.keyValueUp = matrix(latent, "keyValueUp", shape.headCount * shape.upHeadSize(), rank);
+    } else {
+      matrices.k = matrix(layer, "k", shape.keySize(), shape.hiddenSize);
+      matrices.v = matrix(layer, "v", shape.keySize(), shape.hiddenSize);
+    }
     vectors.qBias = optionalVector(layer, "qBias", shape.querySize());
     vectors.kBias = optionalVector(layer, "kBias", shape.keySize());
     vectors.vBias = optionalVector(layer, "vBias", shape.keySize());

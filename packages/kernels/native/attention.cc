@@ -69,7 +69,7 @@ float softmaxWeights(float* scores, int64_t start, int64_t length) {
 template <int count, int lanes>
 VARIATOR_INLINE void addValues(const AttentionCall& call, int firstPair, int64_t dimension, int64_t from, int64_t to,
                                Lanes (&sums)[count][lanes]) {
-  const int64_t valueStride = (call.headSize + 15) / 16 * 16;
+  const int64_t valueStride = (call.valueSize + 15) / 16 * 16;
   while (from < to) {
     const int64_t block = from / call.blockSize;
     const int64_t start = block * call.blockSize;
@@ -113,7 +113,7 @@ void weighValues(const AttentionCall& call, int64_t dimension, const float* tota
       float out[16];
       store(out, own[0][v] / totals[r]);
       const int64_t first = dimension + 16 * v;
-      for (int64_t i = 0; i < 16 && first + i < call.headSize; i++) call.outs[r][first + i] = out[i];
+      for (int64_t i = 0; i < 16 && first + i < call.valueSize; i++) call.outs[r][first + i] = out[i];
     }
   }
 }
@@ -131,8 +131,8 @@ void attendPairs(const AttentionCall& call) {
     totals[r] = softmaxWeights(call.scores + r * call.scoreStride, call.starts[r], call.lengths[r]);
   }
   int64_t dimension = 0;
-  for (; dimension + 64 <= call.headSize; dimension += 64) weighValues<count, 4>(call, dimension, totals);
-  for (; dimension < call.headSize; dimension += 16) weighValues<count, 1>(call, dimension, totals);
+  for (; dimension + 64 <= call.valueSize; dimension += 64) weighValues<count, 4>(call, dimension, totals);
+  for (; dimension < call.valueSize; dimension += 16) weighValues<count, 1>(call, dimension, totals);
 }
 
 void attend(const AttentionCall& call) {

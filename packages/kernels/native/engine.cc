@@ -138,7 +138,7 @@ void Engine::stop() {
 void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
   const ModelShape& shape = engine.model().shape;
   require(kvCache.layerCount == shape.layerCount && kvCache.kvHeadCount == shape.kvHeadCount &&
-              kvCache.headSize == shape.headSize,
+              kvCache.headSize == shape.headSize && kvCache.valueSize == shape.valueHeadSize(),
           "kvCache: was made for another model");
   require(engine.isPrepared(step.linear), "linear: the variant is not prepared");
   require(step.threadCount >= 1 && step.threadCount <= engine.maxThreadCount(),

@@ -42,11 +42,11 @@ struct FloatOps {
 };
 
 // Paged attention of up to `maxPairCount` (row, head) pairs that share one KV head. The cache of one layer and KV head
-// lies in blocks of K [tile of 16 tokens][headSize][16] followed by V [blockSize][padded to 16 headSize].
+// lies in blocks of K [tile of 16 tokens][headSize][16] followed by V [blockSize][valueSize padded to 16].
 struct AttentionCall {
   static constexpr int maxPairCount = 6;
   const float* queries[maxPairCount];  // [headSize] each
-  float* outs[maxPairCount];           // [headSize] each
+  float* outs[maxPairCount];           // [valueSize] each
   int64_t starts[maxPairCount];        // position of the first key each attends to: 0 unless a window has passed it
   int64_t lengths[maxPairCount];       // position behind the last key
   int pairCount;
@@ -55,7 +55,8 @@ struct AttentionCall {
   const float* blocks;   // of this layer and KV head
   int64_t blockStride;   // elements from one block to the next
   int64_t valueOffset;   // elements from a block's K to its V
-  int64_t headSize;
+  int64_t headSize;      // of queries and keys
+  int64_t valueSize;
   float scale;
   float* scores;         // scratch [maxPairCount, scoreStride]
   int64_t scoreStride;   // longest length + blockSize + 16 at least

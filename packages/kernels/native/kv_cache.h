@@ -1,6 +1,6 @@
 // The paged KV cache, float32. A block of one layer and KV head lies in one piece:
 //   K [tiles of 16 tokens][headSize][16]  so that scores of 16 tokens are computed in lanes, without sums across them
-//   V [blockSize][headSize padded to 16]
+//   V [blockSize][valueSize padded to 16]
 // Made by createKvCache, written and read by step.cc.
 #pragma once
 #include <cstdint>
@@ -16,9 +16,10 @@ class KvCache {
       : layerCount(shape.layerCount),
         kvHeadCount(shape.kvHeadCount),
         headSize(shape.headSize),
+        valueSize(shape.valueHeadSize()),
         blockCount(blockCount),
         blockSize(blockSize),
-        valueStride((shape.headSize + 15) / 16 * 16),
+        valueStride((shape.valueHeadSize() + 15) / 16 * 16),
         valueOffset((blockSize + 15) / 16 * 16 * shape.headSize),
         headBlockSize(valueOffset + blockSize * valueStride),
         arena_(byteLength(), "KV cache") {}
@@ -34,10 +35,10 @@ class KvCache {
     float* tile = start + slot / 16 * 16 * headSize + slot % 16;
     float* row = start + valueOffset + slot * valueStride;
     for (int64_t d = 0; d < headSize; d++) tile[d * 16] = key[d];
-    for (int64_t d = 0; d < headSize; d++) row[d] = value[d];
+    for (int64_t d = 0; d < valueSize; d++) row[d] = value[d];
   }
 
-  const int64_t layerCount, kvHeadCount, headSize, blockCount, blockSize;
+  const int64_t layerCount, kvHeadCount, headSize, valueSize, blockCount, blockSize;
   const int64_t valueStride, valueOffset, headBlockSize;
 
  private:

@@ -14,7 +14,8 @@ int64_t packedBytes(const Model& model) {
   const auto bytesOf = [](const Tensor& tensor) { return packedBytesOf(tensor, panelFormatOf(tensor)); };
   int64_t bytes = bytesOf(model.head);
   for (const auto& layer : model.matrices) {
-    for (const auto* matrix : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+    for (const auto* matrix : {&layer.q, &layer.o, &layer.k, &layer.v, &layer.queryDown, &layer.keyValueDown,
+                               &layer.keyValueUp, &layer.gate, &layer.up, &layer.down}) {
       bytes += bytesOf(*matrix);
     }
     for (const auto& expert : layer.experts) {
@@ -52,8 +53,8 @@ void checkShape(const ModelShape& shape) {
   };
   check(shape.headSize % 2 == 0, "headSize must be even");
   check(shape.headCount % shape.kvHeadCount == 0, "headCount must be a multiple of kvHeadCount");
-  check(static_cast<int64_t>(shape.ropeInverseFrequencies.size()) == shape.headSize / 2,
-        "ropeInverseFrequencies must hold headSize / 2 numbers");
+  check(static_cast<int64_t>(shape.ropeInverseFrequencies.size()) == shape.ropeSize() / 2,
+        "ropeInverseFrequencies must hold a number for each rotated pair of a head");
   for (const float frequency : shape.ropeInverseFrequencies) {
     check(frequency >= 0 && std::isfinite(frequency), "ropeInverseFrequencies must be numbers from 0");
   }
@@ -62,6 +63,10 @@ void checkShape(const ModelShape& shape) {
   for (const int32_t window : shape.windowTokens) check(window >= 0, "windowTokens must be 0 or more");
   check(shape.rmsNormEpsilon >= 0 && shape.rmsNormEpsilon < 1, "rmsNormEpsilon must be from 0 to 1");
   if (shape.experts.expertCount > 0) checkExperts(shape.experts);
+  if (!shape.hasLatents()) return;
+  check(shape.kvHeadCount == shape.headCount, "kvHeadCount must be headCount with latents");
+  check(shape.latent.ropeSize % 2 == 0 && shape.latent.ropeSize < shape.headSize, "ropeSize must be even and below headSize");
+  check(shape.latent.scoreFactor > 0 && shape.latent.scoreFactor <= 1e4f, "scoreFactor must be from 0 to 10000");
 }
 
 Tensor mapTensor(Model& model, const TensorSource& source, int64_t rows, int64_t columns) {
@@ -108,7 +113,8 @@ PackedModel::PackedModel(const Model& model) : arena(packedBytes(model), "packed
     return panels;
   };
   for (const auto& layer : model.matrices) {
-    matrices.push_back({pack(layer.q), pack(layer.k), pack(layer.v), pack(layer.o), pack(layer.gate), pack(layer.up),
+    matrices.push_back({pack(layer.q), pack(layer.o), pack(layer.k), pack(layer.v), pack(layer.queryDown),
+                        pack(layer.keyValueDown), pack(layer.keyValueUp), pack(layer.gate), pack(layer.up),
                         pack(layer.down), {}, {}});
     for (const auto& expert : layer.experts) {
       matrices.back().experts.push_back({pack(expert.gate), pack(expert.up), pack(expert.down)});

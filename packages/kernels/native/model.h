@@ -12,24 +12,41 @@
 
 namespace variator {
 
+// Multi-head latent attention, see LatentShape of model-shape.ts.
+struct LatentShape {
+  int64_t keyValueRank = 0;  // 0: none
+  int64_t queryRank = 0;     // 0: queries come from the hidden state itself
+  int64_t ropeSize = 0;
+  int64_t valueHeadSize = 0;
+  float scoreFactor = 1;
+};
+
 struct ModelShape {
   int64_t layerCount;
   int64_t hiddenSize;
   int64_t intermediateSize;
   int64_t headCount;
   int64_t kvHeadCount;
-  int64_t headSize;
+  int64_t headSize;  // of queries and keys
   int64_t vocabularySize;
   int64_t maxPositionCount;
   float rmsNormEpsilon;
-  std::vector<float> ropeInverseFrequencies;  // [headSize / 2]
+  std::vector<float> ropeInverseFrequencies;  // [ropeSize() / 2]
   float ropeAttentionFactor;                  // of cosines and sines
   std::vector<int32_t> windowTokens;          // [layerCount] keys a token attends to, 0 = all
   bool isRopeInterleaved;
   ExpertShape experts;
+  LatentShape latent;
 
+  bool hasLatents() const { return latent.keyValueRank > 0; }
+  int64_t valueHeadSize() const { return hasLatents() ? latent.valueHeadSize : headSize; }
+  // The last elements of a head are rotated; all of them without latents.
+  int64_t ropeSize() const { return hasLatents() ? latent.ropeSize : headSize; }
   int64_t querySize() const { return headCount * headSize; }
   int64_t keySize() const { return kvHeadCount * headSize; }
+  int64_t attendedSize() const { return headCount * valueHeadSize(); }
+  // Of one head what is projected up from a latent: its key without the rotated part, its value.
+  int64_t upHeadSize() const { return headSize - latent.ropeSize + latent.valueHeadSize; }
 };
 
 // Where a tensor lies, as TensorSource says it; `name` is for messages.
@@ -50,7 +67,9 @@ struct MlpMatrices {
 
 template <typename Matrix>
 struct LayerMatrices {
-  Matrix q, k, v, o;
+  Matrix q, o;
+  Matrix k, v;                             // without rows where keys and values come from latents
+  Matrix queryDown, keyValueDown, keyValueUp;  // without rows elsewhere
   Matrix gate, up, down;  // what every token passes; without rows (no panels) where a layer has nothing but experts
   Matrix router;          // without rows in a dense layer; never packed
   std::vector<MlpMatrices<Matrix>> experts;
@@ -58,7 +77,7 @@ struct LayerMatrices {
 
 struct LayerVectors {
   std::vector<float> inputNorm, postAttentionNorm;
-  std::vector<float> qBias, kBias, vBias, qNorm, kNorm, routerBias;  // empty where the model has none
+  std::vector<float> qBias, kBias, vBias, qNorm, kNorm, routerBias, queryNorm, keyValueNorm;  // empty where the model has none
 };
 
 struct Model {

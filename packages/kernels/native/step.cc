@@ -32,20 +32,12 @@ void StepRunner::runThread(int thread) {
     normalise(thread, model_.vectors[layer].inputNorm, normed_);
     team_.barrier();
 
-    const Linear projections[3] = {{&matrices.q, panels ? panels->q : Panels{}},
-                                   {&matrices.k, panels ? panels->k : Panels{}},
-                                   {&matrices.v, panels ? panels->v : Panels{}}};
-    float* const outs[3] = {q_, k_, v_};
-    multiply(thread, projections, 3, normed_, rows,
-             [&](int matrix, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
-               const int64_t stride = padded(projections[matrix].tensor->rows);
-               for (int64_t m = 0; m < rowCount; m++) {
-                 std::copy(out + m * 32, out + m * 32 + 32, outs[matrix] + (rowStart + m) * stride + panel * 32);
-               }
-             });
+    if (model_.shape.hasLatents()) projectLatents(thread, layer);
+    else project(thread, layer);
     team_.barrier();
 
-    rotateAndStore(thread, layer);
+    if (model_.shape.hasLatents()) rotateAndStoreLatents(thread, layer);
+    else rotateAndStore(thread, layer);
     team_.barrier();
 
     attend(thread, layer);
@@ -53,7 +45,7 @@ void StepRunner::runThread(int thread) {
 
     if (isInt8()) {
       const Share share = shareOf(rows, thread, step_->threadCount);
-      for (int64_t row = share.begin; row < share.end; row++) quantiseRow(attended_, row, model_.shape.querySize());
+      for (int64_t row = share.begin; row < share.end; row++) quantiseRow(attended_, row, model_.shape.attendedSize());
       team_.barrier();
     }
 
@@ -72,11 +64,21 @@ void StepRunner::runThread(int thread) {
   finish(thread);
 }
 
+void StepRunner::project(int thread, int64_t layer) {
+  const auto& matrices = model_.matrices[layer];
+  const auto* panels = packed_ ? &packed_->matrices[layer] : nullptr;
+  const Linear projections[3] = {{&matrices.q, panels ? panels->q : Panels{}},
+                                 {&matrices.k, panels ? panels->k : Panels{}},
+                                 {&matrices.v, panels ? panels->v : Panels{}}};
+  float* const outs[3] = {q_, k_, v_};
+  multiplyInto(thread, projections, 3, normed_, outs);
+}
+
 // Rows of the embedding, and the rotary angles of their positions: the product in float32, as the models were trained
 // with, its cosine and sine in float64.
 void StepRunner::embed(int thread) {
   const ModelShape& shape = model_.shape;
-  const int64_t half = shape.headSize / 2;
+  const int64_t half = shape.ropeSize() / 2;
   const Share share = shareOf(step_->tokenCount(), thread, step_->threadCount);
   for (int64_t row = share.begin; row < share.end; row++) {
     floatOps().dequantiseRow(model_.embedding.row(step_->tokenIds[row]), model_.embedding.dtype, shape.hiddenSize,
@@ -118,6 +120,17 @@ void StepRunner::multiplyPanel(const Linear& linear, const Activations& rows, in
   step_->linear.kernels->functions[static_cast<int>(panels.format)](first, panels.groupCount, rows, rowStart, rowCount, out);
 }
 
+void StepRunner::multiplyInto(int thread, const Linear* linears, int linearCount, const Activations& rows,
+                              float* const* outs) {
+  multiply(thread, linears, linearCount, rows, step_->tokenCount(),
+           [&](int matrix, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
+             const int64_t stride = padded(linears[matrix].tensor->rows);
+             for (int64_t m = 0; m < rowCount; m++) {
+               std::copy(out + m * 32, out + m * 32 + 32, outs[matrix] + (rowStart + m) * stride + panel * 32);
+             }
+           });
+}
+
 void StepRunner::addToHidden(int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
   const int64_t stride = padded(model_.shape.hiddenSize);
   for (int64_t m = 0; m < rowCount; m++) {
@@ -146,14 +159,17 @@ void StepRunner::rotateAndStore(int thread, int64_t layer) {
       floatOps().rotate(head, cosines_ + row * half, sines_ + row * half, half, shape.isRopeInterleaved);
     };
     for (int64_t head = 0; head < shape.headCount; head++) turn(q + head * size, vectors.qNorm);
-    const int64_t position = positions_[row];
-    const int32_t* table = step_->blockTables.data() + sequences_[row] * step_->blockTableStride;
-    const int64_t block = table[position / kvCache_->blockSize], slot = position % kvCache_->blockSize;
     for (int64_t head = 0; head < shape.kvHeadCount; head++) {
       turn(k + head * size, vectors.kNorm);
-      kvCache_->write(layer, head, block, slot, k + head * size, v + head * size);
+      storeKeyValue(layer, head, row, k + head * size, v + head * size);
     }
   }
+}
+
+void StepRunner::storeKeyValue(int64_t layer, int64_t kvHead, int64_t row, const float* key, const float* value) const {
+  const int64_t position = positions_[row];
+  const int32_t* table = step_->blockTables.data() + sequences_[row] * step_->blockTableStride;
+  kvCache_->write(layer, kvHead, table[position / kvCache_->blockSize], position % kvCache_->blockSize, key, value);
 }
 
 // Units are taken as threads become free: who computes one changes nothing in it.
@@ -166,7 +182,8 @@ void StepRunner::attend(int thread, int64_t layer) {
   call.blockStride = kvCache_->blockStride();
   call.valueOffset = kvCache_->valueOffset;
   call.headSize = shape.headSize;
-  call.scale = 1.0f / std::sqrt(static_cast<float>(shape.headSize));
+  call.valueSize = shape.valueHeadSize();
+  call.scale = shape.latent.scoreFactor / std::sqrt(static_cast<float>(shape.headSize));
   call.scores = threads_[thread].scores.sized(AttentionCall::maxPairCount * scoreStride_);
   call.scoreStride = scoreStride_;
   const int64_t window = shape.windowTokens[layer];
@@ -181,7 +198,7 @@ void StepRunner::attend(int thread, int64_t layer) {
       const int64_t row = step_->tokenStarts[unit.sequence] + (unit.firstPair + pair) / headsPerKvHead;
       const int64_t head = unit.kvHead * headsPerKvHead + (unit.firstPair + pair) % headsPerKvHead;
       call.queries[pair] = q_ + row * padded(shape.querySize()) + head * shape.headSize;
-      call.outs[pair] = attended_.values + row * attended_.stride + head * shape.headSize;
+      call.outs[pair] = attended_.values + row * attended_.stride + head * shape.valueHeadSize();
       call.lengths[pair] = positions_[row] + 1;
       call.starts[pair] = window == 0 ? 0 : std::max<int64_t>(0, call.lengths[pair] - window);
     }

@@ -91,7 +91,7 @@ class StepRunner {
 
  private:
   struct ThreadScratch {
-    Scratch<float> weightRows, panels, scores;
+    Scratch<float> weightRows, panels, scores, key;
     SamplingScratch sampling;
     RoutingScratch routing;
   };
@@ -136,8 +136,16 @@ class StepRunner {
   template <typename Take>
   void multiply(int thread, const Linear* linears, int linearCount, const Activations& rows, int64_t rowCount,
                 const Take& take);
+  // The same into rows of their own: outs[matrix], [rows, matrix rows padded].
+  void multiplyInto(int thread, const Linear* linears, int linearCount, const Activations& rows, float* const* outs);
   void addToHidden(int64_t panel, int64_t rowStart, int64_t rowCount, const float* out);
   void rotateAndStore(int thread, int64_t layer);
+  void storeKeyValue(int64_t layer, int64_t kvHead, int64_t row, const float* key, const float* value) const;
+  void prepareLatents();
+  void project(int thread, int64_t layer);
+  void projectLatents(int thread, int64_t layer);
+  void normaliseLatents(int thread, int64_t layer);
+  void rotateAndStoreLatents(int thread, int64_t layer);
   void attend(int thread, int64_t layer);
   void feedForward(int thread, int64_t layer);
   void multiplyGateUp(int thread, const Linear& gate, const Linear& up, const Activations& gated);
@@ -177,12 +185,16 @@ class StepRunner {
   std::atomic<bool> isBroken_{false};
 
   Scratch<float> hiddenScratch_, cosinesScratch_, sinesScratch_, qScratch_, kScratch_, vScratch_, logitsScratch_;
-  Scratch<float> routerLogitsScratch_;
+  Scratch<float> routerLogitsScratch_, queryDownScratch_, keyValueDownScratch_, keyValueUpScratch_;
   ActivationScratch normedScratch_, attendedScratch_, gatedScratch_, routedScratch_, routedGatedScratch_;
-  float *hidden_ = nullptr, *cosines_ = nullptr, *sines_ = nullptr;  // [T, hiddenSize], [T, headSize / 2]
+  ActivationScratch queryLatentScratch_, keyValueLatentScratch_;
+  float *hidden_ = nullptr, *cosines_ = nullptr, *sines_ = nullptr;  // [T, hiddenSize], [T, ropeSize / 2]
   float *q_ = nullptr, *k_ = nullptr, *v_ = nullptr;                 // [T, heads padded to 32]
   float* logits_ = nullptr;                                          // [head rows at once, vocabulary padded to 32]
   float* routerLogits_ = nullptr;                                    // [T, experts padded to 32]
+  float *queryDown_ = nullptr, *keyValueDown_ = nullptr;             // [T, rank (and ropeSize) padded to 32]
+  float* keyValueUp_ = nullptr;                                      // [T, heads * upHeadSize padded to 32]
+  Activations queryLatent_{}, keyValueLatent_{};                     // [T, rank]
   Activations normed_{}, attended_{}, gated_{};                      // gated_: stride of the layer's own MLP
   Activations routed_{}, routedGated_{};                             // [entries of RowsByExpert, ...]
 };

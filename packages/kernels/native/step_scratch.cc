@@ -38,14 +38,18 @@ void StepRunner::prepareScratch() {
   }
   listHeadRows();
   hidden_ = hiddenScratch_.sized(rows * padded(shape.hiddenSize));
-  cosines_ = cosinesScratch_.sized(rows * shape.headSize / 2);
-  sines_ = sinesScratch_.sized(rows * shape.headSize / 2);
+  cosines_ = cosinesScratch_.sized(rows * shape.ropeSize() / 2);
+  sines_ = sinesScratch_.sized(rows * shape.ropeSize() / 2);
   q_ = qScratch_.sized(rows * padded(shape.querySize()));
-  k_ = kScratch_.sized(rows * padded(shape.keySize()));
-  v_ = vScratch_.sized(rows * padded(shape.keySize()));
+  if (shape.hasLatents()) {
+    prepareLatents();
+  } else {
+    k_ = kScratch_.sized(rows * padded(shape.keySize()));
+    v_ = vScratch_.sized(rows * padded(shape.keySize()));
+  }
   logits_ = logitsScratch_.sized(headRowsAtOnce() * padded(shape.vocabularySize));
   normed_ = normedScratch_.sized(rows, shape.hiddenSize);
-  attended_ = attendedScratch_.sized(rows, shape.querySize());
+  attended_ = attendedScratch_.sized(rows, shape.attendedSize());
   const ExpertShape& experts = shape.experts;
   gated_ = gatedScratch_.sized(rows, std::max(shape.intermediateSize, experts.sharedIntermediateSize));
   if (experts.expertCount > 0) prepareExperts();
@@ -54,8 +58,10 @@ void StepRunner::prepareScratch() {
   if (threads_.size() < static_cast<size_t>(step.threadCount)) threads_.resize(step.threadCount);
   for (int t = 0; t < step.threadCount; t++) {
     ThreadScratch& scratch = threads_[t];
-    scratch.weightRows.sized(4 * padded(std::max({shape.hiddenSize, shape.querySize(), shape.intermediateSize,
-                                                  experts.intermediateSize, experts.sharedIntermediateSize})));
+    scratch.weightRows.sized(4 * padded(std::max({shape.hiddenSize, shape.attendedSize(), shape.intermediateSize,
+                                                  experts.intermediateSize, experts.sharedIntermediateSize,
+                                                  shape.latent.queryRank, shape.latent.keyValueRank})));
+    scratch.key.sized(shape.headSize);
     scratch.panels.sized(2 * referenceSlabRows * panelRows);
     scratch.scores.sized(AttentionCall::maxPairCount * scoreStride_);
     if (step.rules) scratch.sampling.ruled.resize(shape.vocabularySize);
@@ -64,6 +70,18 @@ void StepRunner::prepareScratch() {
   }
   step_->sampledTokenIds.assign(step.sequenceCount(), -1);
   if (step.isLogitsWanted) step_->logits.resize(step.sequenceCount() * shape.vocabularySize);
+}
+
+void StepRunner::prepareLatents() {
+  const ModelShape& shape = model_.shape;
+  const LatentShape& latent = shape.latent;
+  const int64_t rows = step_->tokenCount();
+  keyValueDown_ = keyValueDownScratch_.sized(rows * padded(latent.keyValueRank + latent.ropeSize));
+  keyValueUp_ = keyValueUpScratch_.sized(rows * padded(shape.headCount * shape.upHeadSize()));
+  keyValueLatent_ = keyValueLatentScratch_.sized(rows, latent.keyValueRank);
+  if (latent.queryRank == 0) return;
+  queryDown_ = queryDownScratch_.sized(rows * padded(latent.queryRank));
+  queryLatent_ = queryLatentScratch_.sized(rows, latent.queryRank);
 }
 
 void StepRunner::prepareExperts() {
