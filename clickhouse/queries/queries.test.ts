@@ -98,7 +98,7 @@ const requests = [
     isWithinObjectives: false,
   }),
   requestRow({ arrivedAt: t0 + 2500, requestId: 'c', finishReason: 'error', errorCode: 'x', e2eMs: 100 }),
-  requestRow({ arrivedAt: t0 + 3500, requestId: 'd', finishReason: 'cancelled', e2eMs: 100 }),
+  requestRow({ arrivedAt: t0 + 3500, requestId: 'd', session: 's', finishReason: 'cancelled', e2eMs: 100 }),
   // Refused: no question about work done counts it.
   requestRow({
     arrivedAt: t0 + 5000,
@@ -292,8 +292,8 @@ test('cost summary: the kinds of device ms, and calibration apart', async () => 
 test('cost groups: charges and tokens by what requests have in common, the dearest first', async () => {
   const bySession = await costGroups(reader, { ...span, now, by: 'session', most: 10 });
   expect(bySession.map(({ key, requestCount }) => [key, requestCount])).toEqual([
-    ['s', 1],
-    ['', 4],
+    ['s', 2],
+    ['', 3],
   ]);
   expect(bySession[0]).toMatchObject({
     goodRequestCount: 1,
@@ -535,6 +535,9 @@ test('workload windows: features by arrival or by end, concurrency by overlap, e
   expect(byArrival[0]?.meanLogOutput).toBeCloseTo((Math.log(10) + Math.log(20)) / 5);
   expect(byArrival[0]?.logArrivalRate).toBeCloseTo(Math.log(0.5));
   expect(byArrival[0]?.meanHitShare).toBeCloseTo(0.1);
+  // a and d are of one session.
+  expect(byArrival[0]?.sessionCount).toBe(4);
+  expect(byArrival[0]?.logSessionRate).toBeCloseTo(Math.log(0.4));
   // Gaps 1000, 1000, 1000, 5500 ms: mean 2125, variance 3796875.
   expect(byArrival[0]?.logCv2).toBeCloseTo(Math.log(3_796_875 / 2125 ** 2));
   // 2000 + 6000 + 100 + 100 + 1000 ms of the first window; e fills the second and 1 s of the third.

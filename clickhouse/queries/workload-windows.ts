@@ -27,10 +27,11 @@ const windowStart = '({fromMs:Int64} + windowIndex * {windowMs:Int64})';
 const sqlFor = (countedAt: CountedAt): string => `
 SELECT
   ${windowStart.replace('windowIndex', 'axis.windowIndex')} AS startedAt,
-  ifNull(seen.requestCount, 0) AS requestCount,
+  ifNull(seen.requestCount, 0) AS requestCount, ifNull(seen.sessionCount, 0) AS sessionCount,
   seen.meanLogPrompt AS meanLogPrompt, seen.p90LogPrompt AS p90LogPrompt,
   seen.meanLog1pUncached AS meanLog1pUncached, seen.meanLogOutput AS meanLogOutput,
-  seen.logArrivalRate AS logArrivalRate, seen.logCv2 AS logCv2, seen.meanHitShare AS meanHitShare,
+  seen.logArrivalRate AS logArrivalRate, seen.logSessionRate AS logSessionRate, seen.logCv2 AS logCv2,
+  seen.meanHitShare AS meanHitShare,
   ifNull(flight.concurrency, 0) AS concurrency
 FROM (
   SELECT arrayJoin(range(toInt64({windowCount:UInt32}))) AS windowIndex
@@ -39,11 +40,13 @@ LEFT JOIN (
   SELECT
     ${windowOf(countedAt === 'end' ? endedAtMs : epochMs('arrivedAt'))} AS windowIndex,
     count() AS requestCount,
+    uniqExact(if(session = '', requestId, session)) AS sessionCount,
     avg(log(greatest(promptTokenCount, 1))) AS meanLogPrompt,
     quantileExactInclusive(0.9)(log(greatest(promptTokenCount, 1))) AS p90LogPrompt,
     avg(log1p(promptTokenCount - least(cachedTokenCount, promptTokenCount))) AS meanLog1pUncached,
     avg(log(greatest(completionTokenCount, 1))) AS meanLogOutput,
     log(requestCount * 1000 / {windowMs:Int64}) AS logArrivalRate,
+    log(sessionCount * 1000 / {windowMs:Int64}) AS logSessionRate,
     arrayPopFront(arrayDifference(arraySort(groupArray(${epochMs('arrivedAt')})))) AS gaps,
     if(length(gaps) < 2, NULL,
       log(greatest(arrayAvg(gap -> gap * gap, gaps) / pow(greatest(arrayAvg(gaps), 1e-6), 2) - 1, 1e-3))) AS logCv2,
@@ -76,12 +79,16 @@ SETTINGS join_use_nulls = 1`;
 const row = z.object({
   startedAt: z.number(),
   requestCount: z.number(),
+  /** With a request in the window; a request without a session counts as one. */
+  sessionCount: z.number(),
   meanLogPrompt: figure,
   p90LogPrompt: figure,
   meanLog1pUncached: figure,
   meanLogOutput: figure,
   /** Of requests per second. */
   logArrivalRate: figure,
+  /** Of sessions that had a request, per second. */
+  logSessionRate: figure,
   /** null below three requests; not below log 0.001. */
   logCv2: figure,
   meanHitShare: figure,

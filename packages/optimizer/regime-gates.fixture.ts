@@ -19,22 +19,40 @@ export interface Mark extends RegimeMark {
   readonly windowIndex: number;
 }
 
-/** The confirmed marks. */
-export function confirmedMarks(windows: readonly RegimeWindow[]): Mark[] {
+interface Played {
+  /** The confirmed marks. */
+  readonly marks: readonly Mark[];
+  readonly suspicionCount: number;
+  /** Of the windows, those after which proposals were held back. */
+  readonly suspectedShare: number;
+}
+
+function playThrough(windows: readonly RegimeWindow[]): Played {
   let state: RegimeState = NO_REGIME;
-  return windows.flatMap((window, windowIndex) => {
+  let suspicionCount = 0;
+  let suspectedCount = 0;
+  const marks = windows.flatMap((window, windowIndex) => {
     const step = advance(state, window);
     state = step.state;
+    suspectedCount += state.isSuspected ? 1 : 0;
+    suspicionCount += step.marks.filter(({ kind }) => kind === 'suspected').length;
     return step.marks
       .filter(({ kind }) => kind === 'first' || kind === 'confirmed')
       .map((mark) => ({ ...mark, windowIndex }));
   });
+  return { marks, suspicionCount, suspectedShare: suspectedCount / windows.length };
 }
 
-/** Confirmed changes in one simulated day of one workload. */
-export function falseAlarmsOfDay(workload: Workload, seed: number): number {
-  const marks = confirmedMarks(playPhases([{ workload, windowCount: WINDOWS_A_DAY }], seed));
-  return marks.length - 1;
+export interface Day {
+  readonly falseAlarmCount: number;
+  readonly suspicionCount: number;
+  readonly suspectedShare: number;
+}
+
+/** One simulated day of one workload: every confirmed change is a false alarm. */
+export function quietDay(workload: Workload, seed: number): Day {
+  const { marks, ...day } = playThrough(playPhases([{ workload, windowCount: WINDOWS_A_DAY }], seed));
+  return { falseAlarmCount: marks.length - 1, ...day };
 }
 
 /** Half as much again, or the inverse, in lengths; twice or half the arrivals; 30 points of cached share. */
@@ -51,29 +69,26 @@ export const shifts = [
 export type Shift = (typeof shifts)[number];
 
 const CACHED_SHARE = cachedShareOf(mixed, 1);
-const lessCached: Workload = {
-  ...mixed,
-  keptShare: (mixed.keptShare * (CACHED_SHARE - 0.3)) / CACHED_SHARE,
-};
 
-function sidesOf(shift: Shift): readonly [Workload, Workload] {
+function sidesOf(shift: Shift, base: Workload): readonly [Workload, Workload] {
+  const lessCached = { ...base, keptShare: (base.keptShare * (CACHED_SHARE - 0.3)) / CACHED_SHARE };
   switch (shift) {
     case 'prompt x1.5':
-      return [mixed, { ...mixed, promptFactor: 1.5 }];
+      return [base, { ...base, promptFactor: 1.5 }];
     case 'prompt /1.5':
-      return [mixed, { ...mixed, promptFactor: 1 / 1.5 }];
+      return [base, { ...base, promptFactor: 1 / 1.5 }];
     case 'output x1.5':
-      return [mixed, { ...mixed, outputFactor: 1.5 }];
+      return [base, { ...base, outputFactor: 1.5 }];
     case 'output /1.5':
-      return [mixed, { ...mixed, outputFactor: 1 / 1.5 }];
+      return [base, { ...base, outputFactor: 1 / 1.5 }];
     case 'arrivals x2':
-      return [mixed, { ...mixed, requestsPerSecond: 2 * mixed.requestsPerSecond }];
+      return [base, { ...base, requestsPerSecond: 2 * base.requestsPerSecond }];
     case 'arrivals /2':
-      return [mixed, { ...mixed, requestsPerSecond: mixed.requestsPerSecond / 2 }];
+      return [base, { ...base, requestsPerSecond: base.requestsPerSecond / 2 }];
     case 'cached -30 points':
-      return [mixed, lessCached];
+      return [base, lessCached];
     case 'cached +30 points':
-      return [lessCached, mixed];
+      return [lessCached, base];
   }
 }
 
@@ -81,8 +96,8 @@ const QUIET_WINDOWS = 240;
 export const MOST_DELAY_WINDOWS = 15;
 
 /** Windows from the shift to its confirmation; null where there is none in time. */
-export function delayOfShift(shift: Shift, seed: number): number | null {
-  const [before, after] = sidesOf(shift);
+export function delayOfShift(shift: Shift, base: Workload, seed: number): number | null {
+  const [before, after] = sidesOf(shift, base);
   const windows = playPhases(
     [
       { workload: before, windowCount: QUIET_WINDOWS },
@@ -90,7 +105,7 @@ export function delayOfShift(shift: Shift, seed: number): number | null {
     ],
     seed,
   );
-  const mark = confirmedMarks(windows).find(({ windowIndex }) => windowIndex >= QUIET_WINDOWS);
+  const mark = playThrough(windows).marks.find(({ windowIndex }) => windowIndex >= QUIET_WINDOWS);
   return mark === undefined ? null : mark.windowIndex - QUIET_WINDOWS + 1;
 }
 
@@ -118,7 +133,7 @@ export function recallWithout(leftOut: number, seed: number): RecallCount {
     order.map((index) => ({ workload: workloads[index] ?? mixed, windowCount: VISIT_WINDOWS })),
     1000 * seed + leftOut,
   );
-  const marks = confirmedMarks(windows);
+  const { marks } = playThrough(windows);
   /** The regime that a visit ended in. */
   const regimeAtEnd = order.map(
     (_, visit) => marks.filter((mark) => mark.windowIndex < (visit + 1) * VISIT_WINDOWS).at(-1)?.regimeId,

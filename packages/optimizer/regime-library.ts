@@ -2,46 +2,46 @@
  * The regimes that were seen: which one windows belong to, what each looks like over all its visits, which are one and the
  * same, which are forgotten. Called by regime.ts at each confirmed change. Pure; at most MOST_REGIMES entries.
  */
-import { FEATURES, featuresOf, SCALES } from './regime-features.ts';
+import { FEATURES, type FeatureValues, featuresOf, SCALES } from './regime-features.ts';
 import { nameRegime } from './regime-name.ts';
-import { mahalanobis, type Reference } from './regime-reference.ts';
-
-type Values = readonly (number | null)[];
 
 export interface KnownRegime {
   readonly regimeId: string;
   readonly name: string;
-  readonly mean: Values;
+  readonly mean: FeatureValues;
   /** Of its windows about that mean, swings of the day included. */
   readonly variance: readonly number[];
   readonly windowCount: number;
-  readonly requestCount: number;
   readonly lastSeenAt: number;
+  /** Of regimes that turned out to be this one: what was remembered under them belongs here. Newest last. */
+  readonly formerIds: readonly string[];
 }
 
+/** The newest seen first. */
 export type Library = readonly KnownRegime[];
 
 export const MOST_REGIMES = 32;
-const UNSEEN_MS = 30 * 86_400_000;
-/** Squared distances, in spreads of one window. The mean of few windows is unsure: they may be further away. */
-const RECALL_DISTANCE = 6;
-const RECALL_PER_WINDOW = 8;
-const MERGE_DISTANCE = 1.3;
+const MOST_FORMER_IDS = 32;
+export const UNSEEN_MS = 30 * 86_400_000;
+/** A regime is recalled by windows that differ by less than this many tolerances in every feature... */
+const RECALL_DISTANCE = 1.1;
+/** ...and that much more where few windows make an unsure mean. */
+const RECALL_PER_WINDOW = 1.2;
+const MERGE_DISTANCE = 0.7;
 /** A regime is what it was lately: half a day of windows of 15 s. */
 const MOST_WINDOWS = 2880;
 
-/** The nearest known regime, if it is near enough for the mean of so many windows; never the one that was just left. */
+/** The nearest known regime, if it is near enough for so many windows; never the one that was just left. */
 export function recall(
   library: Library,
-  values: Values,
+  values: FeatureValues,
   windowCount: number,
-  pooled: Reference,
   leftId: string,
 ): KnownRegime | null {
   let nearest: KnownRegime | null = null;
   let least = RECALL_DISTANCE + RECALL_PER_WINDOW / Math.max(1, windowCount);
   for (const known of library) {
-    const distance = known.regimeId === leftId ? Number.POSITIVE_INFINITY : distanceTo(known, values, pooled);
+    const distance = known.regimeId === leftId ? Number.POSITIVE_INFINITY : distanceTo(known, values);
     if (distance < least) {
       least = distance;
       nearest = known;
@@ -50,41 +50,44 @@ export function recall(
   return nearest;
 }
 
-/** In spreads of one window, never less than what matters at all: a regime has other arrivals at another hour. */
-function distanceTo(known: KnownRegime, values: Values, pooled: Reference): number {
-  const z = FEATURES.map((feature, index) => {
+/**
+ * The largest difference of a feature, in what matters at all or what its windows scatter by: a regime has other arrivals at
+ * another hour.
+ */
+export function distanceTo(known: KnownRegime, values: FeatureValues): number {
+  return FEATURES.reduce((most, feature, index) => {
     const value = values[index] ?? null;
     const mean = known.mean[index] ?? null;
-    if (value === null || mean === null) return 0;
-    const spread = Math.sqrt(known.variance[index] ?? 0);
-    return (value - mean) / Math.max(SCALES[feature].material, spread);
-  });
-  return mahalanobis(pooled, z);
+    if (value === null || mean === null) return most;
+    const tolerance = Math.hypot(SCALES[feature].material, Math.sqrt(known.variance[index] ?? 0));
+    return Math.max(most, Math.abs(value - mean) / tolerance);
+  }, 0);
 }
 
-/** The windows are what the regime has been like on the whole, if not what it was like in the last half hour. */
-export function isStill(library: Library, regimeId: string, values: Values, pooled: Reference): boolean {
-  const known = library.find((regime) => regime.regimeId === regimeId);
-  return known !== undefined && distanceTo(known, values, pooled) < MERGE_DISTANCE;
-}
+/** The regime that has this id, or into which the one that had it was merged; null where it was forgotten. */
+export const livesOnAs = (library: Library, regimeId: string): KnownRegime | null =>
+  library.find((known) => known.regimeId === regimeId || known.formerIds.includes(regimeId)) ?? null;
 
 /** A regime that was never seen gets an id, and a name that no other has. */
-export function enter(library: Library, values: Values, startedAt: number, now: number): KnownRegime {
-  const features = featuresOf(values);
-  const plain = nameRegime(features);
-  const others = library.filter(({ name }) => name === plain || name.startsWith(`${plain} (`));
-  const name = others.length === 0 ? plain : distinctName(plain, values, others);
+export function enter(library: Library, values: FeatureValues, startedAt: number, now: number): KnownRegime {
   const base = `regime-${Math.round(startedAt).toString(36)}`;
-  const taken = library.some(({ regimeId }) => regimeId === base);
+  const isTaken = livesOnAs(library, base) !== null;
   return {
-    regimeId: taken ? `${base}-${Math.round(now).toString(36)}` : base,
-    name,
+    regimeId: isTaken ? `${base}-${Math.round(now).toString(36)}` : base,
+    name: nameFor(library, values),
     mean: values,
     variance: FEATURES.map(() => 0),
     windowCount: 0,
-    requestCount: 0,
     lastSeenAt: now,
+    formerIds: [],
   };
+}
+
+/** From its features, and from what tells it apart where another has the same name. */
+export function nameFor(library: Library, values: FeatureValues): string {
+  const plain = nameRegime(featuresOf(values));
+  const others = library.filter(({ name }) => name === plain || name.startsWith(`${plain} (`));
+  return others.length === 0 ? plain : distinctName(plain, values, others);
 }
 
 const MORE_AND_LESS: Readonly<Record<(typeof FEATURES)[number], readonly [more: string, less: string]>> = {
@@ -92,13 +95,14 @@ const MORE_AND_LESS: Readonly<Record<(typeof FEATURES)[number], readonly [more: 
   p90LogPrompt: ['more long ones', 'fewer long ones'],
   meanLog1pUncached: ['less cached', 'more cached'],
   meanLogOutput: ['longer answers', 'shorter answers'],
+  logSessionRate: ['busier', 'quieter'],
   logArrivalRate: ['busier', 'quieter'],
   logCv2: ['burstier', 'steadier'],
   meanHitShare: ['more cached', 'less cached'],
 };
 
 /** By what it differs most from the regime that had the name first. */
-function distinctName(plain: string, values: Values, others: Library): string {
+function distinctName(plain: string, values: FeatureValues, others: Library): string {
   const first = others[0];
   let most = 0;
   let word = '2';
@@ -115,12 +119,10 @@ function distinctName(plain: string, values: Values, others: Library): string {
   return `${plain} (${word} ${number})`;
 }
 
-/** One more quiet window of a regime. */
+/** One more window of a regime. */
 export function learnRegime(
   known: KnownRegime,
-  values: Values,
-  requestCount: number,
-  now: number,
+  { values, startedAt }: { readonly values: FeatureValues; readonly startedAt: number },
 ): KnownRegime {
   const windowCount = known.windowCount + 1;
   const weight = 1 / Math.min(windowCount, MOST_WINDOWS);
@@ -136,29 +138,27 @@ export function learnRegime(
       const deviation = (values[index] ?? 0) - (mean[index] ?? 0);
       return values[index] === null ? variance : variance + weight * (deviation ** 2 - variance);
     }),
-    requestCount: known.requestCount + weight * (requestCount - known.requestCount),
-    lastSeenAt: now,
+    lastSeenAt: Math.max(known.lastSeenAt, startedAt),
   };
 }
 
-/** The library with this regime as it is now: what equals it is merged into the older one, what is old or too much goes. */
-export function keep(library: Library, regime: KnownRegime, now: number): Library {
+/** The library with this regime as it is now; what is old or too much goes. */
+export function keep(library: Library, regime: KnownRegime): Library {
   const others = library.filter(({ regimeId }) => regimeId !== regime.regimeId);
-  return [...others, regime]
-    .filter(({ lastSeenAt }) => now - lastSeenAt < UNSEEN_MS)
+  return [regime, ...others]
+    .filter(({ lastSeenAt }) => regime.lastSeenAt - lastSeenAt < UNSEEN_MS)
     .sort((a, b) => b.lastSeenAt - a.lastSeenAt)
     .slice(0, MOST_REGIMES);
 }
 
-/** A regime that is left, and an older one that it has come to equal, are one: the older one's id and name stay. */
-export function mergeLeft(library: Library, leftId: string, pooled: Reference): Library {
+/** A regime that is left, and another that it has come to equal, are one. The id that people have seen for longer lives on. */
+export function mergeLeft(library: Library, leftId: string): Library {
   const left = library.find(({ regimeId }) => regimeId === leftId);
   if (left === undefined) return library;
   const twin = library.find(
-    (known) => known.regimeId !== leftId && distanceTo(known, left.mean, pooled) < MERGE_DISTANCE,
+    (known) => known.regimeId !== leftId && distanceTo(known, left.mean) < MERGE_DISTANCE,
   );
   if (twin === undefined) return library;
-  // The one with more windows has been what people know.
   const [kept, gone] = twin.windowCount >= left.windowCount ? [twin, left] : [left, twin];
   const windowCount = kept.windowCount + gone.windowCount;
   const share = gone.windowCount / Math.max(1, windowCount);
@@ -172,6 +172,7 @@ export function mergeLeft(library: Library, leftId: string, pooled: Reference): 
       (variance, index) => blend(variance, gone.variance[index] ?? null) ?? variance,
     ),
     lastSeenAt: Math.max(kept.lastSeenAt, gone.lastSeenAt),
+    formerIds: [...kept.formerIds, ...gone.formerIds, gone.regimeId].slice(-MOST_FORMER_IDS),
   };
   return library.filter((known) => known !== kept && known !== gone).concat(merged);
 }

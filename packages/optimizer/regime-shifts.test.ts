@@ -1,9 +1,13 @@
 import { expect, test } from 'vitest';
 import { delayOfShift, shifts } from './regime-gates.fixture.ts';
+import { mixed } from './simulated-traffic.fixture.ts';
 
-test('a shift of lengths, arrivals or cached share is confirmed within 15 windows in at least 95 % of 160 runs', () => {
-  const seeds = [1, 2, 3, 4, 5].flatMap((seed) => [0, 1, 2, 3].map((run) => 100 * seed + run));
-  const delays = shifts.flatMap((shift) => seeds.map((seed) => delayOfShift(shift, seed)));
-  const inTime = delays.filter((delay) => delay !== null);
-  expect(inTime.length / delays.length).toBeGreaterThanOrEqual(0.95);
-}, 120_000);
+test.each(shifts)(
+  '%s is confirmed within 15 windows in at least 19 of 20 runs',
+  (shift) => {
+    const seeds = [1, 2, 3, 4, 5].flatMap((seed) => [0, 1, 2, 3].map((run) => 100 * seed + run));
+    const inTime = seeds.filter((seed) => delayOfShift(shift, mixed, seed) !== null);
+    expect(inTime.length).toBeGreaterThanOrEqual(19);
+  },
+  60_000,
+);

@@ -50,12 +50,14 @@ function windowOf(requests: readonly Request[], startedAt: number): RegimeWindow
     startedAt,
     windowMs: WINDOW_MS,
     requestCount: requests.length,
+    sessionCount: requests.length,
     features: {
       meanLogPrompt: mean(logs),
       p90LogPrompt: quantile(logs, 0.9),
       meanLog1pUncached: mean(requests.map((request) => Math.log1p(request.promptTokens))),
       meanLogOutput: mean(requests.map((request) => Math.log(request.answerTokens))),
       logArrivalRate: Math.log((requests.length * 1000) / WINDOW_MS),
+      logSessionRate: Math.log((requests.length * 1000) / WINDOW_MS),
       logCv2: gaps.length < 2 ? null : Math.log(Math.max(cv2, 1e-3)),
       meanHitShare: 0,
     },
@@ -152,6 +154,7 @@ test.each([
     meanLog1pUncached: Math.log(prompt),
     meanLogOutput: Math.log(answer),
     logArrivalRate: 0,
+    logSessionRate: 0,
     logCv2: Math.log(extra.cv2 ?? 1),
     meanHitShare: extra.hitShare ?? 0,
   };

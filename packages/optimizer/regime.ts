@@ -1,35 +1,27 @@
 /**
  * The regime detector (algorithms.md c): workload windows in, marks of a changed workload out. Called by the optimizer's
- * service with one window after the other; state is plain data. A shift is suspected by a joint statistic (MEWMA) or by one
- * feature (CUSUM), both on whitened distances; windows that come after the suspicion confirm or refute it. A confirmed one
- * is a regime known from before, or a new one. Where this departs from algorithms.md is in docs/optimizer.md.
+ * service with one window after the other; state is plain data. The newest 3 to 15 windows are compared with those before
+ * them, feature by feature, in standard errors of such a mean: a generalised likelihood ratio over where the change began.
+ * Where this departs from algorithms.md is in docs/optimizer.md.
  *
- *   learning (3 windows) -> quiet --statistic above its limit--> suspected --6 windows, or 3 clear ones--> confirmed
- *                            ^ ^                                     |                                         |
- *                            | `------------- refuted --------------'        known: recalled; else: entered   |
- *                            `--------------------------------------------------------------------------------'
+ *   first windows -> quiet --surely another mean, by more than matters--> confirmed: a known regime, or a new one
+ *                    ^   |                                                    ^
+ *                    |   `--perhaps-- suspected --------surely----------------'
+ *                    `----------- refuted: no longer
  */
 import { median } from './quantile.ts';
 import {
   FEATURES,
   type FeatureName,
+  type FeatureValues,
   featuresOf,
   type RegimeFeatures,
   type RegimeWindow,
   SCALES,
   valuesOf,
 } from './regime-features.ts';
-import { enter, isStill, keep, type Library, learnRegime, mergeLeft, recall } from './regime-library.ts';
-import {
-  autocorrelationsOf,
-  clip,
-  distances,
-  learnWindow,
-  mahalanobis,
-  NO_REFERENCE,
-  type Reference,
-  spreadsOf,
-} from './regime-reference.ts';
+import { enter, keep, type Library, learnRegime, mergeLeft, nameFor, recall } from './regime-library.ts';
+import { learnWindow, NO_REFERENCE, type Reference, varianceOfMeans } from './regime-reference.ts';
 
 export interface RegimeDetection {
   /** A regime that comes again has the id and the name that it had. */
@@ -49,272 +41,198 @@ export interface RegimeDetection {
   readonly risenFeature: FeatureName | '';
 }
 
-/** `refuted` marks the regime that is on again: the suspicion before it was none. */
+/** `refuted` marks the regime that is on again, from then on: the suspicion before it was none. */
 export type RegimeMark = RegimeDetection & { readonly kind: 'first' | 'suspected' | 'confirmed' | 'refuted' };
-
-interface Cusum {
-  readonly up: number;
-  readonly down: number;
-  /** When each side last stood at zero: where the change began, should it rise to its limit. */
-  readonly upSince: number;
-  readonly downSince: number;
-}
 
 interface SeenWindow {
   readonly startedAt: number;
-  readonly requestCount: number;
-  readonly values: readonly (number | null)[];
+  readonly sessionCount: number;
+  readonly values: FeatureValues;
 }
 
 export interface RegimeState {
+  /** Of the windows of this regime, but for the recent ones. */
   readonly reference: Reference;
-  /** The newest windows, from which a change takes those since it began. */
+  /** The newest windows, oldest first: a change may have begun with any of them. */
   readonly recent: readonly SeenWindow[];
-  readonly cusums: readonly Cusum[];
-  /** The joint statistic's moving average of whitened distances. */
-  readonly average: readonly number[];
-  readonly averageSince: number;
-  readonly lastZ: readonly number[];
-  readonly suspicion: { readonly since: number; readonly alarmAt: number } | null;
+  readonly isSuspected: boolean;
   readonly current: RegimeDetection | null;
   readonly library: Library;
   /** Where the next window begins; windows before it have been seen. */
   readonly seenUntil: number;
 }
 
-const ZEROS = FEATURES.map(() => 0);
-const QUIET = { cusums: [], average: ZEROS, averageSince: 0, lastZ: ZEROS, suspicion: null } as const;
 export const NO_REGIME: RegimeState = {
-  ...QUIET,
   reference: NO_REFERENCE,
   recent: [],
+  isSuspected: false,
   current: null,
   library: [],
   seenUntil: 0,
 };
 
+type Step = { readonly state: RegimeState; readonly marks: readonly RegimeMark[] };
+
 /** Fewer requests say nothing about a window. */
 const LEAST_REQUESTS = 3;
-const LEAST_REFERENCE = 3;
-const MOST_RECENT = 24;
-const CLIP = 4;
-const SLACK = 0.5;
-const CUSUM_LIMIT = 4;
-const JOINT_WEIGHT = 0.15;
-const JOINT_LIMIT = 15;
-/** Windows after the alarm, which had no part in it. */
-const LEAST_FRESH = 3;
-const MOST_FRESH = 8;
-/** Squared distance of the fresh windows' mean in its standard errors. */
-const SURE = 26;
-/** Squared distance of a single window that is clearly elsewhere. */
-const FAR = 20;
-const LEAST_ERRORS = 2.5;
-/** A slowly moving mean is as sure as one of so many windows. */
-const MOST_KNOWN = 120;
+/** Fewer windows are no reference, and no regime. */
+const LEAST_WINDOWS = 3;
+/** Until so many windows agree a change may still be under way, and a mixture of two regimes is none. */
+const LEAST_SHIFTED = 4;
+const MOST_SHIFTED = 15;
+const MOST_RECENT = 16;
+/** In standard errors. Set on simulated days (docs/optimizer.md): the mean of few windows has the longer tail. */
+const CONFIRMED = 4.75;
+const SUSPECTED = 3.25;
+const REFUTED = 2.5;
+const FEW_WINDOWS_FACTOR = 1.5;
+/** Of the shift that matters, enough to hold proposals back. */
+const SUSPECTED_SHARE = 0.7;
 
-export function advance(
-  state: RegimeState,
-  window: RegimeWindow,
-): { readonly state: RegimeState; readonly marks: readonly RegimeMark[] } {
+export function advance(before: RegimeState, window: RegimeWindow): Step {
   const seenUntil = window.startedAt + window.windowMs;
-  if (window.requestCount < LEAST_REQUESTS) return { state: { ...state, seenUntil }, marks: [] };
-  const { startedAt, requestCount } = window;
-  const seen: SeenWindow = { startedAt, requestCount, values: valuesOf(window.features) };
-  const next: RegimeState = { ...state, seenUntil, recent: [...state.recent, seen].slice(-MOST_RECENT) };
-  if (state.suspicion !== null) return judge(next, state.suspicion);
-  if (state.reference.windowCount < LEAST_REFERENCE) return begin(learn(next, seen));
-  return watch(next, seen);
-}
-
-/** The first windows of all: the regime that is on when the detector starts. */
-function begin(state: RegimeState): { state: RegimeState; marks: readonly RegimeMark[] } {
-  if (state.current !== null || state.reference.windowCount < LEAST_REFERENCE) return { state, marks: [] };
-  const first = state.recent.slice(-LEAST_REFERENCE);
-  return settle(state, first, first[0]?.startedAt ?? state.seenUntil, '', 'first');
-}
-
-function learn(state: RegimeState, { values, requestCount }: SeenWindow): RegimeState {
-  const reference = learnWindow(state.reference, values, requestCount);
-  const known = state.library.find(({ regimeId }) => regimeId === state.current?.regimeId);
-  const library =
-    known === undefined
-      ? state.library
-      : keep(state.library, learnRegime(known, values, requestCount, state.seenUntil), state.seenUntil);
-  return { ...state, reference, library };
-}
-
-function watch(state: RegimeState, seen: SeenWindow): { state: RegimeState; marks: readonly RegimeMark[] } {
-  const { reference } = state;
-  const correlations = autocorrelationsOf(reference);
-  const z = distances(reference, seen.values).map((distance) => clip(distance, 2 * CLIP));
-  const whitened = z.map((value, index) => {
-    const correlation = correlations[index] ?? 0;
-    return (value - correlation * (state.lastZ[index] ?? 0)) / Math.sqrt(1 - correlation ** 2);
-  });
-  const cusums = whitened.map((value, index) => nextCusum(state.cusums[index], value, seen.startedAt));
-  const average = whitened.map(
-    (value, index) => (1 - JOINT_WEIGHT) * (state.average[index] ?? 0) + JOINT_WEIGHT * clip(value, CLIP),
-  );
-  const joint = ((2 - JOINT_WEIGHT) / JOINT_WEIGHT) * mahalanobis(reference, average);
-  const averageSince =
-    joint < JOINT_LIMIT / 4 || state.averageSince === 0 ? state.seenUntil : state.averageSince;
-  const watched = { ...state, cusums, average, averageSince, lastZ: z };
-
-  const highest = Math.max(...cusums.flatMap(({ up, down }) => [up, down]));
-  if (joint <= JOINT_LIMIT && highest <= CUSUM_LIMIT) {
-    // Leaving out every odd window would make the reference look calmer than the workload is.
-    const isQuiet = joint < JOINT_LIMIT / 2 && highest < CUSUM_LIMIT / 2;
-    return { state: isQuiet ? learn(watched, seen) : watched, marks: [] };
+  if (window.requestCount < LEAST_REQUESTS) return { state: { ...before, seenUntil }, marks: [] };
+  const { startedAt, sessionCount } = window;
+  const seen: SeenWindow = { startedAt, sessionCount, values: valuesOf(window.features) };
+  const state = learnOldest({ ...before, seenUntil, recent: [...before.recent, seen] });
+  if (state.current === null) {
+    return state.recent.length < LEAST_WINDOWS
+      ? { state, marks: [] }
+      : settle(state, state.recent, '', 'first');
   }
-  const risen = cusums.find(({ up, down }) => Math.max(up, down) > CUSUM_LIMIT);
-  const sinceCusum = risen === undefined ? null : risen.up > CUSUM_LIMIT ? risen.upSince : risen.downSince;
-  const since = Math.min(
-    sinceCusum ?? Math.min(state.averageSince || seen.startedAt, seen.startedAt),
-    seen.startedAt,
-  );
-  const alarmed = { ...watched, suspicion: { since, alarmAt: seen.startedAt } };
-  const windows = state.recent.filter(({ startedAt }) => startedAt >= since);
-  return { state: alarmed, marks: [suspected(alarmed, windows)] };
+  const shifts = shiftsOf(state.reference, state.recent);
+  const sure = mostSure(shifts.filter(({ share }) => share >= 1));
+  if (sure !== null && sure.sureness >= CONFIRMED && sure.count >= LEAST_SHIFTED) {
+    const shifted = shifts.filter(({ count }) => count === sure.count);
+    const most = shifted.reduce((a, b) => (b.share > a.share ? b : a), sure);
+    return settle(state, state.recent.slice(-sure.count), most.feature, 'confirmed');
+  }
+  const perhaps = mostSure(shifts.filter(({ share }) => share >= SUSPECTED_SHARE));
+  const sureness = perhaps?.sureness ?? 0;
+  if (!state.isSuspected && perhaps !== null && sureness >= SUSPECTED) {
+    const own = state.recent.slice(-perhaps.count);
+    return { state: { ...state, isSuspected: true }, marks: [suspicion(state, own, perhaps.feature)] };
+  }
+  if (!state.isSuspected || sureness >= REFUTED) return { state, marks: [] };
+  const mark = { ...state.current, kind: 'refuted', startedAt: seenUntil, detectedAt: seenUntil } as const;
+  return { state: { ...state, isSuspected: false }, marks: [mark] };
 }
 
-function nextCusum(before: Cusum | undefined, value: number, startedAt: number): Cusum {
-  const shift = clip(value, CLIP);
-  const up = Math.max(0, (before?.up ?? 0) + shift - SLACK);
-  const down = Math.max(0, (before?.down ?? 0) - shift - SLACK);
+/** A window that no change can have begun with any more belongs to the regime, odd or not. */
+function learnOldest(state: RegimeState): RegimeState {
+  const [oldest] = state.recent;
+  if (oldest === undefined || state.recent.length <= MOST_RECENT) return state;
+  return { ...learn(state, [oldest]), recent: state.recent.slice(1) };
+}
+
+function learn(state: RegimeState, windows: readonly SeenWindow[]): RegimeState {
+  const known = state.library.find(({ regimeId }) => regimeId === state.current?.regimeId);
   return {
-    up,
-    down,
-    upSince: before === undefined || before.up === 0 ? startedAt : before.upSince,
-    downSince: before === undefined || before.down === 0 ? startedAt : before.downSince,
+    ...state,
+    reference: windows.reduce(learnSeen, state.reference),
+    library: known === undefined ? state.library : keep(state.library, windows.reduce(learnRegime, known)),
   };
 }
 
-/** Hatched on the charts until it is settled; has no place in the library yet. */
-function suspected(state: RegimeState, windows: readonly SeenWindow[]): RegimeMark {
-  const values = medians(windows);
-  const startedAt = windows[0]?.startedAt ?? state.seenUntil;
-  const { name, regimeId } = enter([], values, startedAt, state.seenUntil);
+const learnSeen = (reference: Reference, { values, sessionCount }: SeenWindow): Reference =>
+  learnWindow(reference, values, sessionCount);
+
+interface Shift {
+  readonly feature: FeatureName;
+  /** The newest so many windows, against all of the regime's before them. */
+  readonly count: number;
+  /** In standard errors, less where there are few windows. */
+  readonly sureness: number;
+  /** 1: as much as matters. */
+  readonly share: number;
+}
+
+function shiftsOf(reference: Reference, recent: readonly SeenWindow[]): Shift[] {
+  const shifts: Shift[] = [];
+  let before = reference;
+  recent.forEach((window, index) => {
+    const count = recent.length - index;
+    if (before.windowCount >= LEAST_WINDOWS && count <= MOST_SHIFTED) {
+      const values = means(recent.slice(index));
+      const varianceOf = varianceOfMeans(before);
+      const few = 1 + FEW_WINDOWS_FACTOR * (1 / count - 1 / MOST_SHIFTED);
+      FEATURES.forEach((feature, at) => {
+        const mean = before.mean[at] ?? null;
+        const value = values[at] ?? null;
+        if (mean === null || value === null) return;
+        const shift = Math.abs(value - mean);
+        const share = shift / SCALES[feature].material;
+        shifts.push({ feature, count, share, sureness: shift / Math.sqrt(varianceOf(at, count)) / few });
+      });
+    }
+    before = learnSeen(before, window);
+  });
+  return shifts;
+}
+
+const mostSure = (shifts: readonly Shift[]): Shift | null =>
+  shifts.reduce<Shift | null>((a, b) => (a === null || b.sureness > a.sureness ? b : a), null);
+
+/** Hatched on the charts until it is settled; has no place in the library. */
+function suspicion(state: RegimeState, own: readonly SeenWindow[], risenFeature: FeatureName): RegimeMark {
+  const values = medians(own);
+  const startedAt = own[0]?.startedAt ?? state.seenUntil;
   return {
     kind: 'suspected',
-    regimeId: `${regimeId}-suspected`,
-    name,
+    regimeId: `suspected-${Math.round(startedAt).toString(36)}`,
+    name: nameFor([], values),
     startedAt,
     detectedAt: state.seenUntil,
     isConfirmed: false,
     isRecalled: false,
     features: featuresOf(values),
-    risenFeature: '',
+    risenFeature,
   };
 }
 
-/** Only windows after the alarm are asked: those before it were chosen for being odd. */
-function judge(
-  state: RegimeState,
-  { since, alarmAt }: { readonly since: number; readonly alarmAt: number },
-): { state: RegimeState; marks: readonly RegimeMark[] } {
-  const fresh = state.recent.filter(({ startedAt }) => startedAt > alarmAt);
-  if (fresh.length < LEAST_FRESH) return { state, marks: [] };
-  const isFar = ({ values }: SeenWindow): boolean =>
-    mahalanobis(state.reference, distances(state.reference, values)) > FAR;
-  const newest = fresh.slice(-LEAST_FRESH);
-  const isClear = newest.every(isFar);
-  // Far only at the end: the workload may be changing just now, and a mixture of two regimes is none.
-  const isChanging = fresh.slice(-1).every(isFar) && fresh.length < MOST_FRESH + LEAST_FRESH;
-  if (!isClear && (fresh.length < MOST_FRESH || isChanging)) return { state, marks: [] };
-  const own = isClear ? newest : fresh;
-  const shifted = mostShifted(state.reference, own);
-  const isOld = isStill(state.library, state.current?.regimeId ?? '', means(own), state.reference);
-  if (shifted !== null && !isOld) {
-    const lastNear = state.recent.findLast((window) => !isFar(window));
-    const clearSince = state.recent.find(({ startedAt }) => startedAt > (lastNear?.startedAt ?? 0));
-    const startedAt = isClear ? (clearSince?.startedAt ?? since) : since;
-    return settle(state, own, startedAt, shifted, 'confirmed');
-  }
-  if (fresh.length < MOST_FRESH) return { state, marks: [] };
-  const quiet = fresh.reduce(learn, { ...state, ...QUIET });
-  if (quiet.current === null) return { state: quiet, marks: [] };
-  return { state: quiet, marks: [{ ...quiet.current, kind: 'refuted', detectedAt: state.seenUntil }] };
-}
-
-/**
- * The feature that shifted most, of those whose shift matters; null where there is none, or where the fresh windows as a
- * whole are not clearly elsewhere.
- */
-function mostShifted(reference: Reference, fresh: readonly SeenWindow[]): FeatureName | null {
-  const spreads = spreadsOf(reference);
-  const correlations = autocorrelationsOf(reference);
-  const values = means(fresh);
-  let most = 1;
-  let found: FeatureName | null = null;
-  const inErrors = FEATURES.map((feature, index) => {
-    const value = values[index] ?? null;
-    const mean = reference.mean[index] ?? null;
-    if (value === null || mean === null) return 0;
-    const correlation = correlations[index] ?? 0;
-    const known = Math.min(MOST_KNOWN, reference.windowCount);
-    const variance = ofMean(correlation, fresh.length) + ofMean(correlation, known);
-    const error = (spreads[index] ?? 1) * Math.sqrt(variance);
-    const shift = Math.abs(value - mean);
-    const material = shift / SCALES[feature].material;
-    if (shift > LEAST_ERRORS * error && material > most) {
-      most = material;
-      found = feature;
-    }
-    return (value - mean) / error;
-  });
-  return mahalanobis(reference, inErrors) > SURE ? found : null;
-}
-
-/** The variance of the mean of so many neighbours with this autocorrelation, in variances of one. */
-function ofMean(correlation: number, count: number): number {
-  let sum = 1;
-  for (let lag = 1; lag < count; lag += 1) sum += 2 * (1 - lag / count) * correlation ** lag;
-  return sum / count;
-}
-
-/** The workload has a regime from here on: one of the library, or a new one. */
+/** The workload has a regime from the first of its own windows on: one of the library, or a new one. */
 function settle(
-  state: RegimeState,
+  before: RegimeState,
   own: readonly SeenWindow[],
-  startedAt: number,
   risenFeature: FeatureName | '',
   kind: 'first' | 'confirmed',
-): { state: RegimeState; marks: readonly RegimeMark[] } {
+): Step {
+  const left = learn(before, before.recent.slice(0, before.recent.length - own.length));
   const values = medians(own);
-  const leftId = state.current?.regimeId ?? '';
-  const library = mergeLeft(state.library, leftId, state.reference);
-  const known = recall(library, values, own.length, state.reference, leftId);
-  const regime = known ?? enter(library, values, startedAt, state.seenUntil);
+  const startedAt = own[0]?.startedAt ?? before.seenUntil;
+  const leftId = left.current?.regimeId ?? '';
+  const library = mergeLeft(left.library, leftId);
+  const known = recall(library, values, own.length, leftId);
+  const regime = known ?? enter(library, values, startedAt, before.seenUntil);
   const current: RegimeDetection = {
     regimeId: regime.regimeId,
     name: regime.name,
     startedAt,
-    detectedAt: state.seenUntil,
+    detectedAt: before.seenUntil,
     isConfirmed: true,
     isRecalled: known !== null,
     features: featuresOf(values),
     risenFeature,
   };
-  const settled = own.reduce(learn, {
-    ...state,
-    ...QUIET,
+  const state: RegimeState = {
     reference: NO_REFERENCE,
     recent: own,
+    isSuspected: false,
     current,
-    library: keep(library, regime, state.seenUntil),
-  });
-  return { state: settled, marks: [{ ...current, kind }] };
+    library: keep(library, { ...regime, lastSeenAt: before.seenUntil }),
+    seenUntil: before.seenUntil,
+  };
+  return { state, marks: [{ ...current, kind }] };
 }
 
-function means(windows: readonly SeenWindow[]): (number | null)[] {
+function means(windows: readonly SeenWindow[]): FeatureValues {
   return FEATURES.map((_, index) => {
     const values = windows.flatMap((window) => window.values[index] ?? []);
     return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length;
   });
 }
 
-function medians(windows: readonly SeenWindow[]): (number | null)[] {
+function medians(windows: readonly SeenWindow[]): FeatureValues {
   return FEATURES.map((_, index) => {
     const values = windows.flatMap((window) => window.values[index] ?? []);
     return values.length === 0 ? null : median(values);

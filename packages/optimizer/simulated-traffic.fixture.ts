@@ -99,6 +99,7 @@ interface Request {
   readonly promptTokens: number;
   readonly cachedTokens: number;
   readonly outputTokens: number;
+  readonly session: number;
 }
 
 /** 3:1 in arrivals between noon and midnight, 10 % either way in lengths, two hours later. */
@@ -121,6 +122,7 @@ export function windowsOf(
   const lengths = (middle: number, spread: number): number =>
     Math.max(1, Math.round(middle * Math.exp(spread * random.normal())));
   const endsAt = startedAt + windowCount * WINDOW_MS;
+  let sessionCount = 0;
   let isBurst = false;
   let changesAt = startedAt - LEAD_IN_MS;
   const highest = calmRate * burstFactor * 1.5;
@@ -145,6 +147,8 @@ export function windowsOf(
     })?.[1];
     if (kind === undefined) return;
     const { spread } = kind;
+    const session = sessionCount;
+    sessionCount += 1;
     let prefix = 0;
     let prompt = lengths(kind.firstPromptTokens, spread);
     for (let at = from; at < endsAt; at += exponential(kind.pauseMs) + 500) {
@@ -155,6 +159,7 @@ export function windowsOf(
         promptTokens: prompt * promptFactor * lengthSwing(at),
         cachedTokens: random.uniform() < keptShare ? prefix * promptFactor * lengthSwing(at) : 0,
         outputTokens: output * outputFactor * lengthSwing(at),
+        session,
       });
       if (random.uniform() < 1 / kind.meanTurnCount) return;
       prefix = prompt;
@@ -173,10 +178,12 @@ function windowFrom(requests: readonly Request[], startedAt: number): RegimeWind
   const cv2 = mean(gaps.map((gap) => gap * gap)) / mean(gaps) ** 2 - 1;
   const prompts = requests.map(({ promptTokens }) => Math.log(Math.max(1, promptTokens)));
   const isEmpty = requests.length === 0;
+  const sessionCount = new Set(requests.map(({ session }) => session)).size;
   return {
     startedAt,
     windowMs: WINDOW_MS,
     requestCount: requests.length,
+    sessionCount,
     features: {
       meanLogPrompt: isEmpty ? null : mean(prompts),
       p90LogPrompt: isEmpty ? null : quantile(prompts, 0.9),
@@ -187,6 +194,7 @@ function windowFrom(requests: readonly Request[], startedAt: number): RegimeWind
         ? null
         : mean(requests.map((request) => Math.log(Math.max(1, request.outputTokens)))),
       logArrivalRate: isEmpty ? null : Math.log((requests.length * 1000) / WINDOW_MS),
+      logSessionRate: isEmpty ? null : Math.log((sessionCount * 1000) / WINDOW_MS),
       logCv2: gaps.length < 2 ? null : Math.log(Math.max(1e-3, cv2)),
       meanHitShare: isEmpty
         ? null

@@ -23,7 +23,7 @@ const ROWS_DELAY_MS = 1500;
 /** What a start looks back, in windows. */
 const LOOK_BACK_WINDOWS = 6;
 const MOST_WINDOWS_A_ROUND = 500;
-const DETECTOR = 'cusum';
+const DETECTOR = 'newest-means';
 /** A gateway that was started again learns the regime's name within this. */
 const REPUBLISH_EVERY_MS = 30_000;
 
@@ -80,7 +80,7 @@ export function createRegimeMarker(options: {
 
   return {
     current: () => state.current,
-    isSuspended: () => state.suspicion !== null,
+    isSuspended: () => state.isSuspected,
     async round(now) {
       nextWindowAt ??= await start(now);
       if (state.current !== null && now - publishedAt > REPUBLISH_EVERY_MS) await mirror(state.current);
@@ -93,8 +93,8 @@ export function createRegimeMarker(options: {
         windowMs,
         countedAt: 'end',
       });
-      for (const { startedAt, requestCount, concurrency: _, ...features } of windows) {
-        const step = advance(state, { startedAt, requestCount, windowMs, features });
+      for (const { startedAt, requestCount, sessionCount, concurrency: _, ...features } of windows) {
+        const step = advance(state, { startedAt, requestCount, sessionCount, windowMs, features });
         // A suspicion only holds proposals back: it is no regime that people would see again.
         for (const mark of step.marks) {
           if (mark.kind === 'first' || mark.kind === 'confirmed') await publish(mark);
@@ -112,6 +112,7 @@ const NO_FEATURES = {
   meanLog1pUncached: null,
   meanLogOutput: null,
   logArrivalRate: null,
+  logSessionRate: null,
   logCv2: null,
   meanHitShare: null,
 } as const;
