@@ -12,8 +12,9 @@ import { loadNative } from '@variator/kernels/native';
 import { Vocabulary } from '../../apps/engine/generation/detokenizer.ts';
 import { PromptEncoder } from '../../apps/engine/generation/prompt-encoder.ts';
 import { namedTensors } from '../../packages/kernels/model/model-hash.ts';
+import { tinyFolders, writeTinyFolder } from '../../packages/kernels/model/tiny-folder.fixture.ts';
 import { StepDriver } from '../../packages/kernels/step-driver.fixture.ts';
-import { type MutatedModel, mutatedModels, SHARD, STORY_FILES } from './mutated-models.ts';
+import { FOLDER_FILES, type MutatedModel, mutatedModels, SHARD } from './mutated-models.ts';
 
 export interface ModelFuzzOutcome {
   readonly loadedCount: number;
@@ -38,39 +39,86 @@ export async function loadMutated(options: {
   readonly onLoaded?: (count: number) => void;
 }): Promise<ModelFuzzOutcome> {
   const { story, folder, count, seed } = options;
-  const mutants = mutatedModels(story, seed);
-  const judge = new Judge(story, folder);
+  const folders = mutableFolders(story, folder);
+  const mutants = mutatedModels(folders, seed);
+  const judge = new Judge(folders, folder);
   const faults: { index: number; what: string; outcome: string }[] = [];
   for (let index = 0; index < count; index += 1) {
     options.onLoaded?.(index);
     const mutant = mutants.next().value as MutatedModel;
     const fault = await judge.faultOf(mutant);
     if (fault === null || faults.length >= MOST_FAULTS_KEPT) continue;
-    const what = mutant.kind === 'gguf' ? 'a GGUF file' : mutant.file;
+    const what = mutant.kind === 'gguf' ? 'a GGUF file' : `${mutant.file} of folder ${mutant.folder}`;
     faults.push({ index, what, outcome: fault });
     writeFileSync(join(folder, `fault-${index}`), mutant.bytes);
   }
   return { ...judge.counts(), faults };
 }
 
-class Judge {
-  readonly #story: string;
-  readonly #folder: string;
-  readonly #storyCopy: string;
-  /** The file in which the copy differs from the story. */
+/** The story model's folder, and those of mixtures of experts, written into `scratch`. */
+export function mutableFolders(story: string, scratch: string): string[] {
+  const tiny = tinyFolders.map((kind) => {
+    const path = join(scratch, kind);
+    writeTinyFolder(path, kind, story);
+    return path;
+  });
+  return [story, ...tiny];
+}
+
+/** A copy of a model's folder in which one file at a time is another. */
+class ChangedFolder {
+  readonly #from: string;
+  readonly #copy: string;
+  /** The file in which the copy differs. */
   #changed: string | null = null;
+
+  constructor(from: string, copy: string) {
+    this.#from = from;
+    this.#copy = copy;
+    mkdirSync(copy, { recursive: true });
+    for (const file of FOLDER_FILES) copyFileSync(join(from, file), join(copy, file));
+    linkSync(join(copy, 'model.safetensors'), join(copy, SHARD));
+  }
+
+  /** @returns the folder */
+  write({ file, bytes, size }: { file: string; bytes: Uint8Array; size: number }): string {
+    this.#restore();
+    const target = join(this.#copy, file);
+    // An index is read only where there is no single file.
+    if (file === 'model.safetensors.index.json') unlinkSync(join(this.#copy, 'model.safetensors'));
+    rmSync(target, { force: true });
+    writeFileSync(target, bytes);
+    truncateSync(target, size);
+    this.#changed = file;
+    return this.#copy;
+  }
+
+  /** Its weights have a second name, so that they need not be copied. */
+  #restore(): void {
+    const weights = join(this.#copy, 'model.safetensors');
+    if (this.#changed !== null) rmSync(join(this.#copy, this.#changed));
+    if (this.#changed === 'model.safetensors' || this.#changed === 'model.safetensors.index.json') {
+      linkSync(join(this.#copy, SHARD), weights);
+    } else if (this.#changed !== null) {
+      copyFileSync(join(this.#from, this.#changed), join(this.#copy, this.#changed));
+    }
+    this.#changed = null;
+  }
+}
+
+class Judge {
+  readonly #folder: string;
+  readonly #folders: readonly ChangedFolder[];
   readonly #sentences = new Set<string>();
   #loadedCount = 0;
   #refusedCount = 0;
   #slowestMs = 0;
 
-  constructor(story: string, folder: string) {
-    this.#story = story;
+  constructor(folders: readonly string[], folder: string) {
     this.#folder = folder;
-    this.#storyCopy = join(folder, 'story');
-    mkdirSync(this.#storyCopy, { recursive: true });
-    for (const file of STORY_FILES) copyFileSync(join(story, file), join(this.#storyCopy, file));
-    linkSync(join(this.#storyCopy, 'model.safetensors'), join(this.#storyCopy, SHARD));
+    this.#folders = folders.map(
+      (from, index) => new ChangedFolder(from, join(folder, index === 0 ? 'story' : `changed-${index}`)),
+    );
   }
 
   counts(): Omit<ModelFuzzOutcome, 'faults'> {
@@ -128,28 +176,9 @@ class Judge {
       writeFileSync(file, mutant.bytes);
       return file;
     }
-    this.#restore();
-    const target = join(this.#storyCopy, mutant.file);
-    // An index is read only where there is no single file.
-    if (mutant.file === 'model.safetensors.index.json')
-      unlinkSync(join(this.#storyCopy, 'model.safetensors'));
-    rmSync(target, { force: true });
-    writeFileSync(target, mutant.bytes);
-    truncateSync(target, mutant.size);
-    this.#changed = mutant.file;
-    return this.#storyCopy;
-  }
-
-  /** The story's folder again; its weights have a second name, so that they need not be copied. */
-  #restore(): void {
-    const weights = join(this.#storyCopy, 'model.safetensors');
-    if (this.#changed !== null) rmSync(join(this.#storyCopy, this.#changed));
-    if (this.#changed === 'model.safetensors' || this.#changed === 'model.safetensors.index.json') {
-      linkSync(join(this.#storyCopy, SHARD), weights);
-    } else if (this.#changed !== null) {
-      copyFileSync(join(this.#story, this.#changed), join(this.#storyCopy, this.#changed));
-    }
-    this.#changed = null;
+    const folder = this.#folders[mutant.folder];
+    if (folder === undefined) throw new Error(`no folder ${mutant.folder}`);
+    return folder.write(mutant);
   }
 }
 
@@ -163,11 +192,16 @@ function faultOfModel({ shape, tensors, tokenizer }: LoadedModel): string | null
   if (!(rmsNormEpsilon > 0 && rmsNormEpsilon < 1)) return `epsilon ${rmsNormEpsilon}`;
   if (windowTokens.length !== shape.layerCount || windowTokens.some((tokens) => tokens < 0)) return 'windows';
   const rope = [shape.ropeAttentionFactor, ...shape.ropeInverseFrequencies];
-  if (rope.length !== headSize / 2 + 1 || !rope.every((value) => Number.isFinite(value) && value >= 0)) {
+  if (
+    rope.length !== (shape.latent?.ropeSize ?? headSize) / 2 + 1 ||
+    !rope.every((value) => Number.isFinite(value) && value >= 0)
+  ) {
     return `rope ${rope}`;
   }
   const ids = [...tokenizer.eosTokenIds, tokenizer.bosTokenId ?? 0];
   if (!ids.every((id) => Number.isInteger(id) && id >= 0 && id < vocabularySize)) return `ids ${ids}`;
+  const { experts } = shape;
+  if (experts !== null && experts.expertsPerToken > experts.expertCount) return 'more experts than there are';
   const places = namedTensors(tensors).map(([, tensor]) => tensor);
   return faultOfPlaces(tensors.head === tensors.embedding ? places.slice(0, -1) : places);
 }

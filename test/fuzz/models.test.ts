@@ -7,7 +7,7 @@ import { loadModel } from '@variator/kernels/model';
 import { ModelError } from '@variator/kernels/model/model-error';
 import { afterAll, describe, expect, test } from 'vitest';
 import { root } from '../running-product.ts';
-import { loadMutated } from './load-mutated.ts';
+import { loadMutated, mutableFolders } from './load-mutated.ts';
 import { mutatedModels } from './mutated-models.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'variator-mutants-'));
@@ -15,12 +15,21 @@ afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 const story = join(root, 'models/stories-5m');
 
 test('the same seed gives the same files, another seed others', () => {
+  const folders = mutableFolders(story, join(scratch, 'folders'));
   const first = (seed: number) => {
-    const mutants = mutatedModels(story, seed);
+    const mutants = mutatedModels(folders, seed);
     return Array.from({ length: 20 }, () => Buffer.from(mutants.next().value?.bytes).toString('hex'));
   };
   expect(first(7)).toEqual(first(7));
   expect(first(7)).not.toEqual(first(8));
+});
+
+test('what is mutated is read as it is', async () => {
+  const folders = mutableFolders(story, join(scratch, 'whole'));
+  const architectures = await Promise.all(
+    folders.map(async (folder) => (await loadModel(folder)).architecture),
+  );
+  expect(architectures).toEqual(['llama', 'qwen3_moe', 'deepseek_v3']);
 });
 
 test('3,000 mutated model files are read as a model that computes, or refused with a sentence', async () => {

@@ -1,6 +1,6 @@
 /**
  * Model files that were right once: seeded edits of the headers of GGUF and safetensors files and of the JSON files of a
- * model folder. Used by `npm run fuzz -- models` and by its test; the same seed gives the same files. Weights are not
+ * model folder: the story model's, and those of mixtures of experts. Used by `npm run fuzz -- models` and by its test; the same seed gives the same files. Weights are not
  * touched: whatever they hold is a number.
  */
 import { readFileSync } from 'node:fs';
@@ -22,12 +22,21 @@ import { damaged, edited, pick, type Random } from './mutations.ts';
 
 export type MutatedModel =
   | { readonly kind: 'gguf'; readonly bytes: Uint8Array }
-  /** One file of the story model's folder. `size` is that of the whole file: nothing but zeros follows the bytes. */
-  | { readonly kind: 'folder'; readonly file: string; readonly bytes: Uint8Array; readonly size: number };
+  /**
+   * One file of a folder, which is given by its place in the list. `size` is that of the whole file: nothing but zeros
+   * follows the bytes.
+   */
+  | {
+      readonly kind: 'folder';
+      readonly folder: number;
+      readonly file: string;
+      readonly bytes: Uint8Array;
+      readonly size: number;
+    };
 
 /** What an index of the weights calls them. */
 export const SHARD = 'model-00001-of-00001.safetensors';
-export const STORY_FILES = [
+export const FOLDER_FILES = [
   'config.json',
   'generation_config.json',
   'tokenizer.json',
@@ -91,6 +100,24 @@ const configKeys = [
   'quantization_config',
   'auto_map',
   'num_key_value_heads',
+  'num_experts',
+  'num_local_experts',
+  'num_experts_per_tok',
+  'moe_intermediate_size',
+  'mlp_only_layers',
+  'decoder_sparse_step',
+  'n_routed_experts',
+  'n_shared_experts',
+  'n_group',
+  'topk_group',
+  'first_k_dense_replace',
+  'scoring_func',
+  'q_lora_rank',
+  'kv_lora_rank',
+  'qk_nope_head_dim',
+  'qk_rope_head_dim',
+  'v_head_dim',
+  'num_nextn_predict_layers',
   'bos_token_id',
   '__proto__',
   'constructor',
@@ -107,15 +134,15 @@ const ropeKeys = ['factor', 'rope_theta', 'low_freq_factor', 'high_freq_factor',
 const headerKeys = ['__metadata__', '__proto__', 'lm_head.weight', 'model.norm.weight', 'dtype', 'shape'];
 const tokenizerJsonKeys = ['<|im_start|>', 'a', '\u0120', 'special', 'id', 'content', 'merges', '__proto__'];
 
-/** @param storyFolder models/stories-5m, where the folder's files are read */
-export function* mutatedModels(storyFolder: string, seed: number): Generator<MutatedModel> {
+/** @param folders where the files of folders are read: models/stories-5m, and what tiny-folder.fixture.ts writes */
+export function* mutatedModels(folders: readonly string[], seed: number): Generator<MutatedModel> {
   const random = generator(seed);
   const plans = [tiny, tinySentencePiece, () => tinyQwen('qwen2'), () => tinyQwen('qwen3'), tinyQwenMoe];
-  const folder = folderFiles(storyFolder);
+  const files = folders.map(folderFiles);
   for (;;) {
     yield random() < 0.5
       ? { kind: 'gguf', bytes: mutatedGguf(pick(plans, random)(), random) }
-      : mutatedFile(pick(folder, random), random);
+      : mutatedFile(pick(pick(files, random), random), random);
   }
 }
 
@@ -172,6 +199,7 @@ function lying(tensor: Tensor, random: Random): Tensor {
 }
 
 interface FolderFile {
+  readonly folder: number;
   readonly file: string;
   readonly bytes: Buffer;
   /** Of the file behind the bytes; 0 where they are all of it. */
@@ -179,7 +207,7 @@ interface FolderFile {
   readonly keys: readonly string[];
 }
 
-function folderFiles(folder: string): FolderFile[] {
+function folderFiles(path: string, folder: number): FolderFile[] {
   const keysOf = {
     'config.json': configKeys,
     'generation_config.json': ['top_p', 'top_k', 'do_sample'],
@@ -187,12 +215,13 @@ function folderFiles(folder: string): FolderFile[] {
     'tokenizer_config.json': ['bos_token', 'chat_template', 'eos_token', 'unk_token', 'add_bos_token'],
   };
   const files = Object.entries(keysOf).map(([file, keys]) => ({
+    folder,
     file,
     keys,
-    bytes: readFileSync(join(folder, file)),
+    bytes: readFileSync(join(path, file)),
     weightBytes: 0,
   }));
-  const weights = readFileSync(join(folder, 'model.safetensors'));
+  const weights = readFileSync(join(path, 'model.safetensors'));
   const headerBytes = Number(weights.readBigUInt64LE());
   const header = weights.subarray(8, 8 + headerBytes);
   const weightBytes = weights.length - header.length - 8;
@@ -200,8 +229,9 @@ function folderFiles(folder: string): FolderFile[] {
   const index = { weight_map: Object.fromEntries(names.map((name) => [name, SHARD])) };
   return [
     ...files,
-    { file: 'model.safetensors', keys: headerKeys, bytes: header, weightBytes },
+    { folder, file: 'model.safetensors', keys: headerKeys, bytes: header, weightBytes },
     {
+      folder,
       file: 'model.safetensors.index.json',
       keys: ['weight_map', 'model.norm.weight'],
       bytes: Buffer.from(JSON.stringify(index)),
@@ -210,7 +240,7 @@ function folderFiles(folder: string): FolderFile[] {
   ];
 }
 
-function mutatedFile({ file, bytes, weightBytes, keys }: FolderFile, random: Random): MutatedModel {
+function mutatedFile({ folder, file, bytes, weightBytes, keys }: FolderFile, random: Random): MutatedModel {
   let changed: Uint8Array = random() < 0.3 ? damaged(bytes, random) : bytes;
   if (changed === bytes) {
     let value: unknown = JSON.parse(bytes.toString('utf8'));
@@ -220,12 +250,13 @@ function mutatedFile({ file, bytes, weightBytes, keys }: FolderFile, random: Ran
       value = { ...(value as object), rope_parameters: oddRope(random) };
     changed = Buffer.from(JSON.stringify(value));
   }
-  if (file !== 'model.safetensors') return { kind: 'folder', file, bytes: changed, size: changed.length };
+  if (file !== 'model.safetensors')
+    return { kind: 'folder', folder, file, bytes: changed, size: changed.length };
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(random() < 0.1 ? pick(oddIntegers, random) : BigInt(changed.length));
   const all = Buffer.concat([length, changed]);
   const tail = random() < 0.9 ? weightBytes : pick([0, 1, weightBytes - 1, weightBytes + 2], random);
-  return { kind: 'folder', file, bytes: all, size: all.length + tail };
+  return { kind: 'folder', folder, file, bytes: all, size: all.length + tail };
 }
 
 const oddRope = (random: Random): Record<string, unknown> =>
