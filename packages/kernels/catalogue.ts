@@ -3,6 +3,8 @@
  * by the worker (which binds them) and by people (`npx variator paths`). Holds no native code and imports none.
  */
 
+import type { TensorDtype, TensorSource } from './model/model-shape.ts';
+
 /** Instruction sets that integer panels are multiplied with, fastest first. */
 const panelIsas = ['avx512vnni', 'avx512', 'avx2', 'generic'] as const;
 type PanelIsa = (typeof panelIsas)[number];
@@ -10,12 +12,17 @@ type PanelIsa = (typeof panelIsas)[number];
 export const isaLimits = ['generic', 'avx2', 'avx512', 'avx512vnni', 'all'] as const;
 export type IsaLimit = (typeof isaLimits)[number];
 
-export type LinearVariantId = 'linear.reference' | `linear.int8-${PanelIsa}`;
+/** What integer panels hold, most worth having first; see native/panels.h. */
+const panelFamilies = ['int4', 'int8', 'int4-rounded'] as const;
+type PanelFamily = (typeof panelFamilies)[number];
+export type LinearVariantId = 'linear.reference' | `linear.${PanelFamily}-${PanelIsa}`;
 export type AttentionVariantId = 'attention.reference';
 
 export interface Variant {
   readonly id: LinearVariantId | AttentionVariantId;
   readonly operation: 'linear' | 'attention';
+  /** What the weights are held as, instructions apart. */
+  readonly kind: string;
   /** The CPU features the variant needs, as `MachineProbe.features` names them; empty means any machine. */
   readonly needs: readonly string[];
   /** Variants of one operation with the same word here give the same bits on the same model. */
@@ -29,11 +36,32 @@ export interface Variant {
   readonly summary: string;
 }
 
+/** What int4 panels hold as int8 ones do. */
+const fourBitDtypes: ReadonlySet<TensorDtype> = new Set(['Q4_0', 'Q4_1', 'Q4_K']);
 const panelNeeds: Readonly<Record<PanelIsa, readonly string[]>> = {
   avx512vnni: ['avx512f', 'avx512bw', 'avx512vl', 'avx512dq', 'avx512vnni'],
   avx512: ['avx512f', 'avx512bw', 'avx512vl', 'avx512dq'],
   avx2: ['avx2', 'f16c'],
   generic: [],
+};
+const panelKinds: Readonly<Record<PanelFamily, Pick<Variant, 'bits' | 'tolerance' | 'summary'>>> = {
+  int4: {
+    // The same codes under the same scales give the same sums, in nibbles or in bytes.
+    bits: 'int8',
+    tolerance: 'the same token at 94 % of golden positions or more',
+    summary: 'matrices that lie in 4 bits kept so, the others as int8',
+  },
+  int8: {
+    bits: 'int8',
+    tolerance: 'the same token at 94 % of golden positions or more',
+    summary: 'int8 panels',
+  },
+  'int4-rounded': {
+    bits: 'int4-rounded',
+    tolerance:
+      'weights of the layers rounded to 16 steps in groups of 32; the agreement depends on the model',
+    summary: 'every matrix of a layer in 4 bits, the LM head as int8',
+  },
 };
 const panelSummaries: Readonly<Record<PanelIsa, string>> = {
   avx512vnni: 'AVX-512 VNNI',
@@ -46,6 +74,7 @@ export const catalogue: readonly Variant[] = [
   {
     id: 'linear.reference',
     operation: 'linear',
+    kind: 'float32',
     needs: [],
     bits: 'float32',
     isBatchInvariant: true,
@@ -53,22 +82,26 @@ export const catalogue: readonly Variant[] = [
     tolerance: '',
     summary: 'float32 dot products in one fixed order; weights dequantised as they are used',
   },
-  ...panelIsas.map(
-    (isa): Variant => ({
-      id: `linear.int8-${isa}`,
-      operation: 'linear',
-      needs: panelNeeds[isa],
-      bits: 'int8',
-      isBatchInvariant: true,
-      numerics: 'tolerant',
-      tolerance:
-        'activations rounded to int8 in groups of 32; the same token at 94 % of golden positions or more',
-      summary: `int8 panels, ${panelSummaries[isa]}`,
+  ...panelFamilies.flatMap((family) =>
+    panelIsas.map((isa): Variant => {
+      const { bits, tolerance, summary } = panelKinds[family];
+      return {
+        id: `linear.${family}-${isa}`,
+        operation: 'linear',
+        kind: family,
+        needs: panelNeeds[isa],
+        bits,
+        isBatchInvariant: true,
+        numerics: 'tolerant',
+        tolerance: `activations rounded to int8 in groups of 32; ${tolerance}`,
+        summary: `${summary}, ${panelSummaries[isa]}`,
+      };
     }),
   ),
   {
     id: 'attention.reference',
     operation: 'attention',
+    kind: 'float32',
     needs: [],
     bits: 'float32',
     isBatchInvariant: true,
@@ -78,13 +111,39 @@ export const catalogue: readonly Variant[] = [
   },
 ];
 
-/** The linear variants this machine can run, fastest first; `linear.reference` is always the last. */
-export function linearVariantsFor(features: readonly string[]): LinearVariantId[] {
-  const fastestFirst: LinearVariantId[] = [
-    ...panelIsas.map((isa): LinearVariantId => `linear.int8-${isa}`),
+/**
+ * The linear variants this machine can run, the one to begin with first; `linear.reference` is always the last. Where the
+ * matrices' dtypes are given, those that would be another variant under a second name are left out.
+ */
+export function linearVariantsFor(
+  features: readonly string[],
+  dtypes?: ReadonlySet<TensorDtype>,
+): LinearVariantId[] {
+  const all = [...(dtypes ?? [])];
+  const isDistinct: Readonly<Record<PanelFamily, boolean>> = {
+    int8: true,
+    int4: dtypes === undefined || all.some((dtype) => fourBitDtypes.has(dtype)),
+    'int4-rounded': dtypes === undefined || !all.every((dtype) => fourBitDtypes.has(dtype)),
+  };
+  const ids: LinearVariantId[] = [
+    ...panelFamilies
+      .filter((family) => isDistinct[family])
+      .flatMap((family) => panelIsas.map((isa): LinearVariantId => `linear.${family}-${isa}`)),
     'linear.reference',
   ];
-  return fastestFirst.filter((id) => variantOf(id).needs.every((feature) => features.includes(feature)));
+  return ids.filter((id) => variantOf(id).needs.every((feature) => features.includes(feature)));
+}
+
+/** Bytes of a matrix as the variant reads it; the LM head is never rounded to 4 bits. */
+export function weightBytes(id: LinearVariantId, tensor: TensorSource, role: 'layer' | 'head'): number {
+  const { rows, columns, dtype, byteLength } = tensor;
+  const { kind } = variantOf(id);
+  if (kind === 'float32') return byteLength;
+  const isFourBit =
+    kind !== 'int8' && (fourBitDtypes.has(dtype) || (kind === 'int4-rounded' && role === 'layer'));
+  const hasMinimums = dtype !== (isFourBit ? 'Q4_0' : 'Q8_0');
+  const groupBytes = (isFourBit ? 512 : 1024) + (hasMinimums ? 128 : 64);
+  return Math.ceil(rows / 32) * Math.ceil(columns / 32) * groupBytes;
 }
 
 export function variantOf(id: Variant['id']): Variant {
@@ -95,6 +154,7 @@ export function variantOf(id: Variant['id']): Variant {
 
 /** Of variants that stand fastest first, those that no other of the list does better: what is worth trying. */
 export function fastestOfEachKind(ids: readonly LinearVariantId[]): LinearVariantId[] {
-  const kindOf = (id: LinearVariantId) => variantOf(id).bits;
-  return ids.filter((id, index) => ids.findIndex((other) => kindOf(other) === kindOf(id)) === index);
+  return ids.filter(
+    (id, index) => ids.findIndex((other) => variantOf(other).kind === variantOf(id).kind) === index,
+  );
 }

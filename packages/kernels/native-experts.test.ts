@@ -3,14 +3,15 @@
  * that a token's logits are its own, whatever stands before it. And the same bits in every company.
  */
 import { afterAll, describe, expect, test } from 'vitest';
-import { type LinearVariantId, linearVariantsFor } from './catalogue.ts';
+import type { LinearVariantId } from './catalogue.ts';
+import { judgedVariants } from './judged-variants.fixture.ts';
 import type { ExpertShape, LayerTensors, MlpTensors, ModelShape, TensorSource } from './model/model-shape.ts';
 import { loadNative } from './native.ts';
 import { RandomWeights } from './random-weights.fixture.ts';
 import { StepDriver } from './step-driver.fixture.ts';
 
 const native = loadNative();
-const variants = linearVariantsFor(native.probeMachine(1).features);
+const variants = judgedVariants(native.probeMachine(1).features);
 const HIDDEN = 80;
 const VOCABULARY = 70;
 const EPSILON = 1e-6;

@@ -3,7 +3,8 @@
  * And the same bits in every company.
  */
 import { afterAll, describe, expect, test } from 'vitest';
-import { type LinearVariantId, linearVariantsFor } from './catalogue.ts';
+import type { LinearVariantId } from './catalogue.ts';
+import { judgedVariants } from './judged-variants.fixture.ts';
 import type {
   LatentShape,
   LatentTensors,
@@ -16,7 +17,7 @@ import { RandomWeights } from './random-weights.fixture.ts';
 import { StepDriver } from './step-driver.fixture.ts';
 
 const native = loadNative();
-const variants = linearVariantsFor(native.probeMachine(1).features);
+const variants = judgedVariants(native.probeMachine(1).features);
 const HIDDEN = 72;
 const VOCABULARY = 50;
 const EPSILON = 1e-6;

@@ -14,9 +14,9 @@ afterAll(() => {
   native.limitIsa('all');
   rmSync(scratch, { recursive: true });
 });
-const int8Variants = linearVariantsFor(native.probeMachine(1).features).filter(
-  (id) => variantOf(id).bits === 'int8',
-);
+const variants = linearVariantsFor(native.probeMachine(1).features);
+const exactVariants = variants.filter((id) => variantOf(id).bits === 'int8');
+const roundedVariants = variants.filter((id) => variantOf(id).bits === 'int4-rounded');
 
 let state = 20_261_126;
 const random = () => {
@@ -66,48 +66,60 @@ const shapes: readonly (readonly [TensorDtype, number, number])[] = [
 const rowCounts = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 25];
 
 test.each(shapes)(
-  'int8 %s [%i, %i]: every variant and blocking gives the same bits',
+  '%s [%i, %i]: int8 and int4 give the same bits by every variant and blocking, and so do the rounded ones',
   (dtype, rows, columns) => {
     const tensor = tensorOf(dtype, rows, columns);
     const most = Math.max(...rowCounts);
     const x = activations(most, columns);
     const expected = native.multiply(tensor, 'linear.int8-generic', x, most, most);
-    expect(expected.every(Number.isFinite)).toBe(true);
-    for (const variant of int8Variants) {
-      for (const rowCount of rowCounts) {
-        const got = native.multiply(tensor, variant, x, most, rowCount);
-        expect(got, `${variant}, ${rowCount} rows at once`).toEqual(expected);
+    const rounded = native.multiply(tensor, 'linear.int4-rounded-generic', x, most, most);
+    expect([...expected, ...rounded].every(Number.isFinite)).toBe(true);
+    for (const rowCount of rowCounts) {
+      for (const id of exactVariants) {
+        const got = native.multiply(tensor, id, x, most, rowCount);
+        expect(got, `${id}, ${rowCount} rows at once`).toEqual(expected);
+      }
+      for (const id of roundedVariants) {
+        const got = native.multiply(tensor, id, x, most, rowCount);
+        expect(got, `${id}, ${rowCount} rows at once`).toEqual(rounded);
       }
     }
+    if (['Q4_0', 'Q4_1', 'Q4_K'].includes(dtype)) expect(rounded).toEqual(expected);
   },
 );
 
 test.each(shapes)(
-  'int8 %s [%i, %i] is as near to the reference as its roundings allow',
+  '%s [%i, %i] is as near to the reference as its roundings allow',
   (dtype, rows, columns) => {
     const tensor = tensorOf(dtype, rows, columns);
     const weights = weightsOf(tensor);
     const x = activations(5, columns);
     const reference = native.multiply(tensor, 'linear.reference', x, 5, 5);
     const got = native.multiply(tensor, 'linear.int8-generic', x, 5, 5);
+    const rounded = native.multiply(tensor, 'linear.int4-rounded-generic', x, 5, 5);
     // Codes of these are kept; the others are rounded to 256 steps, or under scales in half precision.
     const isExact = ['Q8_0', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1'].includes(dtype);
-    for (let row = 0; row < 5; row += 1) {
-      for (let out = 0; out < rows; out += 1) {
-        let bound = 0;
-        for (let first = 0; first < columns; first += 32) {
-          const own = weights.slice(out * columns + first, out * columns + Math.min(columns, first + 32));
-          const values = x.slice(row * columns + first, row * columns + first + own.length);
-          const xMost = Math.max(...values.map(Math.abs));
-          const weightSum = own.reduce((sum, weight) => sum + Math.abs(weight), 0);
-          const xSum = values.reduce((sum, value) => sum + Math.abs(value), 0);
-          const weightMost = Math.max(...own.map(Math.abs));
-          bound += (xMost / 254) * weightSum * 1.001 + 1e-5 * xSum * weightMost;
-          if (!isExact) bound += xSum * weightMost * 0.006;
-        }
-        const at = row * rows + out;
-        expect(Math.abs((got[at] ?? Number.NaN) - (reference[at] ?? 0))).toBeLessThanOrEqual(bound);
+    const groupStarts = Array.from({ length: Math.ceil(columns / 32) }, (_, group) => group * 32);
+    for (let at = 0; at < 5 * rows; at += 1) {
+      const row = Math.floor(at / rows);
+      let bound = 0;
+      let roundedBound = 0;
+      for (const first of groupStarts) {
+        const end = Math.min(columns, first + 32);
+        const own = weights.slice((at % rows) * columns + first, (at % rows) * columns + end);
+        const values = x.slice(row * columns + first, row * columns + end);
+        const xMost = Math.max(...values.map(Math.abs));
+        const weightSum = own.reduce((sum, weight) => sum + Math.abs(weight), 0);
+        const xSum = values.reduce((sum, value) => sum + Math.abs(value), 0);
+        const weightMost = Math.max(...own.map(Math.abs));
+        bound += (xMost / 254) * weightSum * 1.001 + 1e-5 * xSum * weightMost;
+        if (!isExact) bound += xSum * weightMost * 0.006;
+        // A step of 16 between the extremes, of which 10 % at either end may be cut off.
+        roundedBound += xSum * (Math.max(...own) - Math.min(...own)) * 0.11;
       }
+      const expected = reference[at] ?? Number.NaN;
+      expect(Math.abs((got[at] ?? Number.NaN) - expected)).toBeLessThanOrEqual(bound);
+      expect(Math.abs((rounded[at] ?? Number.NaN) - expected)).toBeLessThanOrEqual(bound + roundedBound);
     }
   },
 );
@@ -118,22 +130,31 @@ test('a process held to fewer instructions names fewer, refuses what needs more,
   const outputsUnder = (isa: IsaLimit) => {
     native.limitIsa(isa);
     const { features } = native.probeMachine(1);
-    const variants = linearVariantsFor(features);
-    return { features, variants, outputs: variants.map((id) => native.multiply(tensor, id, x, 9, 9)) };
+    const named = linearVariantsFor(features);
+    return { features, named, outputs: named.map((id) => native.multiply(tensor, id, x, 9, 9)) };
   };
   const all = outputsUnder('all');
   for (const isa of isaLimits) {
-    const { features, variants, outputs } = outputsUnder(isa);
+    const { features, named, outputs } = outputsUnder(isa);
     expect(all.features).toEqual(expect.arrayContaining([...features]));
-    for (const id of all.variants) {
-      const index = variants.indexOf(id);
+    for (const id of all.named) {
+      const index = named.indexOf(id);
       if (index < 0) expect(() => native.multiply(tensor, id, x, 9, 9)).toThrow(/cannot run/);
-      else expect(outputs[index]).toEqual(all.outputs[all.variants.indexOf(id)]);
+      else expect(outputs[index]).toEqual(all.outputs[all.named.indexOf(id)]);
     }
   }
   native.limitIsa('generic');
   expect(native.probeMachine(1).features).toEqual([]);
-  expect(linearVariantsFor([])).toEqual(['linear.int8-generic', 'linear.reference']);
+  expect(linearVariantsFor([], new Set(['F32']))).toEqual([
+    'linear.int8-generic',
+    'linear.int4-rounded-generic',
+    'linear.reference',
+  ]);
+  expect(linearVariantsFor([], new Set(['Q4_1']))).toEqual([
+    'linear.int4-generic',
+    'linear.int8-generic',
+    'linear.reference',
+  ]);
   native.limitIsa('all');
   expect(() => native.limitIsa('sse9' as IsaLimit)).toThrow(/^isa: sse9 is not one of generic, avx2/);
 });

@@ -32,7 +32,11 @@ export async function benchKernels(): Promise<readonly Figure[]> {
   const handle = native.openModel(model.shape, model.tensors, threadCount);
   const blocksEach = 20;
   const cache = native.createKvCache(handle, 16 * blocksEach, BLOCK_SIZE);
-  const fast = linearVariantsFor(probe.features)[0] ?? 'linear.reference';
+  const fast =
+    linearVariantsFor(
+      probe.features,
+      new Set(model.tensors.layers.flatMap(({ q, o }) => [q.dtype, o.dtype])),
+    )[0] ?? 'linear.reference';
   await native.prepareLinear(handle, fast);
   const figures: Figure[] = [];
   for (const shape of shapes) {

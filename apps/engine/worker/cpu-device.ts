@@ -2,7 +2,7 @@
  * The CPU as a device: maps the model, makes the paged KV cache, runs batches through the native border (step-input.ts).
  * Started by worker/main.ts. The first KV blocks are the scheduler's, the last ones scratch.
  */
-import { type IsaLimit, linearVariantsFor } from '@variator/kernels/catalogue';
+import { type IsaLimit, linearVariantsFor, weightBytes } from '@variator/kernels/catalogue';
 import type { Envelope } from '@variator/kernels/execution-path';
 import {
   KV_BLOCK_SIZE,
@@ -13,7 +13,7 @@ import {
 } from '@variator/kernels/kv-plan';
 import type { LoadedModel } from '@variator/kernels/model';
 import { activeMatrices } from '@variator/kernels/model/active-weights';
-import { valueSizeOf } from '@variator/kernels/model/model-shape';
+import { type TensorSource, valueSizeOf } from '@variator/kernels/model/model-shape';
 import { loadNative } from '@variator/kernels/native';
 import type { Device } from './device.ts';
 import { entryLogprobs, stepInput } from './step-input.ts';
@@ -32,15 +32,18 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
   native.limitIsa(options.isa);
   const probe = native.probeMachine(options.threadCount);
   const { blockCount: kvBlockCount, kvBytesPerToken, maxModelLenTokens } = kvPlan(shape, options);
-  const linearVariants = linearVariantsFor(probe.features);
+  const weights = activeMatrices(shape, tensors);
+  const linearVariants = linearVariantsFor(
+    probe.features,
+    new Set(weights.flatMap((tensor) => (tensor === tensors.head ? [] : [tensor.dtype]))),
+  );
   const handle = native.openModel(shape, tensors, options.threadCount);
   const kvCache = native.createKvCache(handle, kvBlockCount + SCRATCH_BLOCK_COUNT, KV_BLOCK_SIZE);
-  const weights = activeMatrices(shape, tensors);
   const activeParameterCount = weights.reduce((sum, { rows, columns }) => sum + rows * columns, 0);
-  const storedBytes = weights.reduce((sum, { byteLength }) => sum + byteLength, 0);
 
   const envelope: Envelope = {
-    deviceKind: `cpu-${linearVariants[0]?.replace('linear.', '') ?? 'reference'}`,
+    // By the instructions alone: what the weights are held as is in kernelsId.
+    deviceKind: `cpu-${linearVariants[0]?.split('-').at(-1) ?? 'reference'}`,
     deviceName: probe.cpuModel,
     modelId: model.modelId,
     modelHash: model.modelHash,
@@ -57,12 +60,12 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
     headCount: shape.headCount,
     headSize: Math.ceil((shape.headSize + valueSizeOf(shape)) / 2),
     activeParameterCount,
-    // int8 panels: a byte a weight, and a half scale and minimum for each group of 32.
     weightBytes: Object.fromEntries(
-      linearVariants.map((id) => [
-        id,
-        id === 'linear.reference' ? storedBytes : Math.round(activeParameterCount * 1.125),
-      ]),
+      linearVariants.map((id) => {
+        const bytesOf = (tensor: TensorSource) =>
+          weightBytes(id, tensor, tensor === tensors.head ? 'head' : 'layer');
+        return [id, weights.reduce((sum, tensor) => sum + bytesOf(tensor), 0)];
+      }),
     ),
     kvBytesPerToken,
     probe,

@@ -91,7 +91,7 @@ void checkScoring(const Step& step, int64_t vocabularySize) {
 
 bool Engine::isPrepared(LinearVariant linear) const {
   const std::lock_guard<std::mutex> lock(packedMutex_);
-  return linear.family == LinearFamily::Reference || packed_ != nullptr;
+  return linear.family == LinearFamily::Reference || packed_.count(linear.family) > 0;
 }
 
 void Engine::prepare(LinearVariant linear, std::shared_ptr<Prepared> result, Settled settled) {
@@ -100,11 +100,11 @@ void Engine::prepare(LinearVariant linear, std::shared_ptr<Prepared> result, Set
       const auto start = std::chrono::steady_clock::now();
       if (linear.family == LinearFamily::Reference) return;
       if (!isPrepared(linear)) {
-        auto packed = std::make_shared<const PackedModel>(*model_);
+        auto packed = std::make_shared<const PackedModel>(*model_, linear.family);
         const std::lock_guard<std::mutex> lock(packedMutex_);
-        packed_ = std::move(packed);
+        packed_[linear.family] = std::move(packed);
       }
-      result->packedBytes = packed_->arena.size();
+      result->packedBytes = packed_[linear.family]->arena.size();
       result->prepareMs = msSince(start);
     };
     settle(pack, settled);
@@ -115,7 +115,7 @@ void Engine::run(std::shared_ptr<Step> step, std::shared_ptr<const KvCache> kvCa
   std::shared_ptr<const PackedModel> packed;
   if (step->linear.family != LinearFamily::Reference) {
     const std::lock_guard<std::mutex> lock(packedMutex_);
-    packed = packed_;
+    packed = packed_[step->linear.family];
   }
   computing_.give([this, step = std::move(step), kvCache = std::move(kvCache), packed = std::move(packed),
                    settled = std::move(settled)] {

@@ -2,6 +2,7 @@
 // loop. Made by openModel; everything public is called from the event loop's thread.
 #pragma once
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 
@@ -45,7 +46,7 @@ class Engine {
   StepRunner runner_;
   ForeignCpu foreignCpu_;
   mutable std::mutex packedMutex_;
-  std::shared_ptr<const PackedModel> packed_;
+  std::map<LinearFamily, std::shared_ptr<const PackedModel>> packed_;
   JobThread packing_, computing_;
 };
 

@@ -23,7 +23,7 @@ std::vector<float> multiplyAlone(const Tensor& tensor, const LinearVariant& line
   Panels panels;
   std::unique_ptr<Arena> arena;
   if (linear.family != LinearFamily::Reference) {
-    const PanelFormat format = panelFormatOf(tensor);
+    const PanelFormat format = panelFormatOf(tensor.dtype, panelWidthOf(linear.family));
     arena = std::make_unique<Arena>(packedBytesOf(tensor, format), "packed weights");
     panels = packPanels(tensor, format, arena->data());
   }
@@ -39,7 +39,7 @@ std::vector<float> multiplyAlone(const Tensor& tensor, const LinearVariant& line
       } else {
         const uint8_t* first = panels.data + panel * panels.groupCount * groupBytesOf(panels.format);
         linear.kernels->functions[static_cast<int>(panels.format)](first, panels.groupCount, rows, start, count,
-                                                                   results.data());
+                                                                   PanelTuning{}, results.data());
       }
       const int64_t width = std::min(panelRows, tensor.rows - panel * panelRows);
       for (int64_t m = 0; m < count; m++) {

@@ -1,6 +1,7 @@
 // See linear_variants.h.
 #include "linear_variants.h"
 
+#include <utility>
 #include <vector>
 
 #include "native_fault.h"
@@ -27,16 +28,28 @@ const std::vector<Instructions>& instructions() {
   return all;
 }
 
+constexpr std::pair<const char*, LinearFamily> families[] = {{"linear.int8-", LinearFamily::Int8},
+                                                             {"linear.int4-rounded-", LinearFamily::Int4Rounded},
+                                                             {"linear.int4-", LinearFamily::Int4}};
+
 }  // namespace
+
+PanelWidth panelWidthOf(LinearFamily family) {
+  if (family == LinearFamily::Int4) return PanelWidth::AsStored;
+  return family == LinearFamily::Int4Rounded ? PanelWidth::Four : PanelWidth::Eight;
+}
+
+PanelWidth headWidthOf(LinearFamily family) {
+  return family == LinearFamily::Int8 ? PanelWidth::Eight : PanelWidth::AsStored;
+}
 
 LinearVariant parseLinear(const std::string& name) {
   if (name == "linear.reference") return {};
-  const std::string prefix = "linear.int8-";
-  if (name.compare(0, prefix.size(), prefix) == 0) {
+  for (const auto& [prefix, family] : families) {
     for (const Instructions& one : instructions()) {
-      if (name.compare(prefix.size(), std::string::npos, one.name) != 0) continue;
+      if (name != std::string(prefix) + one.name) continue;
       if (!hasFeatures(one.needs)) throw NativeFault("linear: this machine cannot run " + name);
-      return {LinearFamily::Int8, &one.kernels};
+      return {family, &one.kernels};
     }
   }
   throw NativeFault("linear: there is no variant " + name);

@@ -7,7 +7,10 @@
 
 namespace variator {
 
-enum class LinearFamily { Reference, Int8 };
+enum class LinearFamily { Reference, Int8, Int4, Int4Rounded };
+// What the matrices of a layer are packed as, and the LM head, whose rounding would cost the most.
+PanelWidth panelWidthOf(LinearFamily family);
+PanelWidth headWidthOf(LinearFamily family);
 
 struct LinearVariant {
   LinearFamily family = LinearFamily::Reference;

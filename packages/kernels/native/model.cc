@@ -10,9 +10,11 @@
 namespace variator {
 namespace {
 
-int64_t packedBytes(const Model& model) {
-  const auto bytesOf = [](const Tensor& tensor) { return packedBytesOf(tensor, panelFormatOf(tensor)); };
-  int64_t bytes = bytesOf(model.head);
+int64_t packedBytes(const Model& model, LinearFamily family) {
+  const auto bytesOf = [family](const Tensor& tensor) {
+    return packedBytesOf(tensor, panelFormatOf(tensor.dtype, panelWidthOf(family)));
+  };
+  int64_t bytes = packedBytesOf(model.head, panelFormatOf(model.head.dtype, headWidthOf(family)));
   for (const auto& layer : model.matrices) {
     for (const auto* matrix : {&layer.q, &layer.o, &layer.k, &layer.v, &layer.queryDown, &layer.keyValueDown,
                                &layer.keyValueUp, &layer.gate, &layer.up, &layer.down}) {
@@ -104,14 +106,16 @@ std::vector<float> readVector(Model& model, const TensorSource& source, int64_t 
   return values;
 }
 
-PackedModel::PackedModel(const Model& model) : arena(packedBytes(model), "packed weights") {
+PackedModel::PackedModel(const Model& model, LinearFamily family)
+    : arena(packedBytes(model, family), "packed weights") {
   uint8_t* next = arena.data();
-  const auto pack = [&](const Tensor& tensor) {
-    const PanelFormat format = panelFormatOf(tensor);
+  const auto packAs = [&](const Tensor& tensor, PanelWidth width) {
+    const PanelFormat format = panelFormatOf(tensor.dtype, width);
     const Panels panels = packPanels(tensor, format, next);
     next += packedBytesOf(tensor, format);
     return panels;
   };
+  const auto pack = [&](const Tensor& tensor) { return packAs(tensor, panelWidthOf(family)); };
   for (const auto& layer : model.matrices) {
     matrices.push_back({pack(layer.q), pack(layer.o), pack(layer.k), pack(layer.v), pack(layer.queryDown),
                         pack(layer.keyValueDown), pack(layer.keyValueUp), pack(layer.gate), pack(layer.up),
@@ -120,7 +124,7 @@ PackedModel::PackedModel(const Model& model) : arena(packedBytes(model), "packed
       matrices.back().experts.push_back({pack(expert.gate), pack(expert.up), pack(expert.down)});
     }
   }
-  head = pack(model.head);
+  head = packAs(model.head, headWidthOf(family));
 }
 
 }  // namespace variator

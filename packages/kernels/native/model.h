@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "expert_routing.h"
-#include "panels.h"
+#include "linear_variants.h"
 #include "tensor.h"
 
 namespace variator {
@@ -92,7 +92,7 @@ struct Model {
 
 // The matrices of a model in panels, in one arena.
 struct PackedModel {
-  explicit PackedModel(const Model& model);
+  PackedModel(const Model& model, LinearFamily family);
   Arena arena;
   std::vector<LayerMatrices<Panels>> matrices;
   Panels head;

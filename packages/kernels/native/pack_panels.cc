@@ -20,7 +20,7 @@ struct Group {
 
 uint16_t checkedHalf(float value) {
   const uint16_t half = halfFromFloat(value);
-  if ((half & 0x7c00u) == 0x7c00u) throw NativeFault("a weight is not a number that int8 panels can hold");
+  if ((half & 0x7c00u) == 0x7c00u) throw NativeFault("a weight is not a number that panels can hold");
   return half;
 }
 
@@ -30,20 +30,40 @@ uint16_t halfAt(const uint8_t* from) {
   return half;
 }
 
-// 256 steps from the least to the largest weight; the codes are taken against scale and minimum as they are kept.
-Group groupOfFloats(const float* weights) {
-  Group group{};
-  const auto [least, most] = std::minmax_element(weights, weights + 32);
-  if (!std::isfinite(*least) || !std::isfinite(*most)) throw NativeFault("a weight is not a finite number");
-  group.minimum = checkedHalf(*least);
+// Codes from 0 to `mostCode` against scale and minimum as they are kept; returns the squared error.
+float roundTo(const float* weights, float mostCode, float least, float most, Group& group) {
+  group.minimum = checkedHalf(least);
   const float minimum = floatFromHalf(group.minimum);
-  group.scale = checkedHalf(std::max(0.0f, *most - minimum) / 255.0f);
+  group.scale = checkedHalf(std::max(0.0f, most - minimum) / mostCode);
   const float scale = floatFromHalf(group.scale);
+  float error = 0;
   for (int i = 0; i < 32; i++) {
     const float code = scale > 0 ? std::nearbyint((weights[i] - minimum) / scale) : 0.0f;
-    group.codes[i] = static_cast<uint8_t>(std::clamp(code, 0.0f, 255.0f));
+    group.codes[i] = static_cast<uint8_t>(std::clamp(code, 0.0f, mostCode));
+    const float rest = scale * group.codes[i] + minimum - weights[i];
+    error += rest * rest;
   }
-  return group;
+  return error;
+}
+
+// 256 steps from the least to the largest weight; or 16 steps over the part of that range that fits the group best.
+Group groupOfFloats(const float* weights, bool isFourBit) {
+  const auto [least, most] = std::minmax_element(weights, weights + 32);
+  if (!std::isfinite(*least) || !std::isfinite(*most)) throw NativeFault("a weight is not a finite number");
+  Group best{};
+  float leastError = roundTo(weights, isFourBit ? 15.0f : 255.0f, *least, *most, best);
+  if (!isFourBit) return best;
+  for (const float low : {0.0f, 0.05f, 0.1f}) {
+    for (const float high : {0.0f, 0.05f, 0.1f}) {
+      Group group{};
+      const float range = *most - *least;
+      const float error = roundTo(weights, 15.0f, *least + low * range, *most - high * range, group);
+      if (error >= leastError) continue;
+      leastError = error;
+      best = group;
+    }
+  }
+  return best;
 }
 
 // Codes of 4 or 5 bits: low nibbles are weights 0..15, high ones 16..31; `fifths` holds a bit each, where there are any.
@@ -105,28 +125,41 @@ Group groupOfSubBlock(const uint8_t* block, bool isFiveBit, int sub) {
 }
 
 void placeGroup(const Group& group, PanelFormat format, int64_t row, uint8_t* out) {
-  for (int k = 0; k < 8; k++) std::memcpy(out + k * 128 + row * 4, group.codes + k * 4, 4);
+  if (isFourBit(format)) {
+    uint8_t pairs[16];
+    for (int i = 0; i < 16; i++) pairs[i] = static_cast<uint8_t>(group.codes[i] | group.codes[i + 16] << 4);
+    for (int k = 0; k < 4; k++) std::memcpy(out + k * 128 + row * 4, pairs + k * 4, 4);
+  } else {
+    for (int k = 0; k < 8; k++) std::memcpy(out + k * 128 + row * 4, group.codes + k * 4, 4);
+  }
   std::memcpy(out + scaleOffsetOf(format) + row * 2, &group.scale, 2);
   if (!isCentred(format)) std::memcpy(out + minimumOffsetOf(format) + row * 2, &group.minimum, 2);
 }
 
+bool liesInNibbles(Dtype dtype) { return dtype == Dtype::Q4_0 || dtype == Dtype::Q4_1 || dtype == Dtype::Q4_K; }
+
 }  // namespace
 
-PanelFormat panelFormatOf(const Tensor& tensor) {
-  return tensor.dtype == Dtype::Q8_0 ? PanelFormat::Int8Centred : PanelFormat::Int8;
+PanelFormat panelFormatOf(Dtype dtype, PanelWidth width) {
+  if (width == PanelWidth::Four || (width == PanelWidth::AsStored && liesInNibbles(dtype))) {
+    return dtype == Dtype::Q4_0 ? PanelFormat::Int4Centred : PanelFormat::Int4;
+  }
+  return dtype == Dtype::Q8_0 ? PanelFormat::Int8Centred : PanelFormat::Int8;
 }
 
 Panels packPanels(const Tensor& tensor, PanelFormat format, uint8_t* out) {
   const int64_t groupCount = groupCountOf(tensor), groupBytes = groupBytesOf(format);
   const Block block = blockOf(tensor.dtype);
-  const bool isSuperBlock = tensor.dtype == Dtype::Q4_K || tensor.dtype == Dtype::Q5_K;
+  // A format with fewer steps than the tensor's own rounds its weights again.
+  const bool isRounded = isFourBit(format) && !liesInNibbles(tensor.dtype);
+  const bool isSuperBlock = !isRounded && (tensor.dtype == Dtype::Q4_K || tensor.dtype == Dtype::Q5_K);
   std::vector<float> weights(static_cast<size_t>(groupCount * 32));
   for (int64_t row = 0; row < tensor.rows; row++) {
     uint8_t* panel = out + row / panelRows * groupCount * groupBytes;
     const auto place = [&](int64_t g, const Group& group) {
       placeGroup(group, format, row % panelRows, panel + g * groupBytes);
     };
-    if (block.weights == 32) {
+    if (block.weights == 32 && !isRounded) {
       for (int64_t g = 0; g < groupCount; g++) place(g, groupOfBlock(tensor.row(row) + g * block.bytes, tensor.dtype));
       continue;
     }
@@ -140,7 +173,7 @@ Panels packPanels(const Tensor& tensor, PanelFormat format, uint8_t* out) {
     floatOps().dequantiseRow(tensor.row(row), tensor.dtype, tensor.columns, weights.data());
     // Columns that only fill the last group up take a weight of their own, so that they do not widen its range.
     for (int64_t i = tensor.columns; i < groupCount * 32; i++) weights[i] = weights[tensor.columns - 1];
-    for (int64_t g = 0; g < groupCount; g++) place(g, groupOfFloats(weights.data() + g * 32));
+    for (int64_t g = 0; g < groupCount; g++) place(g, groupOfFloats(weights.data() + g * 32, isFourBit(format)));
   }
   return {out, format, groupCount};
 }

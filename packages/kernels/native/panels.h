@@ -1,14 +1,17 @@
 // The packed form of a weight matrix that the integer variants read, and the functions that multiply with it.
 //
 // A panel is 32 rows. For each group of 32 columns it holds, in one stream from first group to last:
-//   8 x [32 rows][4 columns] u8 codes | 32 half scales | 32 half minimums       weight = scale * code + minimum
-// A centred format has no minimums: they are -128 * scale, exactly (Q8_0).
-// Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 are represented exactly; Q4_K and Q5_K keep their codes under scales rounded to half
-// precision; float weights and Q6_K (a scale for every 16) are rounded to 256 steps between the group's extremes.
+//   int8   8 x [32 rows][4 columns] u8 codes                          | 32 half scales | 32 half minimums
+//   int4   4 x [32 rows][4 columns] of two codes: columns 4k and on   | 32 half scales | 32 half minimums
+//          in the low nibbles, columns 16 + 4k and on in the high ones
+// weight = scale * code + minimum. A centred format has no minimums: they are -128 or -8 times the scale, exactly.
+// int8 holds Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 exactly, and Q4_K and Q5_K under scales rounded to half precision; float
+// weights and Q6_K (a scale for every 16) are rounded to 256 steps between the group's extremes. int4 holds Q4_0, Q4_1
+// and Q4_K as int8 does; whatever else is rounded to 16 steps.
 //
 // With activations a = scale_a * code_a, a group adds minimum * (scale_a * sum(codes_a)) and then
 // dot(codes, codes_a) * (scale * scale_a); every product and sum is rounded by itself, and the dot is a whole number
-// below 2^24. So every variant gives the same bits for the same weights, whatever its instructions.
+// below 2^24. So every variant gives the same bits for the same weights, whatever its instructions and format.
 #pragma once
 #include <cstdint>
 
@@ -19,13 +22,18 @@ namespace variator {
 
 constexpr int64_t panelRows = 32;
 
-enum class PanelFormat : uint8_t { Int8, Int8Centred };
-constexpr int panelFormatCount = 2;
+enum class PanelFormat : uint8_t { Int8, Int8Centred, Int4, Int4Centred };
+constexpr int panelFormatCount = 4;
 
-static constexpr bool isCentred(PanelFormat format) { return format == PanelFormat::Int8Centred; }
+static constexpr bool isFourBit(PanelFormat format) {
+  return format == PanelFormat::Int4 || format == PanelFormat::Int4Centred;
+}
+static constexpr bool isCentred(PanelFormat format) {
+  return format == PanelFormat::Int8Centred || format == PanelFormat::Int4Centred;
+}
 // The code that stands for 0 in a centred format.
-static constexpr int centreOf(PanelFormat) { return 128; }
-static constexpr int64_t scaleOffsetOf(PanelFormat) { return 1024; }
+static constexpr int centreOf(PanelFormat format) { return isFourBit(format) ? 8 : 128; }
+static constexpr int64_t scaleOffsetOf(PanelFormat format) { return isFourBit(format) ? 512 : 1024; }
 static constexpr int64_t minimumOffsetOf(PanelFormat format) { return scaleOffsetOf(format) + 64; }
 static constexpr int64_t groupBytesOf(PanelFormat format) {
   return minimumOffsetOf(format) + (isCentred(format) ? 0 : 64);
@@ -44,15 +52,21 @@ static inline int64_t packedBytesOf(const Tensor& tensor, PanelFormat format) {
   return panelCountOf(tensor) * groupCountOf(tensor) * groupBytesOf(format);
 }
 
-// The smallest format that adds no rounding to the tensor's own.
-PanelFormat panelFormatOf(const Tensor& tensor);
+// What a matrix is packed as: in bytes; in nibbles where it lies in nibbles; or always in nibbles.
+enum class PanelWidth { Eight, AsStored, Four };
+PanelFormat panelFormatOf(Dtype dtype, PanelWidth width);
 // Packs the whole matrix into `out` [packedBytesOf]. Throws NativeFault where a weight is beyond half precision's range.
 Panels packPanels(const Tensor& tensor, PanelFormat format, uint8_t* out);
 
+struct PanelTuning {
+  int32_t rowsAtOnce = 6;      // activation rows whose sums stay in registers; a variant takes fewer where it has fewer
+  int32_t prefetchGroups = 4;  // how far ahead weights are fetched, where few rows are multiplied; 0 = not at all
+};
+
 // One panel ([groupCount] groups at `panel`) times activation rows rowStart .. rowStart + rowCount, into
-// out [rowCount, 32]. A row's bits do not depend on the rows beside it.
+// out [rowCount, 32]. A row's bits do not depend on the rows beside it, nor on the tuning.
 using PanelFunction = void (*)(const uint8_t* panel, int64_t groupCount, const Activations& activations,
-                               int64_t rowStart, int64_t rowCount, float* out);
+                               int64_t rowStart, int64_t rowCount, PanelTuning tuning, float* out);
 
 // What a variant multiplies with, by format.
 struct PanelKernels {

@@ -8,12 +8,10 @@
 namespace variator {
 namespace {
 
-// In groups. Far enough to hide memory's latency behind one row's work, near enough to stay in the first-level cache.
-constexpr int64_t prefetchDistance = 4;
-
 template <PanelFormat format, int rows>
 inline __attribute__((always_inline)) void multiply(const uint8_t* panel, int64_t groupCount,
-                                                    const Activations& activations, int64_t rowStart, float* out) {
+                                                    const Activations& activations, int64_t rowStart,
+                                                    int64_t prefetchGroups, float* out) {
   constexpr int64_t groupBytes = groupBytesOf(format);
   const int64_t stride = activations.stride, groupStride = stride / 32;
   const int8_t* codes = activations.codes + rowStart * stride;
@@ -23,9 +21,9 @@ inline __attribute__((always_inline)) void multiply(const uint8_t* panel, int64_
 #pragma GCC unroll 6
   for (int m = 0; m < rows; m++) sums[m][0] = sums[m][1] = _mm512_setzero_ps();
   for (int64_t g = 0; g < groupCount; g++, panel += groupBytes) {
-    if (rows <= 2) {
+    if (rows <= 2 && prefetchGroups > 0) {
       for (int64_t line = 0; line < groupBytes; line += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(panel) + prefetchDistance * groupBytes + line, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(panel) + prefetchGroups * groupBytes + line, _MM_HINT_T0);
       }
     }
     __m512i dots[rows][2];
@@ -42,8 +40,16 @@ inline __attribute__((always_inline)) void multiply(const uint8_t* panel, int64_
       }
     };
 #pragma GCC unroll 8
-    for (int k = 0; k < 8; k++) {
-      addColumns(k, _mm512_loadu_si512(panel + k * 128), _mm512_loadu_si512(panel + k * 128 + 64));
+    for (int k = 0; k < (isFourBit(format) ? 4 : 8); k++) {
+      const __m512i low = _mm512_loadu_si512(panel + k * 128), high = _mm512_loadu_si512(panel + k * 128 + 64);
+      if (!isFourBit(format)) {
+        addColumns(k, low, high);
+        continue;
+      }
+      const __m512i nibble = _mm512_set1_epi8(15);
+      addColumns(k, _mm512_and_si512(low, nibble), _mm512_and_si512(high, nibble));
+      addColumns(k + 4, _mm512_and_si512(_mm512_srli_epi16(low, 4), nibble),
+                 _mm512_and_si512(_mm512_srli_epi16(high, 4), nibble));
     }
     const auto halves = [&](int64_t offset) __attribute__((always_inline)) {
       return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + offset)));
@@ -72,17 +78,20 @@ inline __attribute__((always_inline)) void multiply(const uint8_t* panel, int64_
 
 template <PanelFormat format>
 void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
-                   int64_t rowCount, float* out) {
+                   int64_t rowCount, PanelTuning tuning, float* out) {
+  const int64_t most = tuning.rowsAtOnce;
   while (rowCount > 0) {
-    // 4 + 4 is quicker than 6 + 2, and 4 + 3 than 6 + 1.
-    const int64_t rows = rowCount == 8 || rowCount == 7 ? 4 : rowCount < 6 ? rowCount : 6;
+    // A rest of one or two rows is slow: 4 + 4 is quicker than 6 + 2.
+    const int64_t passes = (rowCount + most - 1) / most;
+    const int64_t rows = passes > 2 ? most : (rowCount + passes - 1) / passes;
+    const int64_t ahead = tuning.prefetchGroups;
     switch (rows) {
-      case 1: multiply<format, 1>(panel, groupCount, activations, rowStart, out); break;
-      case 2: multiply<format, 2>(panel, groupCount, activations, rowStart, out); break;
-      case 3: multiply<format, 3>(panel, groupCount, activations, rowStart, out); break;
-      case 4: multiply<format, 4>(panel, groupCount, activations, rowStart, out); break;
-      case 5: multiply<format, 5>(panel, groupCount, activations, rowStart, out); break;
-      default: multiply<format, 6>(panel, groupCount, activations, rowStart, out); break;
+      case 1: multiply<format, 1>(panel, groupCount, activations, rowStart, ahead, out); break;
+      case 2: multiply<format, 2>(panel, groupCount, activations, rowStart, ahead, out); break;
+      case 3: multiply<format, 3>(panel, groupCount, activations, rowStart, ahead, out); break;
+      case 4: multiply<format, 4>(panel, groupCount, activations, rowStart, ahead, out); break;
+      case 5: multiply<format, 5>(panel, groupCount, activations, rowStart, ahead, out); break;
+      default: multiply<format, 6>(panel, groupCount, activations, rowStart, ahead, out); break;
     }
     rowStart += rows;
     rowCount -= rows;
@@ -92,6 +101,7 @@ void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& 
 
 }  // namespace
 
-const PanelKernels avx512VnniPanels{{multiplyPanel<PanelFormat::Int8>, multiplyPanel<PanelFormat::Int8Centred>}};
+const PanelKernels avx512VnniPanels{{multiplyPanel<PanelFormat::Int8>, multiplyPanel<PanelFormat::Int8Centred>,
+                                     multiplyPanel<PanelFormat::Int4>, multiplyPanel<PanelFormat::Int4Centred>}};
 
 }  // namespace variator

@@ -26,12 +26,14 @@ Lanes halvesAt(const uint8_t* from) {
 
 template <PanelFormat format>
 void readGroup(const uint8_t* panel, GroupLanes& group) {
-  for (int k = 0; k < 8; k++) {
+  for (int k = 0; k < (isFourBit(format) ? 4 : 8); k++) {
     for (int half = 0; half < 2; half++) {
       IntLanes words;
       __builtin_memcpy(&words, panel + k * 128 + half * 64, 64);
       for (int j = 0; j < 4; j++) {
-        group.codes[k * 4 + j][half] = __builtin_convertvector((words >> (8 * j)) & 255, Lanes);
+        const IntLanes codes = words >> (8 * j);
+        group.codes[k * 4 + j][half] = __builtin_convertvector(codes & (isFourBit(format) ? 15 : 255), Lanes);
+        if (isFourBit(format)) group.codes[16 + k * 4 + j][half] = __builtin_convertvector(codes >> 4 & 15, Lanes);
       }
     }
   }
@@ -44,7 +46,7 @@ void readGroup(const uint8_t* panel, GroupLanes& group) {
 
 template <PanelFormat format>
 void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
-                   int64_t rowCount, float* out) {
+                   int64_t rowCount, PanelTuning, float* out) {
   const int64_t groupStride = activations.stride / 32;
   for (int64_t i = 0; i < rowCount * 32; i++) out[i] = 0;
   GroupLanes group;
@@ -75,7 +77,8 @@ void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& 
 
 }  // namespace
 
-const PanelKernels genericPanels{{multiplyPanel<PanelFormat::Int8>, multiplyPanel<PanelFormat::Int8Centred>}};
+const PanelKernels genericPanels{{multiplyPanel<PanelFormat::Int8>, multiplyPanel<PanelFormat::Int8Centred>,
+                                  multiplyPanel<PanelFormat::Int4>, multiplyPanel<PanelFormat::Int4Centred>}};
 
 }  // namespace VARIATOR_TIER
 }  // namespace variator

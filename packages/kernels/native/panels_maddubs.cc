@@ -79,16 +79,17 @@ VARIATOR_INLINE void multiply(const uint8_t* panel, int64_t groupCount, const Ac
       return four(bytes);
     };
 #pragma GCC unroll 8
-    for (int k = 0; k < 8; k++) {
+    for (int k = 0; k < (isFourBit(format) ? 4 : 8); k++) {
 #pragma GCC unroll 4
       for (int b = 0; b < blocks; b++) {
         const Codes weights = codesAt(panel + k * 128 + (firstRow + b * lanes) * 4);
         const Codes lows = lowNibbles(weights), highs = highNibbles(weights);
 #pragma GCC unroll 4
         for (int m = 0; m < rows; m++) {
-          const Codes others = othersAt(m, k);
-          low[m][b] = addPairs(low[m][b], lows, others);
-          high[m][b] = addPairs(high[m][b], highs, others);
+          low[m][b] = addPairs(low[m][b], lows, othersAt(m, k));
+          // The high nibbles of int8 codes count sixteenfold; those of int4 are codes of their own.
+          if (isFourBit(format)) low[m][b] = addPairs(low[m][b], highs, othersAt(m, k + 4));
+          else high[m][b] = addPairs(high[m][b], highs, othersAt(m, k));
         }
       }
     }
@@ -100,7 +101,8 @@ VARIATOR_INLINE void multiply(const uint8_t* panel, int64_t groupCount, const Ac
                                                : halvesAt(panel + minimumOffsetOf(format) + at);
 #pragma GCC unroll 4
       for (int m = 0; m < rows; m++) {
-        const Floats dot = floatsOf(add(dotOf(low[m][b], 1), dotOf(high[m][b], 16)));
+        const Codes lowDot = dotOf(low[m][b], 1);
+        const Floats dot = floatsOf(isFourBit(format) ? lowDot : add(lowDot, dotOf(high[m][b], 16)));
         const Floats sum = sums[m][b] + minimum * fill(scaledSums[m * groupStride + g]);
         sums[m][b] = sum + dot * (weightScale * fill(scales[m * groupStride + g]));
       }
@@ -127,9 +129,10 @@ VARIATOR_INLINE void multiplyRows(const uint8_t* panel, int64_t groupCount, cons
 
 template <PanelFormat format>
 void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
-                   int64_t rowCount, float* out) {
+                   int64_t rowCount, PanelTuning tuning, float* out) {
+  const int64_t most = tuning.rowsAtOnce < 4 ? tuning.rowsAtOnce : 4;
   while (rowCount > 0) {
-    const int64_t rows = rowCount < 4 ? rowCount : 4;
+    const int64_t rows = rowCount < most ? rowCount : most;
     switch (rows) {
       case 1: multiplyRows<format, 1>(panel, groupCount, activations, rowStart, out); break;
       case 2: multiplyRows<format, 2>(panel, groupCount, activations, rowStart, out); break;
@@ -144,7 +147,8 @@ void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& 
 
 }  // namespace
 
-const PanelKernels maddubsPanels{{multiplyPanel<PanelFormat::Int8>, multiplyPanel<PanelFormat::Int8Centred>}};
+const PanelKernels maddubsPanels{{multiplyPanel<PanelFormat::Int8>, multiplyPanel<PanelFormat::Int8Centred>,
+                                  multiplyPanel<PanelFormat::Int4>, multiplyPanel<PanelFormat::Int4Centred>}};
 
 }  // namespace VARIATOR_TIER
 }  // namespace variator

@@ -117,7 +117,8 @@ void StepRunner::multiplyPanel(const Linear& linear, const Activations& rows, in
   }
   const Panels& panels = linear.panels;
   const uint8_t* first = panels.data + panel * panels.groupCount * groupBytesOf(panels.format);
-  step_->linear.kernels->functions[static_cast<int>(panels.format)](first, panels.groupCount, rows, rowStart, rowCount, out);
+  step_->linear.kernels->functions[static_cast<int>(panels.format)](first, panels.groupCount, rows, rowStart, rowCount,
+                                                                      PanelTuning{}, out);
 }
 
 void StepRunner::multiplyInto(int thread, const Linear* linears, int linearCount, const Activations& rows,
