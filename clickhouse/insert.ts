@@ -1,10 +1,10 @@
 /**
  * Rows into tables: the one place that knows which columns are times and how an epoch millisecond is written. Called by
- * the gateway's recorder (requests, steps) and by the optimizer's service (model_fits, regimes). It does not retry.
+ * the gateway's recorder (requests, steps) and by the optimizer's service (model_fits, regimes and their states). It does not retry.
  */
 import type { TelemetryClient } from './client.ts';
 import type { FitRow } from './fit-row.ts';
-import type { RegimeRow } from './regime-row.ts';
+import type { RegimeRow, RegimeStateRow } from './regime-row.ts';
 import type { RequestRow } from './request-row.ts';
 import type { StepRow } from './step-row.ts';
 
@@ -13,6 +13,7 @@ export interface TableRows {
   readonly steps: StepRow;
   readonly model_fits: FitRow;
   readonly regimes: RegimeRow;
+  readonly regime_states: RegimeStateRow;
 }
 
 export type TableName = keyof TableRows;
@@ -22,6 +23,7 @@ const timeColumns: { readonly [Table in TableName]: readonly (keyof TableRows[Ta
   steps: ['startedAt'],
   model_fits: ['fittedAt'],
   regimes: ['startedAt', 'detectedAt'],
+  regime_states: ['savedAt'],
 };
 
 /** Epoch milliseconds as DateTime64(6) text, to the microsecond: 2026-01-02 03:04:05.678901. */

@@ -11,6 +11,7 @@ import { overviewSeries } from './queries/overview-series.ts';
 import { overviewSummary } from './queries/overview-summary.ts';
 import { pathSpans } from './queries/path-spans.ts';
 import { regimeMarks } from './queries/regime-marks.ts';
+import { regimeState } from './queries/regime-state.ts';
 import { settledSteps } from './queries/settled-steps.ts';
 import { HOUR_MS } from './queries/source-of.ts';
 import { stepCount } from './queries/step-count.ts';
@@ -80,6 +81,7 @@ test('every statement of every migration is rendered, runs on the cluster, and C
   const all = tables.filter(({ engine }) => engine === 'Distributed').map(({ name }) => name);
   expect(all).toEqual([
     'model_fits',
+    'regime_states',
     'regimes',
     'requests',
     'requests_hourly',
@@ -173,6 +175,7 @@ test('rows sent again, by whichever server, are on their shard once, and so are 
   expect(await ttft(two, span)).toMatchObject({ requestCount: 0 });
   expect(await settledSteps(two, { rolloutId: 'none' })).toEqual([]);
   expect(await regimeMarks(two, span)).toEqual([]);
+  expect(await regimeState(two, { detector: 'x', windowMs: 1 })).toBeNull();
   expect(await latestFits(two)).toEqual([]);
 });
 

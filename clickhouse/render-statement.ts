@@ -18,6 +18,7 @@ const shardingKeys: Readonly<Record<string, string>> = {
   steps: 'cityHash64(bootId, stepId)',
   model_fits: 'cityHash64(fitId)',
   regimes: 'cityHash64(regimeId)',
+  regime_states: 'cityHash64(detector)',
   schema_migrations: 'cityHash64(name)',
   requests_hourly: 'toUnixTimestamp(hour)',
   tenants_hourly: 'toUnixTimestamp(hour)',

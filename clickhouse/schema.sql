@@ -20,6 +20,19 @@ ORDER BY (deviceKind, modelHash, kernelsId, fittedAt)
 SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192
 COMMENT 'One row per published step-time fit';
 
+CREATE TABLE regime_states
+(
+    `savedAt` DateTime64(6, 'UTC') COMMENT 'End of the newest window it has seen; UTC',
+    `detector` LowCardinality(String) COMMENT 'What it is the state of: another detector does not read it',
+    `windowMs` UInt32 COMMENT 'Length of its windows, ms',
+    `state` String COMMENT 'Reference, newest windows and known regimes, as JSON' CODEC(ZSTD(3))
+)
+ENGINE = MergeTree
+ORDER BY (detector, savedAt)
+TTL toDateTime(savedAt) + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192
+COMMENT 'The regime detector\'s state; the newest row counts';
+
 CREATE TABLE regimes
 (
     `startedAt` DateTime64(6, 'UTC') COMMENT 'When the changed workload began; UTC',

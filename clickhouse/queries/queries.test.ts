@@ -13,6 +13,7 @@ import { overviewSeries } from './overview-series.ts';
 import { overviewSummary } from './overview-summary.ts';
 import { pathSpans } from './path-spans.ts';
 import { regimeMarks } from './regime-marks.ts';
+import { regimeState } from './regime-state.ts';
 import { settledSteps } from './settled-steps.ts';
 import { stepPredictions } from './step-predictions.ts';
 import { stepSample } from './step-sample.ts';
@@ -476,6 +477,48 @@ test('regime marks: each lasts until the next, a confirmed row replaces its firs
   expect(await regimeMarks(reader, span)).toEqual([chats, flood]);
   expect(await regimeMarks(reader, { fromMs: t0 + 1000, toMs: t0 + 2000 })).toEqual([chats]);
   expect(await regimeMarks(reader, { fromMs: t0 + 60_000, toMs: t0 + 70_000 })).toEqual([flood]);
+});
+
+test('regime marks: a suspicion lasts until it is refuted, and is gone once the change it stood for is confirmed', async () => {
+  const at = t0 - 6 * 3_600_000;
+  const mark = { features: '{}', detector: 'x', isConfirmed: true };
+  const suspected = { ...mark, isConfirmed: false, name: 'perhaps' };
+  await insertRows(
+    client,
+    'regimes',
+    [
+      { ...mark, regimeId: 'day', name: 'day', startedAt: at, detectedAt: at + 100 },
+      { ...suspected, regimeId: 's1', startedAt: at + 1000, detectedAt: at + 1500 },
+      { ...mark, regimeId: 'day', name: 'day', startedAt: at + 2000, detectedAt: at + 2000 },
+      { ...suspected, regimeId: 's2', startedAt: at + 3000, detectedAt: at + 3400 },
+      { ...mark, regimeId: 'night', name: 'night', startedAt: at + 2900, detectedAt: at + 3900 },
+    ],
+    'suspicions',
+  );
+  const seen = await regimeMarks(reader, { fromMs: at, toMs: at + 10_000 });
+  expect(
+    seen.map(({ regimeId, startedAt, endedAt }) => [regimeId, startedAt - at, (endedAt ?? 0) - at]),
+  ).toEqual([
+    ['day', 0, 1000],
+    ['s1', 1000, 2000],
+    ['day', 2000, 2900],
+    ['night', 2900, t0 - at],
+  ]);
+  expect(seen.map(({ isConfirmed }) => isConfirmed)).toEqual([true, false, true, true]);
+});
+
+test('regime states: the newest of this detector with windows of this length', async () => {
+  const question = { detector: 'a', windowMs: 15_000 };
+  expect(await regimeState(reader, question)).toBeNull();
+  const row = { ...question, savedAt: t0, state: 'old' };
+  const rows = [
+    row,
+    { ...row, savedAt: t0 + 15_000, state: 'new' },
+    { ...row, savedAt: t0 + 20_000, state: 'other windows', windowMs: 1000 },
+    { ...row, savedAt: t0 + 20_000, state: 'other detector', detector: 'b' },
+  ];
+  await insertRows(client, 'regime_states', rows, 'states');
+  expect(await regimeState(reader, question)).toBe('new');
 });
 
 test('fits: the newest of its kernels, as it was published', async () => {

@@ -1,14 +1,21 @@
 /**
- * The round that reads workload windows, feeds the detector and publishes its marks. Called by main.ts once a window.
- * Windows are counted at the end of requests, so the newest is whole. While a shift is suspected nothing is
- * proposed (suggest-paths.ts).
+ * The round that reads workload windows, feeds the detector, publishes its marks and keeps its state. Called by main.ts
+ * once a window. Windows are counted at the end of requests, so the newest is whole. While a shift is suspected nothing is
+ * proposed (suggest-paths.ts). What it knows is in ClickHouse: after a crash it goes on from there, and windows since
+ * then are seen again with the same marks, which are stored once.
  */
 import type { TelemetryClient } from '@variator/clickhouse/client';
 import { insertRows } from '@variator/clickhouse/insert';
-import { regimeMarks } from '@variator/clickhouse/queries/regime-marks';
 import { workloadWindows } from '@variator/clickhouse/queries/workload-windows';
-import { advance, NO_REGIME, type RegimeDetection, type RegimeState } from '@variator/optimizer/regime';
+import {
+  advance,
+  NO_REGIME,
+  type RegimeDetection,
+  type RegimeMark,
+  type RegimeState,
+} from '@variator/optimizer/regime';
 import type { Gateway } from './gateway.ts';
+import { DETECTOR, loadState, saveState } from './stored-regimes.ts';
 
 export interface RegimeMarker {
   round(now: number): Promise<void>;
@@ -20,10 +27,11 @@ export interface RegimeMarker {
 
 /** Rows of a window that has just ended are still on their way. */
 const ROWS_DELAY_MS = 1500;
-/** What a start looks back, in windows. */
+/** What a first start looks back, in windows. */
 const LOOK_BACK_WINDOWS = 6;
 const MOST_WINDOWS_A_ROUND = 500;
-const DETECTOR = 'newest-means';
+/** Without a mark the state is saved this often, in windows: a start sees at most so many again. */
+const SAVE_EVERY_WINDOWS = 20;
 /** A gateway that was started again learns the regime's name within this. */
 const REPUBLISH_EVERY_MS = 30_000;
 
@@ -34,11 +42,11 @@ export function createRegimeMarker(options: {
   readonly log: (line: string) => void;
 }): RegimeMarker {
   const { gateway, telemetry, windowMs, log } = options;
-  let state: RegimeState = NO_REGIME;
-  let nextWindowAt: number | null = null;
+  let state: RegimeState | null = null;
+  let savedUntil = 0;
   let publishedAt = 0;
 
-  async function publish(mark: RegimeDetection): Promise<void> {
+  async function publish(mark: RegimeMark): Promise<void> {
     const { regimeId, name, startedAt, detectedAt, isConfirmed, features } = mark;
     const row = { regimeId, name, startedAt, detectedAt, isConfirmed };
     await insertRows(
@@ -47,8 +55,10 @@ export function createRegimeMarker(options: {
       [{ ...row, features: JSON.stringify(features), detector: DETECTOR }],
       `${regimeId} ${detectedAt}`,
     );
+    // A suspicion is a hatched band, and no regime that anybody should work by.
+    if (mark.kind === 'suspected' || mark.kind === 'refuted') return;
     await mirror(mark);
-    log(`regime: ${name}`);
+    log(`regime: ${name}${mark.isRecalled ? ', as before' : ''}`);
   }
 
   /** Into the gateway's memory, for the overview. */
@@ -65,27 +75,28 @@ export function createRegimeMarker(options: {
     publishedAt = Date.now();
   }
 
-  /** After a restart the regime that is on goes on, if it began while we could still have seen it. */
-  async function start(now: number): Promise<number> {
-    const from = (Math.floor(now / windowMs) - LOOK_BACK_WINDOWS) * windowMs;
-    const [last] = (await regimeMarks(telemetry, { fromMs: from, toMs: now })).slice(-1);
-    if (last !== undefined && now - last.detectedAt < 3_600_000) {
-      state = {
-        ...NO_REGIME,
-        current: { ...last, isRecalled: false, features: NO_FEATURES, risenFeature: '' },
-      };
+  async function load(now: number): Promise<RegimeState> {
+    const seenUntil = (Math.floor(now / windowMs) - LOOK_BACK_WINDOWS) * windowMs;
+    let stored: RegimeState | null = null;
+    try {
+      stored = await loadState(telemetry, windowMs);
+    } catch (error) {
+      if (!(error instanceof SyntaxError || (error instanceof Error && error.name === 'ZodError')))
+        throw error;
+      log('regimes: what was stored cannot be read, so they are learned anew');
     }
-    return from;
+    savedUntil = stored?.seenUntil ?? 0;
+    return stored ?? { ...NO_REGIME, seenUntil };
   }
 
   return {
-    current: () => state.current,
-    isSuspended: () => state.isSuspected,
+    current: () => state?.current ?? null,
+    isSuspended: () => state?.isSuspected ?? false,
     async round(now) {
-      nextWindowAt ??= await start(now);
+      state ??= await load(now);
       if (state.current !== null && now - publishedAt > REPUBLISH_EVERY_MS) await mirror(state.current);
       const wholeUntil = Math.floor((now - ROWS_DELAY_MS) / windowMs) * windowMs;
-      const fromMs = Math.max(nextWindowAt, wholeUntil - MOST_WINDOWS_A_ROUND * windowMs);
+      const fromMs = Math.max(state.seenUntil, wholeUntil - MOST_WINDOWS_A_ROUND * windowMs);
       if (wholeUntil <= fromMs) return;
       const windows = await workloadWindows(telemetry, {
         fromMs,
@@ -95,24 +106,12 @@ export function createRegimeMarker(options: {
       });
       for (const { startedAt, requestCount, sessionCount, concurrency: _, ...features } of windows) {
         const step = advance(state, { startedAt, requestCount, sessionCount, windowMs, features });
-        // A suspicion only holds proposals back: it is no regime that people would see again.
-        for (const mark of step.marks) {
-          if (mark.kind === 'first' || mark.kind === 'confirmed') await publish(mark);
-        }
+        for (const mark of step.marks) await publish(mark);
         state = step.state;
-        nextWindowAt = startedAt + windowMs;
+        if (step.marks.length === 0 && state.seenUntil - savedUntil < SAVE_EVERY_WINDOWS * windowMs) continue;
+        await saveState(telemetry, windowMs, state);
+        savedUntil = state.seenUntil;
       }
     },
   };
 }
-
-const NO_FEATURES = {
-  meanLogPrompt: null,
-  p90LogPrompt: null,
-  meanLog1pUncached: null,
-  meanLogOutput: null,
-  logArrivalRate: null,
-  logSessionRate: null,
-  logCv2: null,
-  meanHitShare: null,
-} as const;

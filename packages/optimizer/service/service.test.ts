@@ -194,8 +194,8 @@ test('it fits, calibrates, marks regimes and proposes, and ends when its parent 
   }, flood);
   expect(secondName).toContain('short answers');
   const marks = await regimeMarks(telemetry, { fromMs: Date.now() - 3_600_000, toMs: Date.now() + 1000 });
-  expect(marks.length).toBeGreaterThanOrEqual(2);
-  expect(new Set(marks.map(({ regimeId }) => regimeId)).size).toBe(marks.length);
+  const confirmed = marks.filter(({ isConfirmed }) => isConfirmed).map(({ regimeId }) => regimeId);
+  expect(new Set(confirmed).size).toBeGreaterThanOrEqual(2);
 
   const kernels = new Set((await latestFits(telemetry)).map(({ kernelsId: id }) => id));
   expect(kernels.size).toBe(envelope.linearVariants.length);
