@@ -95,6 +95,7 @@ test.skipIf(browserPath === null)(
     expect(await card.getByTestId('proposal-reason').textContent()).toMatch(
       /were replayed through the scheduler/,
     );
+    await card.getByRole('slider', { name: /Cost against ITL p99/ }).waitFor({ timeout: 5000 });
     await takePictures(browser, webUrl, {
       name: 'proposals-open',
       path: '/proposals',

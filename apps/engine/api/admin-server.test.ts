@@ -104,6 +104,27 @@ test('a fit whose residuals do not fit together is refused', async () => {
   await expect(fits.publish.mutate({ ...fit, residuals })).rejects.toThrow('equally many places');
 });
 
+test('the paths that a proposal was chosen from are told while it is open, and not with what was decided', async () => {
+  await start();
+  const api = client();
+  const considered = [
+    {
+      changes: [],
+      metrics: [{ metric: 'deviceMsPerRequest' as const, value: 100, interval: { low: 95, high: 105 } }],
+      keepsObjectives: true,
+    },
+    { changes: draft.changes, metrics: [], keepsObjectives: false },
+  ];
+  const evidence = { ...draft.evidence, considered };
+  const { proposalId } = await api.proposals.create.mutate({ ...draft, evidence });
+  const [open] = await api.proposals.list.query({ limit: 1 });
+  expect(open?.evidence).toEqual(evidence);
+  await api.proposals.reject.mutate({ proposalId });
+  const [decided] = await api.proposals.list.query({ limit: 1 });
+  expect(decided).toMatchObject({ proposalId, state: 'rejected' });
+  expect(decided?.evidence).toEqual(draft.evidence);
+});
+
 test('the whole way over a socket: propose, approve, canary, live, ledger, roll back', async () => {
   await start();
   const api = client();

@@ -7,7 +7,9 @@ import { mutation, query, router } from './trpc.ts';
 export const proposals = router({
   list: query
     .input(listLimit)
-    .query(({ ctx, input }): Promise<Proposal[]> => ctx.control.proposals(input.limit)),
+    .query(
+      async ({ ctx, input }): Promise<Proposal[]> => (await ctx.control.proposals(input.limit)).map(asListed),
+    ),
   create: mutation
     .input(proposalDraft)
     .mutation(({ ctx, input }): Promise<Proposal> => ctx.control.createProposal(input, ctx.who)),
@@ -22,3 +24,10 @@ export const proposals = router({
       ({ ctx, input }): Promise<Proposal> => ctx.control.reject(input.proposalId, input.reason, ctx.who),
     ),
 });
+
+/** Pages ask every second: what a decided one was chosen from is no longer asked about, and is most of its size. */
+function asListed(proposal: Proposal): Proposal {
+  if (proposal.state === 'open') return proposal;
+  const { considered: _, ...evidence } = proposal.evidence;
+  return { ...proposal, evidence };
+}

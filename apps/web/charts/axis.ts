@@ -38,6 +38,23 @@ export function logTicks(least: number, most: number): number[] {
   return ticks;
 }
 
+/** What is nearer than a twentieth should look near. */
+const LEAST_SPAN = 0.05;
+
+/** Round ticks around a span that need not hold zero, at most five of them; for latencies and costs of what is compared. */
+export function spanTicks(lowest: number, highest: number): number[] {
+  const lacking = Math.max(0, LEAST_SPAN * Math.abs(highest) - (highest - lowest)) / 2;
+  const [least, most] = [lowest - lacking, highest + lacking];
+  const magnitude = 10 ** Math.floor(Math.log10(most - least || 1));
+  for (const step of [0.1, 0.2, 0.25, 0.5, 1, 2, 2.5, 5, 10].map((factor) => factor * magnitude)) {
+    const first = Math.floor(least / step + 1e-9);
+    const last = Math.max(first + 1, Math.ceil(most / step - 1e-9));
+    if (last - first > MOST_TICKS - 1) continue;
+    return Array.from({ length: last - first + 1 }, (_, index) => cleared((first + index) * step));
+  }
+  return [least, most];
+}
+
 /** Ticks on 1, 2 and 5 of every power of ten within a span of positive values; fewer of them where they are many. */
 export function fineLogTicks(least: number, most: number): number[] {
   const inSpan = (factors: readonly number[]): number[] => {

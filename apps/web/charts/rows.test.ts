@@ -1,6 +1,6 @@
 /** Gaps stay gaps, the filling bucket is apart, and ticks are round and few. */
 import { describe, expect, test } from 'vitest';
-import { fineLogTicks, logTicks, rateTicks, signedTicks, timeStepMs, timeTicks } from './axis.ts';
+import { fineLogTicks, logTicks, rateTicks, signedTicks, spanTicks, timeStepMs, timeTicks } from './axis.ts';
 import { latestRow, spanOf, summariseRows, toRows } from './rows.ts';
 
 const range = { fromMs: 0, toMs: 50, bucketMs: 10, now: 45 };
@@ -61,6 +61,23 @@ test('ticks of a rate start at zero, are round and at most five', () => {
     const ticks = rateTicks(most);
     expect(ticks.length).toBeLessThanOrEqual(5);
     expect(ticks.at(-1)).toBeGreaterThanOrEqual(most * (1 - 1e-9));
+  }
+});
+
+test('ticks of a span are round, few, and around it', () => {
+  expect(spanTicks(81, 104)).toEqual([80, 90, 100, 110]);
+  expect(spanTicks(0.3, 0.42)).toEqual([0.3, 0.35, 0.4, 0.45]);
+  expect(spanTicks(50, 50)).toEqual([48, 49, 50, 51, 52]);
+  expect(spanTicks(0, 0)).toEqual([0, 0.1]);
+  for (const [least, most] of [
+    [1, 1000],
+    [17.3, 17.4],
+    [3, 3.9],
+  ] as const) {
+    const ticks = spanTicks(least, most);
+    expect(ticks.length).toBeLessThanOrEqual(5);
+    expect(ticks[0]).toBeLessThanOrEqual(least);
+    expect(ticks.at(-1)).toBeGreaterThanOrEqual(most);
   }
 });
 

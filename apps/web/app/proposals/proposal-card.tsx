@@ -7,6 +7,7 @@ import { useMutation } from '@tanstack/react-query';
 import { ArrowRight, Check, Play, X } from 'lucide-react';
 import { type LedgerEntry, type Policy, type Proposal, queryClient, trpc } from '../../api.ts';
 import { MetricTable } from '../../charts/metric-table.tsx';
+import { WhatIf } from '../../charts/what-if.tsx';
 import { formatAge, formatAgo, formatCount, formatFullTime, formatId } from '../../format.ts';
 import { settingName, settingValue, verdictName } from '../../labels.ts';
 import styles from './proposals.module.css';
@@ -89,10 +90,28 @@ export function ProposalCard(props: ProposalCardProps) {
               )}
             </div>
           </div>
+          <Alternatives proposal={proposal} policy={policy} />
           <Decision {...props} />
         </>
       )}
     </article>
+  );
+}
+
+/** What else was replayed, and what it would come to. */
+function Alternatives({ proposal, policy }: Pick<ProposalCardProps, 'proposal' | 'policy'>) {
+  const count = proposal.evidence.considered?.length ?? 0;
+  return (
+    <section className={styles.alternatives} aria-label="What if">
+      <h4>What if</h4>
+      {count >= 2 ? (
+        <WhatIf proposal={proposal} objectives={policy?.objectives} />
+      ) : (
+        <p className={styles.evidence}>
+          This proposal says nothing of the other paths that were replayed; the next one will.
+        </p>
+      )}
+    </section>
   );
 }
 
