@@ -35,10 +35,13 @@ const baseFlags = [
 const avx512Flags = ['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq'];
 /** Files compiled once for every instruction-set tier, each time into a namespace of its own. */
 const tieredSources = ['float_ops.cc', 'attention.cc', 'panels_generic.cc', 'probe_loops.cc'];
+/** The same, with the machine's fused multiply-adds, which these files ask for by name. */
+const fusedSources = ['attention_float32.cc', 'attention_bf16.cc', 'attention_int8.cc'];
 /** The compiler's own intrinsics begin with registers that nothing has set. */
 const intrinsicsFlags = ['-Wno-uninitialized', '-Wno-maybe-uninitialized'];
 /** Files that exist only for x86-64: their units by suffix, with the flags each needs. */
 const x86Sources = {
+  'attention_int8_avx512vnni.cc': { '': [...avx512Flags, '-mfma', '-mavx512vnni', ...intrinsicsFlags] },
   'panels_avx512vnni.cc': { '': [...avx512Flags, '-mavx512vnni', ...intrinsicsFlags] },
   'panels_maddubs.cc': {
     '.avx2': ['-DVARIATOR_TIER=tier_avx2', '-mavx2', '-mf16c', ...intrinsicsFlags],
@@ -54,12 +57,14 @@ function unitsFor(sources, isX86) {
   const units = [];
   for (const source of sources) {
     const name = path.basename(source, '.cc');
-    if (tieredSources.includes(source)) {
+    const isFused = fusedSources.includes(source);
+    if (isFused || tieredSources.includes(source)) {
       for (const [tier, flags] of Object.entries(tiers)) {
+        const fused = isFused && tier !== 'base' ? ['-mfma', ...intrinsicsFlags] : [];
         units.push({
           name: `${name}.${tier}`,
           source,
-          flags: [...machine, `-DVARIATOR_TIER=tier_${tier}`, ...flags],
+          flags: [...machine, `-DVARIATOR_TIER=tier_${tier}`, ...flags, ...fused],
         });
       }
     } else if (source in x86Sources) {

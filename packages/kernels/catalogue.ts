@@ -16,7 +16,13 @@ export type IsaLimit = (typeof isaLimits)[number];
 const panelFamilies = ['int4', 'int8', 'int4-rounded'] as const;
 type PanelFamily = (typeof panelFamilies)[number];
 export type LinearVariantId = 'linear.reference' | `linear.${PanelFamily}-${PanelIsa}`;
-export type AttentionVariantId = 'attention.reference';
+export type AttentionVariantId =
+  | 'attention.reference'
+  | 'attention.float32'
+  | 'attention.bf16'
+  | 'attention.int8';
+/** How keys and values lie in the KV cache. */
+export type KvFormat = 'float32' | 'bf16' | 'int8';
 
 export interface Variant {
   readonly id: LinearVariantId | AttentionVariantId;
@@ -109,7 +115,55 @@ export const catalogue: readonly Variant[] = [
     tolerance: '',
     summary: 'paged attention in float32, one fixed order along the context',
   },
+  {
+    id: 'attention.float32',
+    operation: 'attention',
+    kind: 'float32',
+    needs: [],
+    bits: 'float32 splits',
+    isBatchInvariant: true,
+    numerics: 'tolerant',
+    tolerance: 'another order of the same float32 sums: logits within 1e-4 of the largest',
+    summary: 'splits of 512 positions that threads share, fused multiply-adds; float32 KV cache',
+  },
+  {
+    id: 'attention.bf16',
+    operation: 'attention',
+    kind: 'bf16',
+    needs: [],
+    bits: 'bf16',
+    isBatchInvariant: true,
+    numerics: 'tolerant',
+    tolerance: 'keys and values rounded to bf16: logits within 3 % of the largest',
+    summary: 'the same with a bf16 KV cache: half the memory',
+  },
+  {
+    id: 'attention.int8',
+    operation: 'attention',
+    kind: 'int8',
+    needs: [],
+    bits: 'int8',
+    isBatchInvariant: true,
+    numerics: 'tolerant',
+    tolerance:
+      'keys, values and queries rounded to int8, one scale a token and head: logits within 12 % of the largest',
+    summary: 'the same with an int8 KV cache: about a quarter of the memory; by VNNI where there is any',
+  },
 ];
+
+/** The attention variants, fastest for short contexts first; each runs everywhere. */
+export const attentionVariants: readonly AttentionVariantId[] = [
+  'attention.float32',
+  'attention.bf16',
+  'attention.int8',
+  'attention.reference',
+];
+
+/** What the KV cache must look like for a variant. A change between two formats converts it (kv_cache.h). */
+export function kvFormatOf(attention: AttentionVariantId): KvFormat {
+  if (attention === 'attention.bf16') return 'bf16';
+  return attention === 'attention.int8' ? 'int8' : 'float32';
+}
 
 /**
  * The linear variants this machine can run, the one to begin with first; `linear.reference` is always the last. Where the

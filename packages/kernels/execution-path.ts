@@ -3,7 +3,7 @@
  * data. Used by scheduler, worker, optimizer, control plane and the command line. Decides nothing about when to switch.
  */
 import { createHash } from 'node:crypto';
-import { type AttentionVariantId, type LinearVariantId, variantOf } from './catalogue.ts';
+import { type AttentionVariantId, attentionVariants, type LinearVariantId, variantOf } from './catalogue.ts';
 
 /** A legal choice of kernel variants plus batch limits. */
 export interface ExecutionPath {
@@ -37,7 +37,10 @@ export interface Envelope {
   readonly linearVariants: readonly LinearVariantId[];
   readonly attentionVariants: readonly AttentionVariantId[];
   readonly threadCount: number;
+  /** Blocks in the format that needs most memory; `kvBlockCountOf` says how many a path has. */
   readonly kvBlockCount: number;
+  /** Blocks that the same memory holds, by attention variant; one that is not named has `kvBlockCount`. */
+  readonly kvBlockCounts: Readonly<Partial<Record<AttentionVariantId, number>>>;
   /** Tokens a KV block holds. */
   readonly kvBlockSize: number;
   readonly maxModelLenTokens: number;
@@ -58,8 +61,19 @@ export interface Envelope {
    * token may bring experts of its own, up to all of them.
    */
   readonly weightBytes: Readonly<Partial<Record<LinearVariantId, number>>>;
+  /** Where there are `kvBlockCount` blocks. */
   readonly kvBytesPerToken: number;
   readonly probe: MachineProbe;
+}
+
+/** KV blocks that a worker has on this path. */
+export function kvBlockCountOf(envelope: Envelope, { attention }: ExecutionPath): number {
+  return envelope.kvBlockCounts[attention] ?? envelope.kvBlockCount;
+}
+
+/** Bytes of keys and values that a decode step reads for each token of context on this path. */
+export function kvBytesPerTokenOf(envelope: Envelope, path: ExecutionPath): number {
+  return (envelope.kvBytesPerToken * envelope.kvBlockCount) / kvBlockCountOf(envelope, path);
 }
 
 export class PathError extends Error {
@@ -93,9 +107,10 @@ export function namedPaths(
   envelope: Envelope,
 ): Record<'balanced' | 'latency' | 'throughput' | 'reference', ExecutionPath> {
   const fastest = envelope.linearVariants[0] ?? 'linear.reference';
+  const attention = attentionVariants.find((id) => envelope.attentionVariants.includes(id));
   const limits = (tokenBudget: number, maxRunningCount: number): ExecutionPath => ({
     linear: fastest,
-    attention: 'attention.reference',
+    attention: attention ?? 'attention.reference',
     threadCount: envelope.threadCount,
     tokenBudget: Math.min(tokenBudget, envelope.maxTokenBudget),
     maxRunningCount: Math.min(maxRunningCount, envelope.maxRunningCount),
@@ -104,7 +119,7 @@ export function namedPaths(
     balanced: limits(128, 16),
     latency: limits(32, 8),
     throughput: limits(512, 32),
-    reference: { ...limits(128, 16), linear: 'linear.reference' },
+    reference: { ...limits(128, 16), linear: 'linear.reference', attention: 'attention.reference' },
   };
 }
 

@@ -15,6 +15,7 @@ let model: ModelHandle;
 
 const goodStep: StepInput = {
   linear: 'linear.reference',
+  attention: 'attention.reference',
   threadCount: 1,
   tokenIds: Int32Array.of(1, 2, 3),
   tokenStarts: Int32Array.of(0, 2, 3),
@@ -60,7 +61,7 @@ test('a model whose second layer does not fit is refused, and the process lives'
 });
 
 test('a good step yields a token where one is sampled and -1 where none is', async () => {
-  const kvCache = native.createKvCache(model, 2, 16);
+  const kvCache = native.createKvCache(model, 2, 16, 'float32');
   const output = await native.runStep(model, kvCache, goodStep);
   expect(output.sampledTokenIds[0]).toBeGreaterThanOrEqual(0);
   expect(output.sampledTokenIds[1]).toBe(-1);
@@ -86,6 +87,12 @@ const brokenSteps: [string, Partial<StepInput>, RegExp][] = [
   ['a negative context', { contextLengths: Int32Array.of(-1, 0) }, /^contextLengths\[0\]/],
   ['too many threads', { threadCount: 3 }, /^threadCount: must be from 1 to 2/],
   ['a variant not prepared', { linear: 'linear.int8-generic' }, /not prepared/],
+  [
+    'an attention variant that is none',
+    { attention: 'attention.x' as 'attention.bf16' },
+    /no variant attention.x/,
+  ],
+  ['an attention variant of another format', { attention: 'attention.bf16' }, /^attention: the kvCache/],
   ['a variant that is none', { linear: 'linear.magic' as 'linear.reference' }, /no variant linear.magic/],
   ['a negative temperature', { temperatures: Float32Array.of(-1, 0) }, /^temperatures\[0\]/],
   ['a top-p of zero', { topPs: Float32Array.of(1, 0) }, /^topPs\[1\]/],
@@ -97,7 +104,7 @@ const brokenSteps: [string, Partial<StepInput>, RegExp][] = [
   ],
 ];
 test.each(brokenSteps)('a step with %s is refused by name and runs nothing', async (_, change, fault) => {
-  const kvCache = native.createKvCache(model, 2, 16);
+  const kvCache = native.createKvCache(model, 2, 16, 'float32');
   const broken = native.runStep(model, kvCache, { ...goodStep, ...change });
   await expect(broken).rejects.toThrow(NativeError);
   await expect(broken).rejects.toThrow(fault);
@@ -106,7 +113,7 @@ test.each(brokenSteps)('a step with %s is refused by name and runs nothing', asy
 });
 
 test('a second step beside a running one is refused, and the first one settles', async () => {
-  const kvCache = native.createKvCache(model, 2, 16);
+  const kvCache = native.createKvCache(model, 2, 16, 'float32');
   const first = native.runStep(model, kvCache, goodStep);
   await expect(native.runStep(model, kvCache, goodStep)).rejects.toThrow(/a step is running/);
   await expect(first).resolves.toBeDefined();
@@ -115,7 +122,7 @@ test('a second step beside a running one is refused, and the first one settles',
 
 test('closed handles and strange ones are refused', async () => {
   const own = native.openModel(loaded.shape, loaded.tensors, 1);
-  const kvCache = native.createKvCache(own, 2, 16);
+  const kvCache = native.createKvCache(own, 2, 16, 'float32');
   const running = native.runStep(own, kvCache, goodStep);
   native.closeModel(own);
   await expect(running).resolves.toBeDefined();
@@ -123,8 +130,8 @@ test('closed handles and strange ones are refused', async () => {
   expect(() => native.closeModel(own)).toThrow(NativeError);
   native.closeKvCache(kvCache);
   await expect(native.runStep(model, kvCache, goodStep)).rejects.toThrow(/^kvCache: is closed/);
-  expect(() => native.createKvCache({} as ModelHandle, 2, 16)).toThrow(/^model: is not a handle/);
-  expect(() => native.createKvCache(model, 0, 16)).toThrow(/^blockCount/);
+  expect(() => native.createKvCache({} as ModelHandle, 2, 16, 'float32')).toThrow(/^model: is not a handle/);
+  expect(() => native.createKvCache(model, 0, 16, 'float32')).toThrow(/^blockCount/);
 });
 
 test('preparing twice packs once', async () => {

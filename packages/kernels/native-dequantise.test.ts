@@ -101,10 +101,11 @@ async function headColumns(
     };
     const model = native.openModel(shape, tensors, 2);
     await native.prepareLinear(model, linear);
-    const kvCache = native.createKvCache(model, ROWS, 16);
+    const kvCache = native.createKvCache(model, ROWS, 16, 'float32');
     const count = ROWS;
     const output = await native.runStep(model, kvCache, {
       linear,
+      attention: 'attention.reference',
       threadCount: 2,
       tokenIds: Int32Array.from({ length: count }, (_, i) => i),
       tokenStarts: Int32Array.from({ length: count + 1 }, (_, i) => i),

@@ -4,7 +4,7 @@
  * Arguments are checked on the native side before any launch; a violated contract throws a NativeError and runs nothing.
  */
 import { createRequire } from 'node:module';
-import type { IsaLimit, LinearVariantId } from './catalogue.ts';
+import type { AttentionVariantId, IsaLimit, KvFormat, LinearVariantId } from './catalogue.ts';
 import type { MachineProbe } from './execution-path.ts';
 import type { ModelShape, ModelTensors, TensorSource } from './model/model-shape.ts';
 
@@ -12,7 +12,7 @@ declare const modelBrand: unique symbol;
 declare const kvCacheBrand: unique symbol;
 /** A model whose weights are mapped. Owned by the caller until `closeModel`. */
 export type ModelHandle = { readonly [modelBrand]: true };
-/** A paged KV cache, float32, drawn in native/kv_cache.h. Owned until `closeKvCache`. */
+/** A paged KV cache, drawn in native/kv_cache.h. Owned until `closeKvCache`. */
 export type KvCacheHandle = { readonly [kvCacheBrand]: true };
 
 /** What sequences ask of their logits before a token is drawn. Lists lie end to end; `...Starts` says where each begins. */
@@ -42,6 +42,8 @@ export interface Scoring {
  */
 export interface StepInput {
   readonly linear: LinearVariantId;
+  /** Must be one for the KV cache's format. */
+  readonly attention: AttentionVariantId;
   readonly threadCount: number;
   readonly tokenIds: Int32Array; // [T]
   readonly tokenStarts: Int32Array; // [n + 1]
@@ -104,7 +106,20 @@ export interface NativeKernels {
     model: ModelHandle,
     linear: LinearVariantId,
   ): Promise<{ prepareMs: number; packedBytes: number }>;
-  createKvCache(model: ModelHandle, blockCount: number, blockSize: number): KvCacheHandle;
+  /** Memory for `blockCount` blocks of `blockSize` tokens in this format. */
+  createKvCache(model: ModelHandle, blockCount: number, blockSize: number, kvFormat: KvFormat): KvCacheHandle;
+  /** Blocks that the cache's memory holds in a format. */
+  kvBlockCount(kvCache: KvCacheHandle, kvFormat: KvFormat): number;
+  /**
+   * Changes the format between two steps, off the event loop. Blocks in `blockIds` (ascending, below both formats' block
+   * counts) keep their ids and, rounded, their contents; all others are lost.
+   */
+  convertKvCache(
+    model: ModelHandle,
+    kvCache: KvCacheHandle,
+    kvFormat: KvFormat,
+    blockIds: Int32Array,
+  ): Promise<{ convertMs: number }>;
   /** Runs one step on the compute threads, off the event loop. One step at a time per model; a second call rejects. */
   runStep(model: ModelHandle, kvCache: KvCacheHandle, step: StepInput): Promise<StepOutput>;
   closeKvCache(kvCache: KvCacheHandle): void;

@@ -3,7 +3,7 @@
  * caller says which tokens a step computes. Used by tests and benches of the kernels alone; the engine's steps are
  * composed by packages/scheduler. Refuses sequences longer than it was made for.
  */
-import type { LinearVariantId } from './catalogue.ts';
+import { type AttentionVariantId, kvFormatOf, type LinearVariantId } from './catalogue.ts';
 import type { LoadedModel } from './model/loaded-model.ts';
 import {
   type KvCacheHandle,
@@ -20,6 +20,8 @@ export interface StepDriverOptions {
   readonly tokensPerSequence: number;
   readonly threadCount: number;
   readonly blockSize: number;
+  /** attention.reference where nothing is said. */
+  readonly attention?: AttentionVariantId;
 }
 
 /** What a step computes of one sequence: these tokens, onto what it has in the cache already. */
@@ -45,8 +47,9 @@ export interface StepSettings {
 export class StepDriver {
   readonly model: ModelHandle;
   readonly contextLengths: number[];
+  readonly kvCache: KvCacheHandle;
+  attention: AttentionVariantId;
   private readonly native: NativeKernels;
-  private readonly kvCache: KvCacheHandle;
   private readonly options: StepDriverOptions;
   private readonly blocksPerSequence: number;
 
@@ -60,15 +63,27 @@ export class StepDriver {
     this.blocksPerSequence = Math.ceil(options.tokensPerSequence / options.blockSize);
     this.contextLengths = Array.from({ length: options.sequenceCount }, () => 0);
     this.model = native.openModel(loaded.shape, loaded.tensors, options.threadCount);
+    this.attention = options.attention ?? 'attention.reference';
     this.kvCache = native.createKvCache(
       this.model,
       this.blocksPerSequence * options.sequenceCount,
       options.blockSize,
+      kvFormatOf(this.attention),
     );
   }
 
   async prepare(linear: LinearVariantId): Promise<void> {
     await this.native.prepareLinear(this.model, linear);
+  }
+
+  /** From the next step on; converts the cache where its format must change. */
+  async attendBy(attention: AttentionVariantId): Promise<void> {
+    const blockIds = Int32Array.from(
+      { length: this.blocksPerSequence * this.options.sequenceCount },
+      (_, index) => index,
+    );
+    await this.native.convertKvCache(this.model, this.kvCache, kvFormatOf(attention), blockIds);
+    this.attention = attention;
   }
 
   /** Takes a sequence back to its first `length` tokens; their KV stays. */
@@ -93,6 +108,7 @@ export class StepDriver {
     }
     const output = await this.native.runStep(this.model, this.kvCache, {
       linear: settings.linear,
+      attention: this.attention,
       threadCount: settings.threadCount ?? this.options.threadCount,
       tokenIds: Int32Array.from(chunks.flatMap((chunk) => [...chunk.tokenIds])),
       tokenStarts,

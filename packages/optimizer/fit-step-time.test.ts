@@ -20,6 +20,7 @@ const envelope: Envelope = {
   attentionVariants: ['attention.reference'],
   threadCount: 2,
   kvBlockCount: 1024,
+  kvBlockCounts: {},
   kvBlockSize: 16,
   maxModelLenTokens: 2048,
   maxTokenBudget: 512,

@@ -2,7 +2,7 @@
  * What a step should cost before any was timed: weights over measured bandwidth, arithmetic over measured rates
  * (algorithms.md a, prior). The start of every fit, and the fit itself until ten steps were seen. Pure.
  */
-import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
+import { type Envelope, type ExecutionPath, kvBytesPerTokenOf } from '@variator/kernels/execution-path';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 
 export interface StepTimePrior {
@@ -35,7 +35,8 @@ export function rooflinePrior(envelope: Envelope, path: ExecutionPath): StepTime
       perTokenAboveKnee: 0.9 * tokenMs,
       perDecodeSequence: 0.01,
       perPrefillSequence: 0.05,
-      perDecodeContextToken: (envelope.kvBytesPerToken / positive(0.7 * probe.readBytesPerSecond)) * 1000,
+      perDecodeContextToken:
+        (kvBytesPerTokenOf(envelope, path) / positive(0.7 * probe.readBytesPerSecond)) * 1000,
       perPrefillAttention: (attentionOps / positive(0.6 * attentionRate)) * 1000,
     },
     kneeTokens: nearestKnee(readMs / tokenMs),

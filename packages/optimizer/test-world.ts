@@ -11,6 +11,7 @@ export const testEnvelope: Envelope = {
   attentionVariants: ['attention.reference'],
   threadCount: 2,
   kvBlockCount: 1024,
+  kvBlockCounts: {},
   kvBlockSize: 16,
   maxModelLenTokens: 2048,
   maxTokenBudget: 512,

@@ -121,6 +121,12 @@ export class BlockTables {
     return this.#cache.find(hash) !== null;
   }
 
+  /** Makes it a pool of so many blocks and empties the prefix cache; see KvBlocks.resize. */
+  resize(blockCount: number): number[] {
+    for (let blockId = 0; blockId < this.blockCount; blockId += 1) this.#cache.forget(blockId);
+    return this.#blocks.resize(blockCount);
+  }
+
   /** Everything that the prefix cache holds now. */
   cachedBlockHashes(): string[] {
     return this.#cache.hashes();

@@ -155,7 +155,12 @@ function displacedFlex(state: SchedulerState): OpenSequence[] {
   return [];
 }
 
-function preempt(state: SchedulerState, victim: OpenSequence, composition: Composition): void {
+/** Pushes a running sequence back to waiting; its blocks are free, and its tokens will be computed again. */
+export function preempt(
+  state: SchedulerState,
+  victim: OpenSequence,
+  composition: Pick<Composition, 'preemptionCount'>,
+): void {
   composition.preemptionCount += 1;
   victim.recomputeUntil = Math.max(victim.recomputeUntil, victim.computedTokenCount);
   victim.preemptionCount += 1;

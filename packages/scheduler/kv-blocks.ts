@@ -3,17 +3,21 @@
  * Owned by BlockTables. Knows nothing of tokens or hashes; the least recently released idle block is the first reused.
  */
 export class KvBlocks {
-  readonly blockCount: number;
-  readonly #referenceCounts: Int32Array;
-  readonly #free: number[];
+  #blockCount: number;
+  #referenceCounts: Int32Array;
+  #free: number[];
   /** Unreferenced blocks with contents worth keeping, the least recently released first. */
-  readonly #idle: IdleList;
+  #idle: IdleList;
 
   constructor(blockCount: number) {
-    this.blockCount = blockCount;
+    this.#blockCount = blockCount;
     this.#referenceCounts = new Int32Array(blockCount);
     this.#idle = new IdleList(blockCount);
     this.#free = Array.from({ length: blockCount }, (_, index) => blockCount - 1 - index);
+  }
+
+  get blockCount(): number {
+    return this.#blockCount;
   }
 
   /** Blocks that `allocate` could hand out now. */
@@ -49,10 +53,33 @@ export class KvBlocks {
     else this.#free.push(blockId);
   }
 
+  /**
+   * Makes it a pool of so many blocks: held ones keep their ids and holders, all others are free. Returns the held ones,
+   * ascending. @throws Error where one is held that the new pool does not have
+   */
+  resize(blockCount: number): number[] {
+    const before = this.#referenceCounts;
+    const held: number[] = [];
+    before.forEach((count, blockId) => {
+      if (count > 0) held.push(blockId);
+    });
+    const last = held.at(-1) ?? -1;
+    if (last >= blockCount) throw new Error(`KV block ${last} is held, and there would be ${blockCount}.`);
+    this.#referenceCounts = new Int32Array(blockCount);
+    this.#referenceCounts.set(before.subarray(0, Math.min(blockCount, before.length)));
+    this.#idle = new IdleList(blockCount);
+    this.#free = [];
+    for (let blockId = blockCount - 1; blockId >= 0; blockId -= 1) {
+      if (this.#referenceCounts[blockId] === 0) this.#free.push(blockId);
+    }
+    this.#blockCount = blockCount;
+    return held;
+  }
+
   referenceCount(blockId: number): number {
     const count = this.#referenceCounts[blockId];
     if (count === undefined)
-      throw new Error(`There is no KV block ${blockId}; there are ${this.blockCount}.`);
+      throw new Error(`There is no KV block ${blockId}; there are ${this.#blockCount}.`);
     return count;
   }
 }

@@ -97,6 +97,14 @@ export class PaperDevice {
     this.#blockSize = blockSize;
   }
 
+  /** The cache changes its format: what is in other blocks is lost. */
+  keepOnly(blockIds: readonly number[]): void {
+    const kept = new Set(blockIds);
+    for (const place of this.#cells.keys()) {
+      if (!kept.has(Math.floor(place / this.#blockSize))) this.#cells.delete(place);
+    }
+  }
+
   /** What a step answers. @throws Error where an entry breaks the border's contract */
   run(batch: Batch, numericsId: string): { sampledTokenIds: number[]; logprobs: TokenLogprobs[][] } {
     const written = new Set<number>();

@@ -51,13 +51,14 @@ function walk(seed: number, operationCount: number): string {
   const blockSize = 1 + below(5);
   const maxModelLenTokens = 20 + below(60);
   // Sometimes too small for the longest sequence, never large enough for many.
-  const blockCount = Math.ceil(((0.8 + 1.2 * random()) * maxModelLenTokens) / blockSize);
+  const leastBlockCount = Math.ceil(((0.8 + 1.2 * random()) * maxModelLenTokens) / blockSize);
   const randomLimits = (): SchedulerLimits => {
     const maxRunningCount = 1 + below(8);
     return { maxRunningCount, tokenBudget: maxRunningCount + below(20) };
   };
   let limits = randomLimits();
   let numericsId = 'A';
+  let blockCount = leastBlockCount;
   let now = 0;
   const scheduler = new Scheduler({ blockCount, blockSize, maxModelLenTokens, limits, numericsId });
   const device = new PaperDevice(blockSize);
@@ -232,7 +233,13 @@ function walk(seed: number, operationCount: number): string {
     } else if (roll < 29) {
       numericsId = pick(['A', 'B']);
       scheduler.setNumerics(numericsId);
-    } else if (roll < 30) scheduler.setFit(pick([null, fit, { ...fit, fitId: 'fit-2' }]));
+    } else if (roll < 30) {
+      // Another format of the cache: other bits, and more or fewer blocks.
+      numericsId = pick(['A', 'B']);
+      scheduler.setNumerics(numericsId);
+      blockCount = leastBlockCount * pick([1, 2, 3]);
+      device.keepOnly(scheduler.setBlockCount(blockCount));
+    } else if (roll < 31) scheduler.setFit(pick([null, fit, { ...fit, fitId: 'fit-2' }]));
     else {
       step(() => {
         if (below(12) === 0) cancelOne();
@@ -297,7 +304,7 @@ describe('a random walk', () => {
   });
 
   test('meets preemption and the prefix cache on its way', () => {
-    const summary = walk(3, 1000).split('\n').at(-1) ?? '';
+    const summary = walk(3, 1500).split('\n').at(-1) ?? '';
     const [, preempted = 0, cached = 0] = (summary.match(/\d+/g) ?? []).map(Number);
     expect(preempted).toBeGreaterThan(10);
     expect(cached).toBeGreaterThan(10);

@@ -9,7 +9,7 @@ import { auditState } from './audit.ts';
 import type { Batch, BatchEntry, StepCharge, StepResult, StepSettlement } from './batch.ts';
 import { type BlockHashing, sha256Hashing } from './block-hashing.ts';
 import { BlockTables } from './block-tables.ts';
-import { type Composition, compose, type SchedulerLimits, type SchedulerState } from './compose.ts';
+import { type Composition, compose, preempt, type SchedulerLimits, type SchedulerState } from './compose.ts';
 import { chargeLeap, type Leap, type LeapQuestion, planLeap, runLeap } from './leap.ts';
 import {
   addToken,
@@ -298,6 +298,21 @@ export class Scheduler {
   /** Takes effect with the next step. Nobody is dropped: while more run than `maxRunningCount`, nobody comes in. */
   setLimits(limits: SchedulerLimits): void {
     this.#state.limits = checkedLimits(limits);
+  }
+
+  /**
+   * The KV cache changes its format and holds so many blocks from now on. The prefix cache is empty afterwards; sequences
+   * keep their blocks, except those with blocks beyond the new end, which are preempted. Returns the blocks whose contents
+   * must be kept, ascending. Every open sequence must fit the new pool by itself. @throws SchedulerError in a step
+   */
+  setBlockCount(blockCount: number): number[] {
+    this.#assertBetweenSteps();
+    assertCount('blockCount', blockCount);
+    const { running, tables } = this.#state;
+    const beyond = running.filter(({ blockTable }) => blockTable.some((blockId) => blockId >= blockCount));
+    const counted = { preemptionCount: 0 };
+    for (const victim of beyond) preempt(this.#state, victim, counted);
+    return tables.resize(blockCount);
   }
 
   /** True when no more sequences run than the limits allow. */

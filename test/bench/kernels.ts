@@ -31,7 +31,7 @@ export async function benchKernels(): Promise<readonly Figure[]> {
   const probe = native.probeMachine(threadCount);
   const handle = native.openModel(model.shape, model.tensors, threadCount);
   const blocksEach = 20;
-  const cache = native.createKvCache(handle, 16 * blocksEach, BLOCK_SIZE);
+  const cache = native.createKvCache(handle, 16 * blocksEach, BLOCK_SIZE, 'float32');
   const fast =
     linearVariantsFor(
       probe.features,
@@ -75,6 +75,7 @@ export async function benchKernels(): Promise<readonly Figure[]> {
     const total = sequenceCount * tokensEach;
     return {
       linear,
+      attention: 'attention.float32',
       threadCount,
       tokenIds: Int32Array.from(
         { length: total },

@@ -83,7 +83,11 @@ export function applyBlocks(
 ): void {
   for (const hash of left) blockHashes.delete(hash);
   for (const hash of entered) {
-    if (blockHashes.size >= hello.envelope.kvBlockCount) return;
+    if (
+      blockHashes.size >=
+      Math.max(hello.envelope.kvBlockCount, ...Object.values(hello.envelope.kvBlockCounts))
+    )
+      return;
     blockHashes.add(hash);
   }
 }

@@ -32,6 +32,7 @@ const envelope: Envelope = {
   attentionVariants: ['attention.reference'],
   threadCount: 1,
   kvBlockCount: 64,
+  kvBlockCounts: {},
   kvBlockSize: 16,
   maxModelLenTokens: 512,
   maxTokenBudget: 512,

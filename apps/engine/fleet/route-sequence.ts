@@ -2,7 +2,7 @@
  * Which worker gets a sequence: gathers what packages/scheduler/route.ts decides from. Called by worker-fleet.ts for every
  * placement. With one worker there is nothing to decide and nothing is hashed.
  */
-import { kernelsId } from '@variator/kernels/execution-path';
+import { kernelsId, kvBlockCountOf } from '@variator/kernels/execution-path';
 import { cachedTokenCounts, chooseTarget, prefillMs, type RouteTarget } from '@variator/scheduler/route';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import type { JoinedWorker } from './joined-worker.ts';
@@ -43,7 +43,8 @@ export function placementOf(
   );
   const isComparable = fits.every((fit) => fit !== null);
   const places = ready.map((worker, index): Placement & { target: RouteTarget } => {
-    const { kvBlockCount, kvBlockSize } = worker.hello.envelope;
+    const { envelope } = worker.hello;
+    const { kvBlockSize } = envelope;
     const cachedTokenCount = cached[index] ?? 0;
     const fit = fits[index];
     const ownMs =
@@ -63,7 +64,8 @@ export function placementOf(
       ownPrefillMs: ownMs,
       cachedTokenCount,
       openCount: worker.open.size,
-      hasRoom: worker.kvUsedBlockCount + pendingBlockCount + blockCount <= kvBlockCount,
+      hasRoom:
+        worker.kvUsedBlockCount + pendingBlockCount + blockCount <= kvBlockCountOf(envelope, worker.path),
     };
     return { worker, prefillMs: ownMs, blockCount, target };
   });

@@ -29,6 +29,13 @@ const envelope = z.object({
     .int()
     .min(1)
     .max(2 ** 28),
+  kvBlockCounts: z.record(
+    z.string(),
+    z
+      .int()
+      .min(1)
+      .max(2 ** 28),
+  ),
   kvBlockSize: z
     .int()
     .min(1)

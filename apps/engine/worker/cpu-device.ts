@@ -1,8 +1,15 @@
 /**
  * The CPU as a device: maps the model, makes the paged KV cache, runs batches through the native border (step-input.ts).
- * Started by worker/main.ts. The first KV blocks are the scheduler's, the last ones scratch.
+ * Started by worker/main.ts. Scratch blocks are caches of their own, one a format, made when first used.
  */
-import { type IsaLimit, linearVariantsFor, weightBytes } from '@variator/kernels/catalogue';
+import {
+  attentionVariants,
+  type IsaLimit,
+  type KvFormat,
+  kvFormatOf,
+  linearVariantsFor,
+  weightBytes,
+} from '@variator/kernels/catalogue';
 import type { Envelope } from '@variator/kernels/execution-path';
 import {
   KV_BLOCK_SIZE,
@@ -14,7 +21,7 @@ import {
 import type { LoadedModel } from '@variator/kernels/model';
 import { activeMatrices } from '@variator/kernels/model/active-weights';
 import { type TensorSource, valueSizeOf } from '@variator/kernels/model/model-shape';
-import { loadNative } from '@variator/kernels/native';
+import { type KvCacheHandle, loadNative } from '@variator/kernels/native';
 import type { Device } from './device.ts';
 import { entryLogprobs, stepInput } from './step-input.ts';
 
@@ -38,7 +45,16 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
     new Set(weights.flatMap((tensor) => (tensor === tensors.head ? [] : [tensor.dtype]))),
   );
   const handle = native.openModel(shape, tensors, options.threadCount);
-  const kvCache = native.createKvCache(handle, kvBlockCount + SCRATCH_BLOCK_COUNT, KV_BLOCK_SIZE);
+  const kvCache = native.createKvCache(handle, kvBlockCount, KV_BLOCK_SIZE, 'float32');
+  let kvFormat: KvFormat = 'float32';
+  const scratchCaches = new Map<KvFormat, KvCacheHandle>();
+  const scratchCache = (format: KvFormat): KvCacheHandle => {
+    const known = scratchCaches.get(format);
+    if (known !== undefined) return known;
+    const made = native.createKvCache(handle, SCRATCH_BLOCK_COUNT, KV_BLOCK_SIZE, format);
+    scratchCaches.set(format, made);
+    return made;
+  };
   const activeParameterCount = weights.reduce((sum, { rows, columns }) => sum + rows * columns, 0);
 
   const envelope: Envelope = {
@@ -48,9 +64,12 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
     modelId: model.modelId,
     modelHash: model.modelHash,
     linearVariants,
-    attentionVariants: ['attention.reference'],
+    attentionVariants,
     threadCount: options.threadCount,
     kvBlockCount,
+    kvBlockCounts: Object.fromEntries(
+      attentionVariants.map((id) => [id, native.kvBlockCount(kvCache, kvFormatOf(id))]),
+    ),
     kvBlockSize: KV_BLOCK_SIZE,
     maxModelLenTokens,
     maxTokenBudget: MAX_TOKEN_BUDGET,
@@ -73,13 +92,21 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
 
   return {
     envelope,
-    scratchBlockIds: Array.from({ length: SCRATCH_BLOCK_COUNT }, (_, index) => kvBlockCount + index),
+    scratchBlockIds: Array.from({ length: SCRATCH_BLOCK_COUNT }, (_, index) => index),
     async prepare(path) {
       const { prepareMs } = await native.prepareLinear(handle, path.linear);
       return { prepareMs };
     },
-    async run(path, entries) {
-      const output = await native.runStep(handle, kvCache, stepInput(path, entries));
+    async keepKvFor(path, blockIds) {
+      const wanted = kvFormatOf(path.attention);
+      if (wanted === kvFormat) return { convertMs: 0 };
+      const { convertMs } = await native.convertKvCache(handle, kvCache, wanted, Int32Array.from(blockIds));
+      kvFormat = wanted;
+      return { convertMs };
+    },
+    async run(path, entries, blocks) {
+      const cache = blocks === 'scratch' ? scratchCache(kvFormatOf(path.attention)) : kvCache;
+      const output = await native.runStep(handle, cache, stepInput(path, entries));
       const { sampledTokenIds, deviceMs, foreignCpuShare } = output;
       const logprobs = entryLogprobs(entries, output);
       return {
@@ -90,7 +117,7 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
       };
     },
     close() {
-      native.closeKvCache(kvCache);
+      for (const cache of [kvCache, ...scratchCaches.values()]) native.closeKvCache(cache);
       native.closeModel(handle);
     },
   };

@@ -17,11 +17,23 @@ export interface DeviceResult {
 
 export interface Device {
   readonly envelope: Envelope;
-  /** KV blocks outside the scheduler's pool, for calibration and equality checks. */
+  /** KV blocks apart from the scheduler's, for calibration and equality checks. */
   readonly scratchBlockIds: readonly number[];
   /** Makes the path's kernels ready, off the event loop; idempotent. */
   prepare(path: ExecutionPath): Promise<{ prepareMs: number }>;
-  /** One step at a time. @throws NativeError when the entries break the border's contract */
-  run(path: ExecutionPath, entries: readonly BatchEntry[]): Promise<DeviceResult>;
+  /**
+   * Brings the scheduler's KV blocks into the format of the path's attention, between two steps. The blocks named
+   * (ascending) keep their contents, rounded; the others are lost.
+   */
+  keepKvFor(path: ExecutionPath, blockIds: readonly number[]): Promise<{ convertMs: number }>;
+  /**
+   * One step at a time; the entries' block tables name the scheduler's blocks or the scratch ones.
+   * @throws NativeError when the entries break the border's contract
+   */
+  run(
+    path: ExecutionPath,
+    entries: readonly BatchEntry[],
+    blocks: 'scheduled' | 'scratch',
+  ): Promise<DeviceResult>;
   close(): void;
 }

@@ -2,7 +2,7 @@
  * The worker's own road without its processes: the scheduler composes, the CPU device computes, paths may change on the
  * way. Used by golden-road.test.ts and by `npm run bench -- serve golden`.
  */
-import { numericsId, parsePath } from '@variator/kernels/execution-path';
+import { kvBlockCountOf, numericsId, parsePath } from '@variator/kernels/execution-path';
 import { loadModel } from '@variator/kernels/model';
 import { Scheduler } from '@variator/scheduler/scheduler';
 import { cpuDevice } from './cpu-device.ts';
@@ -57,9 +57,10 @@ export async function runRoad(
   const other = parsePath(conditions.otherPath ?? conditions.path, envelope);
   if (numericsId(first) !== numericsId(other)) throw new Error('the two paths compute other bits');
   await device.prepare(first);
+  await device.keepKvFor(first, []);
   let path = first;
   const scheduler = new Scheduler({
-    blockCount: conditions.blockCount ?? envelope.kvBlockCount,
+    blockCount: conditions.blockCount ?? kvBlockCountOf(envelope, first),
     blockSize: envelope.kvBlockSize,
     maxModelLenTokens: envelope.maxModelLenTokens,
     limits: path,
@@ -96,7 +97,7 @@ export async function runRoad(
     const batch = scheduler.schedule(now);
     if (!batch) return { outputs, ...seen };
     seen.largestBatch = Math.max(seen.largestBatch, batch.entries.length);
-    const result = await device.run(path, batch.entries);
+    const result = await device.run(path, batch.entries, 'scheduled');
     now += result.deviceMs;
     const settled = scheduler.settle({ stepId: batch.stepId, ...result }, now);
     for (const { sequenceId, tokenId } of settled.events) outputs[Number(sequenceId)]?.push(tokenId);

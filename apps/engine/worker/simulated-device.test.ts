@@ -52,7 +52,7 @@ describe('a simulated machine', () => {
     const startedAt = performance.now();
     let deviceMs = 0;
     for (const entries of batches) {
-      const result = await device.run(path, entries);
+      const result = await device.run(path, entries, 'scheduled');
       expect(result.deviceMs).toBeCloseTo(predictMs(fit, featuresOf(entries)), 9);
       deviceMs += result.deviceMs;
     }
@@ -67,26 +67,28 @@ describe('a simulated machine', () => {
     const said: number[] = [];
     for (let place = 0; place < 40; place += 1) {
       const path = place % 2 === 0 ? balanced : reference;
-      const { sampledTokenIds } = await device.run(path, [
-        entry(3, 4, { isSampled: false }),
-        entry(place, 1),
-      ]);
+      const { sampledTokenIds } = await device.run(
+        path,
+        [entry(3, 4, { isSampled: false }), entry(place, 1)],
+        'scheduled',
+      );
       expect(sampledTokenIds[0]).toBe(-1);
       said.push(sampledTokenIds[1] ?? -1);
     }
     const { tokenizerJson, tokenizerConfig } = model.tokenizer;
     const text = new Tokenizer(tokenizerJson, tokenizerConfig).decode(said, {});
     expect(text).toContain('This answer is simulated: no model computed it.');
-    expect((await device.run(reference, [entry(7, 10)])).sampledTokenIds[0]).toBe(said[16]);
+    expect((await device.run(reference, [entry(7, 10)], 'scheduled')).sampledTokenIds[0]).toBe(said[16]);
   });
 
   it('gives log-probabilities where they are asked for', async () => {
     const device = deviceOf('simulated:h100');
     const sampling = { temperature: 0, topP: 1, topK: 0, seed: 0, logprobCount: 2 };
-    const { logprobs, sampledTokenIds } = await device.run(namedPaths(device.envelope).balanced, [
-      entry(0, 3, { sampling, scoredTokenIds: [5, 6, -1] }),
-      entry(4, 1),
-    ]);
+    const { logprobs, sampledTokenIds } = await device.run(
+      namedPaths(device.envelope).balanced,
+      [entry(0, 3, { sampling, scoredTokenIds: [5, 6, -1] }), entry(4, 1)],
+      'scheduled',
+    );
     expect(logprobs?.map((list) => list.map(({ top }) => top[0]?.[0]))).toEqual([
       [5, 6, sampledTokenIds[0]],
       [],

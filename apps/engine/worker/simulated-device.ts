@@ -72,8 +72,9 @@ export function simulatedDevice(model: LoadedModel, options: SimulatedDeviceOpti
 
   return {
     envelope,
-    scratchBlockIds: Array.from({ length: SCRATCH_BLOCK_COUNT }, (_, index) => envelope.kvBlockCount + index),
+    scratchBlockIds: Array.from({ length: SCRATCH_BLOCK_COUNT }, (_, index) => index),
     prepare: async () => ({ prepareMs: 0 }),
+    keepKvFor: async () => ({ convertMs: 0 }),
     async run(path, entries): Promise<DeviceResult> {
       const deviceMs =
         predictMs(fitOf(path), featuresOf(entries)) * Math.exp(options.noise * random.normal());
@@ -155,6 +156,7 @@ function envelopeOf(model: LoadedModel, options: SimulatedDeviceOptions): Envelo
     attentionVariants: ['attention.reference'],
     threadCount: 1,
     kvBlockCount,
+    kvBlockCounts: {},
     kvBlockSize: KV_BLOCK_SIZE,
     maxModelLenTokens: wanted,
     maxTokenBudget: MAX_TOKEN_BUDGET,

@@ -16,6 +16,7 @@ export function stepInput(path: ExecutionPath, entries: readonly BatchEntry[]): 
   const blockTableStride = entries.reduce((most, { blockTable }) => Math.max(most, blockTable.length), 1);
   const input = {
     linear: path.linear,
+    attention: path.attention,
     threadCount: path.threadCount,
     tokenIds: new Int32Array(tokenCount),
     tokenStarts: new Int32Array(count + 1),

@@ -23,6 +23,7 @@ const envelope: Envelope = {
   attentionVariants: ['attention.reference'],
   threadCount: 1,
   kvBlockCount: 16,
+  kvBlockCounts: {},
   kvBlockSize: 16,
   maxModelLenTokens: 128,
   maxTokenBudget: 64,
@@ -52,6 +53,7 @@ const device: Device = {
     if (linear !== 'linear.reference') throw new Error('no memory for packed weights');
     return { prepareMs: 0 };
   },
+  keepKvFor: async () => ({ convertMs: 0 }),
   run: async () => ({ sampledTokenIds: new Int32Array(), deviceMs: 1, foreignCpuShare: 0 }),
   close: () => undefined,
 };

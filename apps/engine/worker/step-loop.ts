@@ -4,9 +4,11 @@
  * (packages/scheduler, path-plan.ts, side-work.ts) can decide.
  */
 import type { StepRow } from '@variator/clickhouse/step-row';
+import { type AttentionVariantId, kvFormatOf } from '@variator/kernels/catalogue';
 import {
   type ExecutionPath,
   kernelsId,
+  kvBlockCountOf,
   numericsId,
   pathFaults,
   pathId,
@@ -56,6 +58,8 @@ export class StepLoop {
   readonly #sideWork: SideWork;
   readonly #fits = new Map<string, StepTimeFit>();
   #plan: PathPlan;
+  /** The attention that the scheduler's KV blocks are kept for; a device begins with the reference's. */
+  #kvAttention: AttentionVariantId;
   /** What frames ask of the path, kept for the next step border. */
   #changes: ((now: number) => void)[] = [];
   #lastLiveDeviceMs = 0;
@@ -74,6 +78,7 @@ export class StepLoop {
     this.#device = options.device;
     const { envelope } = options.device;
     this.#plan = startOn(options.path);
+    this.#kvAttention = 'attention.reference';
     this.#scheduler = new Scheduler({
       blockCount: envelope.kvBlockCount,
       blockSize: envelope.kvBlockSize,
@@ -99,6 +104,7 @@ export class StepLoop {
       const now = this.#options.now();
       for (const change of this.#changes.splice(0)) change(now);
       this.#enter(advance(this.#plan, now));
+      await this.#keepKv();
       for (const ended of this.#scheduler.expire(now)) this.#sendEnded(ended);
       const batch = this.#scheduler.schedule(now);
       if (batch) await this.#serve(batch, now);
@@ -214,7 +220,7 @@ export class StepLoop {
     this.#lastStepId = batch.stepId;
     let result: Awaited<ReturnType<Device['run']>>;
     try {
-      result = await this.#device.run(live, batch.entries);
+      result = await this.#device.run(live, batch.entries, 'scheduled');
     } catch (error) {
       this.#endStep(batch, error as Error);
       return;
@@ -283,7 +289,11 @@ export class StepLoop {
     const startedAt = now();
     try {
       await this.#device.prepare(step.path);
-      const { sampledTokenIds, deviceMs, foreignCpuShare } = await this.#device.run(step.path, step.entries);
+      const { sampledTokenIds, deviceMs, foreignCpuShare } = await this.#device.run(
+        step.path,
+        step.entries,
+        'scratch',
+      );
       this.#record(this.#sideRow(step, startedAt, deviceMs, foreignCpuShare));
       for (const answer of this.#sideWork.settle(step, sampledTokenIds, deviceMs)) send(answer);
     } catch (error) {
@@ -318,6 +328,19 @@ export class StepLoop {
     const tightest = this.#scheduler.tightestItlMs();
     if (tightest === null) return null;
     return Math.max(0, tightest - this.#lastLiveDeviceMs);
+  }
+
+  /** Where the live path's attention wants keys and values in another format, they are converted before the next step. */
+  async #keepKv(): Promise<void> {
+    const { live } = this.#plan;
+    if (live.attention === this.#kvAttention) return;
+    const before = this.#kvAttention;
+    this.#kvAttention = live.attention;
+    if (kvFormatOf(live.attention) === kvFormatOf(before)) return;
+    const blockIds = this.#scheduler.setBlockCount(kvBlockCountOf(this.#device.envelope, live));
+    const { convertMs } = await this.#device.keepKvFor(live, blockIds);
+    const format = kvFormatOf(live.attention);
+    this.#options.log(`${blockIds.length} KV blocks are ${format} now (${convertMs.toFixed(1)} ms).`);
   }
 
   /** Acts on a change of the path plan: limits, salt, fit; tells the gateway. */

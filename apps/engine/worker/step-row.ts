@@ -1,6 +1,12 @@
 /** Builds the telemetry row of one step from what was scheduled, measured and settled. Called by the step loop. */
 import type { StepRow } from '@variator/clickhouse/step-row';
-import { type Envelope, kernelsId, numericsId, pathId } from '@variator/kernels/execution-path';
+import {
+  type Envelope,
+  kernelsId,
+  kvBlockCountOf,
+  numericsId,
+  pathId,
+} from '@variator/kernels/execution-path';
 import type { BatchEntry, StepSettlement } from '@variator/scheduler/batch';
 import type { StepFeatures } from '@variator/scheduler/step-time';
 import type { PathPlan } from './path-plan.ts';
@@ -74,7 +80,7 @@ export function stepRow(
     waitingCount: books.waitingCount,
     waitingTokenCount: step.waitingTokenCount,
     kvUsedBlockCount: books.kvUsedBlockCount,
-    kvBlockCount: worker.envelope.kvBlockCount,
+    kvBlockCount: kvBlockCountOf(worker.envelope, plan.live),
     evictedBlockCount: books.leftBlockHashes.length,
     preemptionCount: books.preemptionCount,
     cachedTokenCount: books.cachedTokenCount,

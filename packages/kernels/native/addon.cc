@@ -204,11 +204,45 @@ napi_value prepareLinear(napi_env env, napi_callback_info info) {
 }
 
 napi_value createKvCache(napi_env env, napi_callback_info info) {
-  return call<3>(env, info, [&](napi_value* arguments) {
+  return call<4>(env, info, [&](napi_value* arguments) {
     const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
     const int64_t blockCount = readInteger(env, arguments[1], "blockCount", 1, int64_t{1} << 31);
     const int64_t blockSize = readInteger(env, arguments[2], "blockSize", 1, 4096);
-    return makeHandle(env, std::make_shared<KvCache>(engine->model().shape, blockCount, blockSize), kvCacheTag);
+    const KvFormat format = parseKvFormat(readString(env, arguments[3], "kvFormat"));
+    return makeHandle(env, std::make_shared<KvCache>(engine->model().shape, blockCount, blockSize, format), kvCacheTag);
+  });
+}
+
+napi_value kvBlockCount(napi_env env, napi_callback_info info) {
+  return call<2>(env, info, [&](napi_value* arguments) {
+    const auto kvCache = handleOf<KvCache>(env, arguments[0], kvCacheTag, "kvCache");
+    const KvFormat format = parseKvFormat(readString(env, arguments[1], "kvFormat"));
+    return makeNumber(env, static_cast<double>(kvCache->blockCountIn(format)));
+  });
+}
+
+napi_value convertKvCache(napi_env env, napi_callback_info info) {
+  return call<4>(env, info, [&](napi_value* arguments) {
+    try {
+      const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
+      const auto kvCache = handleOf<KvCache>(env, arguments[1], kvCacheTag, "kvCache");
+      if (engine->isStepRunning) throw NativeFault("model: a step is running; one at a time");
+      const KvFormat format = parseKvFormat(readString(env, arguments[2], "kvFormat"));
+      auto blockIds = readTypedArray<int32_t>(env, arguments[3], "blockIds");
+      checkConversion(blockIds, format, *kvCache);
+      const auto convertMs = std::make_shared<double>(0);
+      engine->isStepRunning = true;
+      const auto result = [convertMs](napi_env resultEnv) {
+        const napi_value object = makeObject(resultEnv);
+        setProperty(resultEnv, object, "convertMs", makeNumber(resultEnv, *convertMs));
+        return object;
+      };
+      return promise(env, result, [engine] { engine->isStepRunning = false; }, [&](Engine::Settled settled) {
+        engine->convert(kvCache, format, std::move(blockIds), convertMs, std::move(settled));
+      });
+    } catch (const NativeFault& fault) {
+      return rejected(env, fault.what());
+    }
   });
 }
 
@@ -291,6 +325,7 @@ napi_value bind(napi_env env, napi_callback_info info) {
       method("limitIsa", limitIsaCall),       method("probeMachine", probeMachineCall),
       method("multiply", multiplyCall),       method("openModel", openModel),
       method("prepareLinear", prepareLinear), method("createKvCache", createKvCache),
+      method("kvBlockCount", kvBlockCount),   method("convertKvCache", convertKvCache),
       method("runStep", runStep),             method("closeKvCache", closeKvCache),
       method("closeModel", closeModel)};
   napi_define_properties(env, result, sizeof methods / sizeof methods[0], methods);

@@ -212,6 +212,7 @@ std::shared_ptr<Step> readStep(napi_env env, napi_value input) {
   const auto field = [&](const char* name) { return propertyOf(env, input, name); };
   auto step = std::make_shared<Step>();
   step->linear = parseLinear(readString(env, field("linear"), "linear"));
+  step->attention = parseAttention(readString(env, field("attention"), "attention"));
   step->threadCount = static_cast<int>(integerOf(env, input, "threadCount", 1, ThreadTeam::maxThreadCount));
   step->tokenIds = readTypedArray<int32_t>(env, field("tokenIds"), "tokenIds");
   step->tokenStarts = readTypedArray<int32_t>(env, field("tokenStarts"), "tokenStarts");

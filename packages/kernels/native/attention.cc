@@ -3,6 +3,7 @@
 // sums in one order, whatever the chunk, the block size or the pairs beside it. Pairs that share a KV head are computed
 // together so that K and V are read once.
 #include "float_ops.h"
+#include "kv_cache.h"
 #include "lanes.h"
 
 namespace variator {
@@ -11,18 +12,21 @@ namespace {
 
 constexpr int maxPairCount = AttentionCall::maxPairCount;
 
+const float* floatsAt(const uint8_t* bytes) { return reinterpret_cast<const float*>(bytes); }
+
 // Scores of 16 tokens for each pair: K is [headSize][16], four partial sums along headSize.
 template <int count>
 VARIATOR_INLINE void scoreTile(const AttentionCall& call, const float* keys, int64_t position) {
   Lanes sums[count][4]{};
   int64_t d = 0;
-  for (; d + 4 <= call.headSize; d += 4) {
+  const int64_t headSize = call.layout->headSize;
+  for (; d + 4 <= headSize; d += 4) {
     for (int part = 0; part < 4; part++) {
       const Lanes key = load(keys + (d + part) * 16);
       for (int r = 0; r < count; r++) sums[r][part] += key * call.queries[r][d + part];
     }
   }
-  for (; d < call.headSize; d++) {
+  for (; d < headSize; d++) {
     for (int r = 0; r < count; r++) sums[r][0] += load(keys + d * 16) * call.queries[r][d];
   }
   for (int r = 0; r < count; r++) {
@@ -33,11 +37,12 @@ VARIATOR_INLINE void scoreTile(const AttentionCall& call, const float* keys, int
 
 template <int count>
 void scoreContext(const AttentionCall& call, int64_t first, int64_t length) {
-  for (int64_t block = first / call.blockSize; block * call.blockSize < length; block++) {
-    const float* keys = call.blocks + call.blockTable[block] * call.blockStride;
-    const int64_t start = block * call.blockSize;
-    for (int64_t t = 0; t < call.blockSize && start + t < length; t += 16) {
-      scoreTile<count>(call, keys + t * call.headSize, start + t);
+  const int64_t blockSize = call.layout->blockSize;
+  for (int64_t block = first / blockSize; block * blockSize < length; block++) {
+    const float* keys = floatsAt(call.blocks + call.blockTable[block] * call.blockBytes);
+    const int64_t start = block * blockSize;
+    for (int64_t t = 0; t < blockSize && start + t < length; t += 16) {
+      scoreTile<count>(call, keys + t * call.layout->headSize, start + t);
     }
   }
 }
@@ -69,12 +74,13 @@ float softmaxWeights(float* scores, int64_t start, int64_t length) {
 template <int count, int lanes>
 VARIATOR_INLINE void addValues(const AttentionCall& call, int firstPair, int64_t dimension, int64_t from, int64_t to,
                                Lanes (&sums)[count][lanes]) {
-  const int64_t valueStride = (call.valueSize + 15) / 16 * 16;
+  const int64_t valueStride = call.layout->valueStride, blockSize = call.layout->blockSize;
   while (from < to) {
-    const int64_t block = from / call.blockSize;
-    const int64_t start = block * call.blockSize;
-    const int64_t end = to < start + call.blockSize ? to : start + call.blockSize;
-    const float* values = call.blocks + call.blockTable[block] * call.blockStride + call.valueOffset + dimension;
+    const int64_t block = from / blockSize;
+    const int64_t start = block * blockSize;
+    const int64_t end = to < start + blockSize ? to : start + blockSize;
+    const float* values =
+        floatsAt(call.blocks + call.blockTable[block] * call.blockBytes + call.layout->valueOffset) + dimension;
     for (int64_t t = from; t < end; t++) {
       const float* value = values + (t - start) * valueStride;
       for (int v = 0; v < lanes; v++) {
@@ -113,7 +119,7 @@ void weighValues(const AttentionCall& call, int64_t dimension, const float* tota
       float out[16];
       store(out, own[0][v] / totals[r]);
       const int64_t first = dimension + 16 * v;
-      for (int64_t i = 0; i < 16 && first + i < call.valueSize; i++) call.outs[r][first + i] = out[i];
+      for (int64_t i = 0; i < 16 && first + i < call.layout->valueSize; i++) call.outs[r][first + i] = out[i];
     }
   }
 }
@@ -131,8 +137,8 @@ void attendPairs(const AttentionCall& call) {
     totals[r] = softmaxWeights(call.scores + r * call.scoreStride, call.starts[r], call.lengths[r]);
   }
   int64_t dimension = 0;
-  for (; dimension + 64 <= call.valueSize; dimension += 64) weighValues<count, 4>(call, dimension, totals);
-  for (; dimension < call.valueSize; dimension += 16) weighValues<count, 1>(call, dimension, totals);
+  for (; dimension + 64 <= call.layout->valueSize; dimension += 64) weighValues<count, 4>(call, dimension, totals);
+  for (; dimension < call.layout->valueSize; dimension += 16) weighValues<count, 1>(call, dimension, totals);
 }
 
 void attend(const AttentionCall& call) {
@@ -146,9 +152,30 @@ void attend(const AttentionCall& call) {
   }
 }
 
+void addSplit(const float* split, int64_t valueSize, float* state) {
+  const int64_t padded = (valueSize + 15) / 16 * 16;
+  if (split[padded + 1] == 0) return;
+  if (state[padded + 1] == 0) {
+    for (int64_t d = 0; d < padded; d += 16) store(state + d, load(split + d));
+    state[padded] = split[padded];
+    state[padded + 1] = split[padded + 1];
+    return;
+  }
+  const float most = state[padded] > split[padded] ? state[padded] : split[padded];
+  const Lanes before = exponential(fill(state[padded] - most)), now = exponential(fill(split[padded] - most));
+  for (int64_t d = 0; d < padded; d += 16) store(state + d, load(state + d) * before + load(split + d) * now);
+  state[padded] = most;
+  state[padded + 1] = state[padded + 1] * before[0] + split[padded + 1] * now[0];
+}
+
+void finishSplits(const float* state, int64_t valueSize, float* out) {
+  const float total = state[(valueSize + 15) / 16 * 16 + 1];
+  for (int64_t d = 0; d < valueSize; d++) out[d] = state[d] / total;
+}
+
 }  // namespace
 
-extern const AttentionOps attentionOps{attend};
+extern const AttentionOps attentionOps{attend, addSplit, finishSplits};
 
 }  // namespace VARIATOR_TIER
 }  // namespace variator

@@ -89,6 +89,14 @@ void checkScoring(const Step& step, int64_t vocabularySize) {
 
 }  // namespace
 
+AttentionVariant parseAttention(const std::string& name) {
+  if (name == "attention.reference") return AttentionVariant::Reference;
+  if (name == "attention.float32") return AttentionVariant::Float32;
+  if (name == "attention.bf16") return AttentionVariant::Bf16;
+  if (name == "attention.int8") return AttentionVariant::Int8;
+  throw NativeFault("attention: there is no variant " + name);
+}
+
 bool Engine::isPrepared(LinearVariant linear) const {
   const std::lock_guard<std::mutex> lock(packedMutex_);
   return linear.family == LinearFamily::Reference || packed_.count(linear.family) > 0;
@@ -130,6 +138,19 @@ void Engine::run(std::shared_ptr<Step> step, std::shared_ptr<const KvCache> kvCa
   });
 }
 
+void Engine::convert(std::shared_ptr<KvCache> kvCache, KvFormat format, std::vector<int32_t> blockIds,
+                     std::shared_ptr<double> convertMs, Settled settled) {
+  computing_.give([this, kvCache = std::move(kvCache), format, blockIds = std::move(blockIds),
+                   convertMs = std::move(convertMs), settled = std::move(settled)] {
+    const auto work = [&] {
+      const auto start = std::chrono::steady_clock::now();
+      kvCache->convert(format, blockIds, team_);
+      *convertMs = msSince(start);
+    };
+    settle(work, settled);
+  });
+}
+
 void Engine::stop() {
   computing_.stop();
   packing_.stop();
@@ -140,6 +161,7 @@ void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
   require(kvCache.layerCount == shape.layerCount && kvCache.kvHeadCount == shape.kvHeadCount &&
               kvCache.headSize == shape.headSize && kvCache.valueSize == shape.valueHeadSize(),
           "kvCache: was made for another model");
+  require(kvCache.format() == kvFormatOf(step.attention), "attention: the kvCache is in the format of another variant");
   require(engine.isPrepared(step.linear), "linear: the variant is not prepared");
   require(step.threadCount >= 1 && step.threadCount <= engine.maxThreadCount(),
           "threadCount: must be from 1 to " + std::to_string(engine.maxThreadCount()));
@@ -160,8 +182,8 @@ void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
     require(blockCount <= step.blockTableStride, "blockTables" + who + "is too short for " + std::to_string(length) + " tokens");
     for (int64_t b = 0; b < blockCount; b++) {
       const int32_t block = step.blockTables[s * step.blockTableStride + b];
-      require(block >= 0 && block < kvCache.blockCount, "blockTables" + who + "block " + std::to_string(block) +
-                                                            " is not one of " + std::to_string(kvCache.blockCount));
+      require(block >= 0 && block < kvCache.blockCount(), "blockTables" + who + "block " + std::to_string(block) +
+                                                            " is not one of " + std::to_string(kvCache.blockCount()));
     }
     const Sampling& sampling = step.samplings[s];
     require(std::isfinite(sampling.temperature) && sampling.temperature >= 0, "temperatures" + who + "must be 0 or more");
@@ -173,6 +195,15 @@ void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
   if (step.scoring) checkScoring(step, shape.vocabularySize);
   requireSize(step.tokenIds.size(), step.tokenStarts[count], "tokenIds");
   requireTokens(step.tokenIds, 0, shape.vocabularySize, "tokenIds");
+}
+
+void checkConversion(const std::vector<int32_t>& blockIds, KvFormat format, const KvCache& kvCache) {
+  const int64_t blockCount = std::min(kvCache.blockCount(), kvCache.blockCountIn(format));
+  for (size_t i = 0; i < blockIds.size(); i++) {
+    require(blockIds[i] >= 0 && blockIds[i] < blockCount,
+            "blockIds: " + std::to_string(blockIds[i]) + " is not one of " + std::to_string(blockCount));
+    require(i == 0 || blockIds[i - 1] < blockIds[i], "blockIds: must ascend");
+  }
 }
 
 }  // namespace variator

@@ -20,6 +20,9 @@ struct Prepared {
   int64_t packedBytes = 0;
 };
 
+// Throws NativeFault for a name that is none.
+AttentionVariant parseAttention(const std::string& name);
+
 class Engine {
  public:
   Engine(std::unique_ptr<Model> model, int maxThreadCount)
@@ -34,6 +37,9 @@ class Engine {
   using Settled = std::function<void(const std::string& fault)>;
   void prepare(LinearVariant linear, std::shared_ptr<Prepared> result, Settled settled);
   void run(std::shared_ptr<Step> step, std::shared_ptr<const KvCache> kvCache, Settled settled);
+  // Changes the cache's format (KvCache::convert) on the compute thread.
+  void convert(std::shared_ptr<KvCache> kvCache, KvFormat format, std::vector<int32_t> blockIds,
+               std::shared_ptr<double> convertMs, Settled settled);
   // Finishes what is under way and joins the threads.
   void stop();
 
@@ -52,5 +58,7 @@ class Engine {
 
 // Throws NativeFault where a step breaks its contract with the engine and the cache; the message names the argument.
 void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache);
+// The same for a change of format: block ids ascend, and exist before and after it.
+void checkConversion(const std::vector<int32_t>& blockIds, KvFormat format, const KvCache& kvCache);
 
 }  // namespace variator

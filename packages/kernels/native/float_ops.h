@@ -8,6 +8,9 @@
 
 namespace variator {
 
+struct KvLayout;
+enum class KvFormat;
+
 // What a linear layer multiplies with: rows of float32, and beside them (for the int8 variants) the same rows as int8
 // codes in groups of 32 with a scale each; scaledSums = scale * sum of the group's codes.
 struct Activations {
@@ -41,29 +44,48 @@ struct FloatOps {
   float (*mostOf)(const float* x, int64_t size);
 };
 
-// Paged attention of up to `maxPairCount` (row, head) pairs that share one KV head. The cache of one layer and KV head
-// lies in blocks of K [tile of 16 tokens][headSize][16] followed by V [blockSize][valueSize padded to 16].
+// How rows of one head go into a block of one layer and KV head and come out of it again, by KvFormat.
+struct KvOps {
+  // key: [headSize], value: [valueSize].
+  void (*write)(const KvLayout& layout, uint8_t* headBlock, int64_t slot, const float* key, const float* value);
+  void (*read)(const KvLayout& layout, const uint8_t* headBlock, int64_t slot, float* key, float* value);
+};
+
+// Paged attention of up to `maxPairCount` (row, head) pairs of one sequence that share one KV head.
 struct AttentionCall {
   static constexpr int maxPairCount = 6;
   const float* queries[maxPairCount];  // [headSize] each
-  float* outs[maxPairCount];           // [valueSize] each
+  float* outs[maxPairCount];           // [valueSize] each; of a split: see AttentionOps
   int64_t starts[maxPairCount];        // position of the first key each attends to: 0 unless a window has passed it
   int64_t lengths[maxPairCount];       // position behind the last key
   int pairCount;
   const int32_t* blockTable;
-  int64_t blockSize;
-  const float* blocks;   // of this layer and KV head
-  int64_t blockStride;   // elements from one block to the next
-  int64_t valueOffset;   // elements from a block's K to its V
-  int64_t headSize;      // of queries and keys
-  int64_t valueSize;
+  const uint8_t* blocks;  // of this layer and KV head
+  int64_t blockBytes;     // from one block to the next
+  const KvLayout* layout;
   float scale;
-  float* scores;         // scratch [maxPairCount, scoreStride]
-  int64_t scoreStride;   // longest length + blockSize + 16 at least
+  float* scores;          // scratch [maxPairCount, scoreStride]
+  int64_t scoreStride;    // longest length (of a split: attentionSplitTokens) + blockSize + 32 at least
 };
 
+// Contexts are attended to in pieces of so many positions, [0, 512), [512, 1024) and so on: a fixed size, so that a row's
+// sums are the same whatever is computed beside it, and so that a long context is work for several threads.
+constexpr int64_t attentionSplitTokens = 512;
+
+// Attention over positions [starts, lengths) of one split. A pair's result goes to outs[pair], [valueSize padded to 16, + 2]:
+// the sum of weights * V without its division, the largest score, the sum of weights. Weights are e^(score - largest). A pair without a position in the split (starts >= lengths) gets a sum of weights of 0.
+using AttendSplit = void (*)(const AttentionCall& call);
+// Elements of such a result.
+static inline int64_t splitSize(int64_t valueSize) { return (valueSize + 15) / 16 * 16 + 16; }
+
 struct AttentionOps {
+  // attention.reference: the whole context at once, in float32.
   void (*attend)(const AttentionCall& call);
+  // Adds a split's result to `state`, that of the splits before it. Called in the order of the splits, whoever computed
+  // them. Rabe and Staats, 2021.
+  void (*addSplit)(const float* split, int64_t valueSize, float* state);
+  // out = sum of weights * V / sum of weights, [valueSize].
+  void (*finishSplits)(const float* state, int64_t valueSize, float* out);
 };
 
 // Loops that measure the machine; each does a known amount of work and returns something so that none is left out.
@@ -79,6 +101,8 @@ struct ProbeLoops {
   namespace tier {                        \
   extern const FloatOps floatOps;         \
   extern const AttentionOps attentionOps; \
+  extern const KvOps kvOpsFloat32, kvOpsBf16, kvOpsInt8; \
+  extern const AttendSplit attendFloat32, attendBf16, attendInt8; \
   extern const ProbeLoops probeLoops;     \
   }
 VARIATOR_DECLARE_TIER(tier_base)
@@ -88,6 +112,13 @@ VARIATOR_DECLARE_TIER(tier_avx512)
 // The best tier of this machine.
 const FloatOps& floatOps();
 const AttentionOps& attentionOps();
+const KvOps& kvOps(KvFormat format);
+// The fastest of this machine for a format; all of a format give the same bits.
+AttendSplit attendSplit(KvFormat format);
+#if defined(VARIATOR_HAS_X86_TIERS)
+// Int8 scores by vpdpbusd.
+extern const AttendSplit attendInt8Avx512Vnni;
+#endif
 const ProbeLoops& probeLoops();
 // The same, but never a loop that needs AVX-512 VNNI.
 const ProbeLoops& plainProbeLoops();

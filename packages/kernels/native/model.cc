@@ -54,6 +54,7 @@ void checkShape(const ModelShape& shape) {
     if (!isGood) throw NativeFault(std::string("shape: ") + what);
   };
   check(shape.headSize % 2 == 0, "headSize must be even");
+  check(shape.headSize <= 1024 && shape.valueHeadSize() <= 1024, "heads must have at most 1024 dimensions");
   check(shape.headCount % shape.kvHeadCount == 0, "headCount must be a multiple of kvHeadCount");
   check(static_cast<int64_t>(shape.ropeInverseFrequencies.size()) == shape.ropeSize() / 2,
         "ropeInverseFrequencies must hold a number for each rotated pair of a head");

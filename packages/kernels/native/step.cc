@@ -170,41 +170,9 @@ void StepRunner::rotateAndStore(int thread, int64_t layer) {
 void StepRunner::storeKeyValue(int64_t layer, int64_t kvHead, int64_t row, const float* key, const float* value) const {
   const int64_t position = positions_[row];
   const int32_t* table = step_->blockTables.data() + sequences_[row] * step_->blockTableStride;
-  kvCache_->write(layer, kvHead, table[position / kvCache_->blockSize], position % kvCache_->blockSize, key, value);
-}
-
-// Units are taken as threads become free: who computes one changes nothing in it.
-void StepRunner::attend(int thread, int64_t layer) {
-  const ModelShape& shape = model_.shape;
-  const int64_t headsPerKvHead = shape.headCount / shape.kvHeadCount;
-  const auto unitCount = static_cast<int32_t>(attentionUnits_.size());
-  AttentionCall call{};
-  call.blockSize = kvCache_->blockSize;
-  call.blockStride = kvCache_->blockStride();
-  call.valueOffset = kvCache_->valueOffset;
-  call.headSize = shape.headSize;
-  call.valueSize = shape.valueHeadSize();
-  call.scale = shape.latent.scoreFactor / std::sqrt(static_cast<float>(shape.headSize));
-  call.scores = threads_[thread].scores.sized(AttentionCall::maxPairCount * scoreStride_);
-  call.scoreStride = scoreStride_;
-  const int64_t window = shape.windowTokens[layer];
-  for (;;) {
-    const int32_t index = nextAttentionUnits_[layer].fetch_add(1, std::memory_order_relaxed);
-    if (index >= unitCount) return;
-    const AttentionUnit& unit = attentionUnits_[index];
-    call.blocks = kvCache_->blocks(layer, unit.kvHead);
-    call.blockTable = step_->blockTables.data() + unit.sequence * step_->blockTableStride;
-    call.pairCount = unit.pairCount;
-    for (int pair = 0; pair < unit.pairCount; pair++) {
-      const int64_t row = step_->tokenStarts[unit.sequence] + (unit.firstPair + pair) / headsPerKvHead;
-      const int64_t head = unit.kvHead * headsPerKvHead + (unit.firstPair + pair) % headsPerKvHead;
-      call.queries[pair] = q_ + row * padded(shape.querySize()) + head * shape.headSize;
-      call.outs[pair] = attended_.values + row * attended_.stride + head * shape.valueHeadSize();
-      call.lengths[pair] = positions_[row] + 1;
-      call.starts[pair] = window == 0 ? 0 : std::max<int64_t>(0, call.lengths[pair] - window);
-    }
-    attentionOps().attend(call);
-  }
+  const int64_t block = table[position / kvCache_->blockSize];
+  kvOps(kvCache_->format()).write(kvCache_->layout(), kvCache_->blocks(layer, kvHead) + block * kvCache_->blockBytes(),
+                                  position % kvCache_->blockSize, key, value);
 }
 
 // Final norm, LM head and sampling, of the rows that need them: the last rows at once, then scored rows in portions.

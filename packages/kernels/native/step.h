@@ -28,6 +28,10 @@ static inline Share shareOf(int64_t count, int thread, int threadCount) {
   return {count * thread / threadCount, count * (thread + 1) / threadCount};
 }
 
+// All but the reference attend split by split, each to a cache of its own format.
+enum class AttentionVariant { Reference, Float32, Bf16, Int8 };
+KvFormat kvFormatOf(AttentionVariant attention);
+
 // Log-probabilities that a step is asked for.
 struct Scoring {
   std::vector<int32_t> topCounts;       // [n], -1: none wanted; else so many of the likeliest beside the token itself
@@ -37,6 +41,7 @@ struct Scoring {
 // StepInput of native.ts, copied and checked (addon.cc), and StepOutput.
 struct Step {
   LinearVariant linear;
+  AttentionVariant attention;
   int threadCount;
   std::vector<int32_t> tokenIds;        // [T]
   std::vector<int32_t> tokenStarts;     // [n + 1]
@@ -91,15 +96,22 @@ class StepRunner {
 
  private:
   struct ThreadScratch {
-    Scratch<float> weightRows, panels, scores, key;
+    Scratch<float> weightRows, panels, scores, splits, key;
     SamplingScratch sampling;
     RoutingScratch routing;
   };
   // Scored rows pass through the LM head so many at a time: a prompt's logits all at once would be too much memory.
   static constexpr int64_t scoredRowsAtOnce = 64;
-  // Up to maxPairCount (row, head) pairs of one sequence and KV head.
+  // Up to maxPairCount (row, head) pairs of one sequence and KV head, and so many splits of their context. Where it is not
+  // all of them, `group` names the pairs, whose splits come together in splitResults_.
   struct AttentionUnit {
     int32_t sequence, kvHead, firstPair, pairCount;
+    int32_t firstSplit, splitCount;
+    int32_t group;  // -1: all splits
+  };
+  struct SplitGroup {
+    int64_t resultsAt;  // in splitResults_, [splits, pairs, splitSize]
+    int32_t splitCount;
   };
   // A row whose logits are needed: the last of a sequence, or one that is scored.
   struct HeadRow {
@@ -147,6 +159,8 @@ class StepRunner {
   void normaliseLatents(int thread, int64_t layer);
   void rotateAndStoreLatents(int thread, int64_t layer);
   void attend(int thread, int64_t layer);
+  void attendSplits(const AttentionUnit& unit, AttentionCall& call, ThreadScratch& scratch);
+  void aimAt(const AttentionUnit& unit, int64_t layer, AttentionCall& call) const;
   void feedForward(int thread, int64_t layer);
   void multiplyGateUp(int thread, const Linear& gate, const Linear& up, const Activations& gated);
   // SwiGLU of 32 columns for rows rowStart .. rowStart + rowCount, into the same rows of `gated`.
@@ -166,6 +180,7 @@ class StepRunner {
   void score(const HeadRow& row, int32_t tokenId, const float* logits, ThreadScratch& scratch);
   int64_t slabRows() const;
   int64_t headRowsAtOnce() const;
+  bool isSplit() const { return step_->attention != AttentionVariant::Reference; }
   bool isInt8() const { return step_->linear.family != LinearFamily::Reference; }
 
   const Model& model_;
@@ -177,6 +192,10 @@ class StepRunner {
   std::vector<HeadRow> headRows_;               // last rows, then scored rows
   int64_t lastRowCount_ = 0;
   std::vector<AttentionUnit> attentionUnits_;
+  std::vector<SplitGroup> splitGroups_;
+  std::vector<std::atomic<int32_t>> doneSplitCounts_;  // [group]
+  Scratch<float> splitResultScratch_;
+  float* splitResults_ = nullptr;
   std::vector<std::atomic<int32_t>> nextAttentionUnits_;  // [layer]
   std::vector<std::atomic<int64_t>> nextExpertUnits_;     // [layer]
   RowsByExpert byExpert_;

@@ -1,5 +1,5 @@
-// What a step needs before its threads start: positions, the rows that reach the LM head, memory of the right sizes, and
-// the list of attention units. Part of StepRunner; called by StepRunner::run on the compute thread.
+// What a step needs before its threads start: positions, the rows that reach the LM head, memory of the right sizes. Part
+// of StepRunner; called by StepRunner::run on the compute thread.
 #include <algorithm>
 
 #include "step.h"
@@ -53,7 +53,7 @@ void StepRunner::prepareScratch() {
   const ExpertShape& experts = shape.experts;
   gated_ = gatedScratch_.sized(rows, std::max(shape.intermediateSize, experts.sharedIntermediateSize));
   if (experts.expertCount > 0) prepareExperts();
-  scoreStride_ = (longest + kvCache_->blockSize + 31) / 16 * 16;
+  scoreStride_ = ((isSplit() ? std::min(longest, attentionSplitTokens) : longest) + kvCache_->blockSize + 79) / 16 * 16;
 
   if (threads_.size() < static_cast<size_t>(step.threadCount)) threads_.resize(step.threadCount);
   for (int t = 0; t < step.threadCount; t++) {
@@ -132,23 +132,6 @@ void StepRunner::listHeadRows() {
   }
   step_->logprobTokenIds.resize(at);
   step_->logprobs.resize(at);
-}
-
-void StepRunner::listAttentionUnits() {
-  const ModelShape& shape = model_.shape;
-  const int64_t headsPerKvHead = shape.headCount / shape.kvHeadCount;
-  attentionUnits_.clear();
-  for (int64_t s = 0; s < step_->sequenceCount(); s++) {
-    const int64_t pairCount = step_->chunkLength(s) * headsPerKvHead;
-    for (int64_t kvHead = 0; kvHead < shape.kvHeadCount; kvHead++) {
-      for (int64_t pair = 0; pair < pairCount; pair += AttentionCall::maxPairCount) {
-        attentionUnits_.push_back({static_cast<int32_t>(s), static_cast<int32_t>(kvHead), static_cast<int32_t>(pair),
-                                   static_cast<int32_t>(std::min<int64_t>(AttentionCall::maxPairCount, pairCount - pair))});
-      }
-    }
-  }
-  if (nextAttentionUnits_.empty()) nextAttentionUnits_ = std::vector<std::atomic<int32_t>>(shape.layerCount);
-  for (auto& next : nextAttentionUnits_) next.store(0, std::memory_order_relaxed);
 }
 
 }  // namespace variator

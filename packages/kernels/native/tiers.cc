@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "kv_cache.h"
 #include "native_fault.h"
 #include "panels.h"
 
@@ -80,6 +81,35 @@ const FloatOps& floatOps() { return VARIATOR_PICK(floatOps); }
 const AttentionOps& attentionOps() { return VARIATOR_PICK(attentionOps); }
 const PanelKernels& genericPanels() { return VARIATOR_PICK(genericPanels); }
 const ProbeLoops& probeLoops() { return VARIATOR_PICK(probeLoops); }
+
+// Compiled with fused multiply-adds, which every machine with AVX-512 and all but a few with AVX2 have.
+#if defined(VARIATOR_HAS_X86_TIERS)
+static bool hasFused() {
+  static const bool has = __builtin_cpu_supports("fma");
+  return has && tier() >= 1;
+}
+static bool hasVnni() {
+  static const bool has = __builtin_cpu_supports("avx512vnni");
+  return has && tier() == 2 && isaLimit.load(std::memory_order_relaxed) >= 3;
+}
+#define VARIATOR_PICK_FUSED(ops) (tier() == 2 ? tier_avx512::ops : hasFused() ? tier_avx2::ops : tier_base::ops)
+#else
+#define VARIATOR_PICK_FUSED(ops) tier_base::ops
+#endif
+
+const KvOps& kvOps(KvFormat format) {
+  if (format == KvFormat::Bf16) return VARIATOR_PICK_FUSED(kvOpsBf16);
+  return format == KvFormat::Int8 ? VARIATOR_PICK_FUSED(kvOpsInt8) : VARIATOR_PICK_FUSED(kvOpsFloat32);
+}
+
+AttendSplit attendSplit(KvFormat format) {
+  if (format == KvFormat::Float32) return VARIATOR_PICK_FUSED(attendFloat32);
+  if (format == KvFormat::Bf16) return VARIATOR_PICK_FUSED(attendBf16);
+#if defined(VARIATOR_HAS_X86_TIERS)
+  if (hasVnni()) return attendInt8Avx512Vnni;
+#endif
+  return VARIATOR_PICK_FUSED(attendInt8);
+}
 
 const ProbeLoops& plainProbeLoops() {
 #if defined(VARIATOR_HAS_X86_TIERS)

@@ -23,6 +23,7 @@ const envelope: Envelope = {
   attentionVariants: ['attention.reference'],
   threadCount: 1,
   kvBlockCount: 100_000,
+  kvBlockCounts: {},
   kvBlockSize: KV_BLOCK_SIZE,
   maxModelLenTokens: 2048,
   maxTokenBudget: 2048,
