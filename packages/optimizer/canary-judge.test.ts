@@ -1,4 +1,4 @@
-import type { StepTimeFit } from '@variator/scheduler/step-time';
+import { predictMs, residualPlace, type StepTimeFit } from '@variator/scheduler/step-time';
 import { expect, test } from 'vitest';
 import {
   freezePrices,
@@ -8,6 +8,7 @@ import {
   judgePair,
   type PairResult,
   planBlocks,
+  standardMs,
 } from './canary-judge.ts';
 import { seededRandom } from './seeded-random.ts';
 
@@ -156,6 +157,36 @@ test('the effect of a larger batch is seen, not modelled away', () => {
     leastStepsPerBlock: 5,
   });
   expect(pair?.logCostRatio).toBeLessThan(Math.log(0.35));
+});
+
+test('typical steps are worth together what the fit predicts of them, its residuals included', () => {
+  const decode = step({});
+  const prefill = step({
+    tokenCount: 68,
+    prefillSequenceCount: 1,
+    prefillTokenCount: 64,
+    prefillAttention: 64 * 32,
+    prefillDeviceMs: 1,
+  });
+  const residuals = {
+    center: [0, 0, 0, 0, 0],
+    scale: [1, 1, 1, 1, 1],
+    places: [...residualPlace(decode), ...residualPlace(prefill)],
+    weights: [1e6, 1e6],
+    logRatios: [Math.log(1.4), Math.log(0.8)],
+  };
+  for (const model of [fit, { ...fit, residuals }]) {
+    const typical = [decode, decode, prefill];
+    const predictedMs = typical.reduce((sum, one) => sum + predictMs(model, one), 0);
+    expect(standardMs(typical, freezePrices(model, typical))).toBeCloseTo(predictedMs, 9);
+  }
+  // Decoding takes longer than the seven terms say: a decoded token is worth more beside a prompt token.
+  const ratioOf = ({ decodeTokenMs, prefillTokenMs }: ReturnType<typeof freezePrices>) =>
+    decodeTokenMs / prefillTokenMs;
+  const typical = [decode, decode, prefill];
+  expect(ratioOf(freezePrices({ ...fit, residuals }, typical))).toBeGreaterThan(
+    1.2 * ratioOf(freezePrices(fit, typical)),
+  );
 });
 
 test('tokens computed again after a preemption are worth nothing', () => {

@@ -3,7 +3,12 @@
  * over standard ms (frozen prices), with a confidence sequence that may be read after every pair (algorithms.md g).
  * Called by the rollout driver. Refuses to decide what happens then: that is rollout.ts.
  */
-import { predictMs, type StepFeatures, type StepTimeFit } from '@variator/scheduler/step-time';
+import {
+  correctionFactor,
+  predictMs,
+  type StepFeatures,
+  type StepTimeFit,
+} from '@variator/scheduler/step-time';
 import { weightedQuantile } from './quantile.ts';
 import type { SeededRandom } from './seeded-random.ts';
 
@@ -45,7 +50,8 @@ export interface PairResult {
  * Prices of one prefilled, decoded and context token, from how the incumbent's fit splits its own typical steps: fixed
  * costs equally by sequence, the rest by marginal time, divided by the tokens of each kind. They value WORK, not steps: a
  * step is worth the same however it was batched, so a budget that reads the weights less often per token has a lower
- * cost. (Dividing by a prediction for the batch that ran would model exactly that effect away.)
+ * cost. (Dividing by a prediction for the batch that ran would model exactly that effect away.) Each typical step counts as
+ * the fit predicts it, residuals included: at these prices they are worth together what they were predicted to take.
  */
 export function freezePrices(fit: StepTimeFit, typicalSteps: readonly StepFeatures[]): StandardPrices {
   const steps = typicalSteps.length > 0 ? typicalSteps : [TYPICAL_STEP];
@@ -54,6 +60,8 @@ export function freezePrices(fit: StepTimeFit, typicalSteps: readonly StepFeatur
   let decodeMs = 0;
   let prefillTokens = 0;
   let decodeTokens = 0;
+  let contextMs = 0;
+  let contextTokens = 0;
   for (const step of steps) {
     const sequenceCount = step.prefillSequenceCount + step.decodeSequenceCount;
     if (sequenceCount === 0 || step.tokenCount === 0) continue;
@@ -62,11 +70,16 @@ export function freezePrices(fit: StepTimeFit, typicalSteps: readonly StepFeatur
       (betaMs.perTokenAboveKnee * Math.max(0, step.tokenCount - fit.kneeTokens)) / step.tokenCount;
     const decoded = step.tokenCount - step.prefillTokenCount;
     const fixedMs = betaMs.perStep / sequenceCount;
+    const factor = correctionFactor(fit, step);
     prefillMs +=
-      step.prefillSequenceCount * (fixedMs + betaMs.perPrefillSequence) +
-      step.prefillTokenCount * tokenMs +
-      step.prefillAttention * betaMs.perPrefillAttention;
-    decodeMs += step.decodeSequenceCount * (fixedMs + betaMs.perDecodeSequence) + decoded * tokenMs;
+      factor *
+      (step.prefillSequenceCount * (fixedMs + betaMs.perPrefillSequence) +
+        step.prefillTokenCount * tokenMs +
+        step.prefillAttention * betaMs.perPrefillAttention);
+    decodeMs +=
+      factor * (step.decodeSequenceCount * (fixedMs + betaMs.perDecodeSequence) + decoded * tokenMs);
+    contextMs += factor * betaMs.perDecodeContextToken * step.decodeContextTokens;
+    contextTokens += step.decodeContextTokens;
     prefillTokens += step.prefillTokenCount;
     decodeTokens += decoded;
   }
@@ -75,7 +88,7 @@ export function freezePrices(fit: StepTimeFit, typicalSteps: readonly StepFeatur
   return {
     prefillTokenMs: prefillTokens > 0 && prefillMs > 0 ? prefillMs / prefillTokens : fallbackMs,
     decodeTokenMs: decodeTokens > 0 && decodeMs > 0 ? decodeMs / decodeTokens : fallbackMs,
-    contextTokenMs: betaMs.perDecodeContextToken,
+    contextTokenMs: contextTokens > 0 ? contextMs / contextTokens : betaMs.perDecodeContextToken,
   };
 }
 

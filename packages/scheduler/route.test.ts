@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { sha256Hashing } from './block-hashing.ts';
 import { seededRandom } from './paper-device.ts';
 import { cachedTokenCounts, chooseTarget, prefillMs, type RouteTarget } from './route.ts';
-import type { StepTimeFit } from './step-time.ts';
+import { residualPlace, type StepTimeFit } from './step-time.ts';
 
 const target = (more: Partial<RouteTarget> = {}): RouteTarget => ({
   pendingPrefillMs: 0,
@@ -159,4 +159,19 @@ test('a prefill costs tokens, chunks, and attention to what is before them', () 
   // Chunks of 16, 16 and 8 tokens onto 60 cached ones.
   expect(prefillMs(fit, 100, 60, 16)).toBeCloseTo(40 + 0.5 * 12 + 0.3 + 0.01 * 40 * 80, 9);
   expect(prefillMs(fit, 100, 100, 16)).toBe(0);
+
+  // Where steps of such a chunk took 1.3 times the seven terms, so does the prefill; elsewhere it does not.
+  const chunk = { tokenCount: 16, decodeSequenceCount: 0, prefillSequenceCount: 1, prefillTokenCount: 16 };
+  const place = residualPlace({ ...chunk, decodeContextTokens: 0, prefillAttention: 16 * 68 });
+  const residuals = {
+    center: [0, 0, 0, 0, 0],
+    scale: [1, 1, 1, 1, 1],
+    places: place,
+    weights: [1e6],
+    logRatios: [Math.log(1.3)],
+  };
+  const corrected = { ...fit, residuals };
+  expect(prefillMs(corrected, 100, 60, 16) / prefillMs(fit, 100, 60, 16)).toBeCloseTo(1.3, 4);
+  const seldom = { ...residuals, weights: [1], places: place.map((value) => value + 50) };
+  expect(prefillMs({ ...fit, residuals: seldom }, 100, 60, 16)).toBeCloseTo(prefillMs(fit, 100, 60, 16), 4);
 });

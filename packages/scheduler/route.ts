@@ -8,7 +8,7 @@
  *   else       the least (wait(w) + 2 ms) * (sequences there + 1)
  */
 import { type BlockHashing, sha256Hashing } from './block-hashing.ts';
-import type { StepTimeFit } from './step-time.ts';
+import { correctionFactor, type StepFeatures, type StepTimeFit } from './step-time.ts';
 
 /** A worker as it would be for one sequence. */
 export interface RouteTarget {
@@ -61,7 +61,8 @@ const at = (scores: readonly number[], index: number): number => scores[index] ?
 
 /**
  * Device milliseconds of a prefill of `tokenCount` tokens of which `cachedTokenCount` are there, in chunks of at most
- * `tokenBudget`. What steps cost beside it (weights read, decodes) is not its own.
+ * `tokenBudget`. What steps cost beside it (weights read, decodes) is not its own. By the seven terms, as far off as they
+ * are near a step of its first chunk: on another kind of device they may be off otherwise.
  */
 export function prefillMs(
   fit: StepTimeFit,
@@ -74,14 +75,24 @@ export function prefillMs(
   const wholeChunks = Math.floor(ownCount / tokenBudget);
   const rest = ownCount - wholeChunks * tokenBudget;
   const aboveKnee = (chunk: number): number => Math.max(0, chunk - fit.kneeTokens);
-  return (
+  const ms =
     perToken * ownCount +
     perTokenAboveKnee * (wholeChunks * aboveKnee(tokenBudget) + aboveKnee(rest)) +
     perPrefillSequence * Math.ceil(ownCount / tokenBudget) +
     // Every token attends to what is before it, however the chunks are cut.
-    perPrefillAttention * ownCount * (cachedTokenCount + ownCount / 2)
-  );
+    perPrefillAttention * ownCount * (cachedTokenCount + ownCount / 2);
+  return ms * correctionFactor(fit, chunkFeatures(Math.min(ownCount, tokenBudget), cachedTokenCount));
 }
+
+/** A step of one chunk alone. */
+const chunkFeatures = (tokenCount: number, contextLength: number): StepFeatures => ({
+  tokenCount,
+  decodeSequenceCount: 0,
+  prefillSequenceCount: 1,
+  prefillTokenCount: tokenCount,
+  decodeContextTokens: 0,
+  prefillAttention: tokenCount * (contextLength + tokenCount / 2),
+});
 
 export interface CacheView {
   readonly numericsId: string;

@@ -108,8 +108,12 @@ export function featuresOf(entries: readonly TimedEntry[]): StepFeatures {
 
 /** The seven terms, corrected by what they leave near such a batch; milliseconds. */
 export function predictMs(fit: StepTimeModel, features: StepFeatures): number {
-  const ms = sevenTermsMs(fit, features);
-  return fit.residuals === undefined ? ms : ms * Math.exp(correctionOf(fit.residuals, features));
+  return sevenTermsMs(fit, features) * correctionFactor(fit, features);
+}
+
+/** What to multiply the seven terms with near such a batch; 1 without residuals, and far from all of them. */
+export function correctionFactor(fit: StepTimeModel, features: StepFeatures): number {
+  return fit.residuals === undefined ? 1 : Math.exp(correctionOf(fit.residuals, features));
 }
 
 /** b0 + b1 T + b2 (T - T0)+ + b3 B + b4 n + b5 C + b6 Q, milliseconds: never falls when a feature grows. */
