@@ -43,6 +43,7 @@ const intrinsicsFlags = ['-Wno-uninitialized', '-Wno-maybe-uninitialized'];
 const x86Sources = {
   'attention_int8_avx512vnni.cc': { '': [...avx512Flags, '-mfma', '-mavx512vnni', ...intrinsicsFlags] },
   'panels_avx512vnni.cc': { '': [...avx512Flags, '-mavx512vnni', ...intrinsicsFlags] },
+  'panels_avx512bf16.cc': { '': [...avx512Flags, '-mavx512bf16', ...intrinsicsFlags] },
   'panels_maddubs.cc': {
     '.avx2': ['-DVARIATOR_TIER=tier_avx2', '-mavx2', '-mf16c', ...intrinsicsFlags],
     '.avx512': ['-DVARIATOR_TIER=tier_avx512', ...avx512Flags, ...intrinsicsFlags],

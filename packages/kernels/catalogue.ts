@@ -15,7 +15,12 @@ export type IsaLimit = (typeof isaLimits)[number];
 /** What integer panels hold, most worth having first; see native/panels.h. */
 const panelFamilies = ['int4', 'int8', 'int4-rounded'] as const;
 type PanelFamily = (typeof panelFamilies)[number];
-export type LinearVariantId = 'linear.reference' | `linear.${PanelFamily}-${PanelIsa}`;
+const bf16Isas = ['avx512bf16', 'generic'] as const;
+type Bf16Isa = (typeof bf16Isas)[number];
+export type LinearVariantId =
+  | 'linear.reference'
+  | `linear.${PanelFamily}-${PanelIsa}`
+  | `linear.bf16-${Bf16Isa}`;
 export type AttentionVariantId =
   | 'attention.reference'
   | 'attention.float32'
@@ -69,6 +74,10 @@ const panelKinds: Readonly<Record<PanelFamily, Pick<Variant, 'bits' | 'tolerance
     summary: 'every matrix of a layer in 4 bits, the LM head as int8',
   },
 };
+const bf16Needs: Readonly<Record<Bf16Isa, readonly string[]>> = {
+  avx512bf16: ['avx512f', 'avx512bw', 'avx512vl', 'avx512bf16'],
+  generic: [],
+};
 const panelSummaries: Readonly<Record<PanelIsa, string>> = {
   avx512vnni: 'AVX-512 VNNI',
   avx512: 'AVX-512 without VNNI',
@@ -102,6 +111,21 @@ export const catalogue: readonly Variant[] = [
         tolerance: `activations rounded to int8 in groups of 32; ${tolerance}`,
         summary: `${summary}, ${panelSummaries[isa]}`,
       };
+    }),
+  ),
+  ...bf16Isas.map(
+    (isa): Variant => ({
+      id: `linear.bf16-${isa}`,
+      operation: 'linear',
+      kind: 'bf16',
+      needs: bf16Needs[isa],
+      // The instruction rounds otherwise than portable code.
+      bits: `bf16-${isa}`,
+      isBatchInvariant: true,
+      numerics: 'tolerant',
+      tolerance:
+        'weights and activations rounded to bf16; the same token as the reference at 99.5 % of positions or more',
+      summary: `bf16 panels, ${isa === 'generic' ? 'portable C++' : 'AVX-512 BF16'}`,
     }),
   ),
   {
@@ -183,6 +207,7 @@ export function linearVariantsFor(
     ...panelFamilies
       .filter((family) => isDistinct[family])
       .flatMap((family) => panelIsas.map((isa): LinearVariantId => `linear.${family}-${isa}`)),
+    ...bf16Isas.map((isa): LinearVariantId => `linear.bf16-${isa}`),
     'linear.reference',
   ];
   return ids.filter((id) => variantOf(id).needs.every((feature) => features.includes(feature)));
@@ -193,6 +218,7 @@ export function weightBytes(id: LinearVariantId, tensor: TensorSource, role: 'la
   const { rows, columns, dtype, byteLength } = tensor;
   const { kind } = variantOf(id);
   if (kind === 'float32') return byteLength;
+  if (kind === 'bf16') return Math.ceil(rows / 32) * Math.ceil(columns / 32) * 2048;
   const isFourBit =
     kind !== 'int8' && (fourBitDtypes.has(dtype) || (kind === 'int4-rounded' && role === 'layer'));
   const hasMinimums = dtype !== (isFourBit ? 'Q4_0' : 'Q8_0');

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
-import { type LinearVariantId, linearVariantsFor } from './catalogue.ts';
-import { readGolden, tinyModels } from './golden-files.fixture.ts';
+import { fastestOfEachKind, type LinearVariantId, linearVariantsFor, variantOf } from './catalogue.ts';
+import { readGolden, smollm2SecondBest, tinyModels } from './golden-files.fixture.ts';
 import { loadModel } from './model/load-model.ts';
 import { loadNative } from './native.ts';
 import { StepDriver } from './step-driver.fixture.ts';
@@ -22,7 +22,14 @@ async function openGolden(name: string, sequenceCount: number, linear: LinearVar
   return { golden, driver };
 }
 
-for (const linear of int8Variants) {
+/** The fastest of each other kind of bits, too. */
+const everyKind = [
+  ...int8Variants,
+  ...fastestOfEachKind(linearVariantsFor(features)).filter((id) =>
+    ['int4-rounded', 'bf16'].includes(variantOf(id).kind),
+  ),
+];
+for (const linear of everyKind) {
   for (const name of ['qwen2-bias', 'qwen3-moe', 'deepseek-v3', 'stories-5m']) {
     test.skipIf(readGolden(name) === null)(
       `${linear} gives ${name} the same bits alone, batched, chunked and on one or two threads`,
@@ -168,6 +175,29 @@ for (const linear of int8Variants) {
       expect(widestMissed).toBeLessThanOrEqual(1);
       expect(agreedCount / count).toBeGreaterThanOrEqual(0.94);
       driver.close();
+    },
+  );
+}
+
+for (const linear of linearVariantsFor(features).filter((id) => variantOf(id).kind === 'bf16')) {
+  test.skipIf(readGolden('smollm2') === null)(
+    `${linear} gives smollm2's golden tokens at 99.5 % or more of the positions where the reference does`,
+    async () => {
+      const opened = await openGolden('smollm2', 10, linear);
+      if (opened === null) return;
+      const { cases } = opened.golden;
+      const forced = cases.map(({ greedy }) => greedy);
+      const prompts = cases.map(({ prompt }) => prompt);
+      const { tokens } = await opened.driver.generate(prompts, 48, { linear, chunkSize: 64, forced });
+      const judged = cases.flatMap(({ greedy }, i) =>
+        greedy.flatMap((token, j) =>
+          (smollm2SecondBest[i] ?? []).includes(j) ? [] : [token === tokens[i]?.[j]],
+        ),
+      );
+      const agreedCount = judged.filter(Boolean).length;
+      console.log(`${linear}: ${agreedCount} of ${judged.length} tokens of the reference`);
+      expect(agreedCount / judged.length).toBeGreaterThanOrEqual(0.995);
+      opened.driver.close();
     },
   );
 }

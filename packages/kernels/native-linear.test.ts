@@ -124,6 +124,29 @@ test.each(shapes)(
   },
 );
 
+test.each(shapes)(
+  '%s [%i, %i]: bf16 is batch-invariant and as near as its roundings allow',
+  (dtype, rows, columns) => {
+    const tensor = tensorOf(dtype, rows, columns);
+    const weights = weightsOf(tensor);
+    const most = Math.max(...rowCounts);
+    const x = activations(most, columns);
+    const reference = native.multiply(tensor, 'linear.reference', x, most, most);
+    for (const id of variants.filter((each) => variantOf(each).kind === 'bf16')) {
+      const got = native.multiply(tensor, id, x, most, most);
+      for (const rowCount of rowCounts) expect(native.multiply(tensor, id, x, most, rowCount)).toEqual(got);
+      for (let at = 0; at < most * rows; at += 1) {
+        const own = weights.subarray((at % rows) * columns, ((at % rows) + 1) * columns);
+        const row = Math.floor(at / rows) * columns;
+        const products = own.reduce((sum, weight, k) => sum + Math.abs(weight * (x[row + k] ?? 0)), 0);
+        // Half a unit in the last of 8 binary places, of each factor; and the sums.
+        const bound = products * (2 ** -7 + 2 ** -16 + 1e-4) + 1e-30;
+        expect(Math.abs((got[at] ?? Number.NaN) - (reference[at] ?? 0)), id).toBeLessThanOrEqual(bound);
+      }
+    }
+  },
+);
+
 test('a process held to fewer instructions names fewer, refuses what needs more, and computes the same bits', () => {
   const tensor = tensorOf('Q4_1', 70, 96);
   const x = activations(9, 96);
@@ -148,11 +171,13 @@ test('a process held to fewer instructions names fewer, refuses what needs more,
   expect(linearVariantsFor([], new Set(['F32']))).toEqual([
     'linear.int8-generic',
     'linear.int4-rounded-generic',
+    'linear.bf16-generic',
     'linear.reference',
   ]);
   expect(linearVariantsFor([], new Set(['Q4_1']))).toEqual([
     'linear.int4-generic',
     'linear.int8-generic',
+    'linear.bf16-generic',
     'linear.reference',
   ]);
   native.limitIsa('all');

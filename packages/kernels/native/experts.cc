@@ -73,8 +73,12 @@ void StepRunner::gatherRows(int thread) {
   const Share share = shareOf(static_cast<int64_t>(byExpert_.rows.size()), thread, step_->threadCount);
   for (int64_t entry = share.begin; entry < share.end; entry++) {
     const int64_t row = byExpert_.rows[entry];
-    if (!isInt8()) {
+    if (!isPacked()) {
       std::memcpy(routed_.values + entry * stride, normed_.values + row * stride, stride * sizeof(float));
+      continue;
+    }
+    if (step_->linear.family == LinearFamily::Bf16) {
+      std::memcpy(routed_.bf16 + entry * stride, normed_.bf16 + row * stride, stride * sizeof(uint16_t));
       continue;
     }
     std::memcpy(routed_.codes + entry * stride, normed_.codes + row * stride, stride);

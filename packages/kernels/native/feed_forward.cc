@@ -41,7 +41,7 @@ void StepRunner::gateUpPanel(int thread, const Linear& gate, const Linear& up, c
   ThreadScratch& scratch = threads_[thread];
   float* gateOut = scratch.panels.sized(2 * slabRows() * panelRows);
   float* upOut = gateOut + slabRows() * panelRows;
-  const int64_t groups = gated.stride / 32, end = rowStart + rowCount;
+  const int64_t end = rowStart + rowCount;
   for (int64_t start = rowStart; start < end; start += slabRows()) {
     const int64_t count = std::min(slabRows(), end - start);
     multiplyPanel(gate, rows, panel, start, count, scratch, gateOut);
@@ -49,9 +49,7 @@ void StepRunner::gateUpPanel(int thread, const Linear& gate, const Linear& up, c
     for (int64_t m = 0; m < count; m++) {
       const int64_t row = start + m, column = row * gated.stride + panel * 32;
       floatOps().swiGlu(gateOut + m * 32, upOut + m * 32, 32, gated.values + column);
-      if (!isInt8()) continue;
-      floatOps().quantise(gated.values + column, 1, gated.codes + column, gated.scales + row * groups + panel,
-                          gated.scaledSums + row * groups + panel);
+      if (isPacked()) roundGroups(gated, row, panel, 1);
     }
   }
 }

@@ -162,6 +162,10 @@ void quantise(const float* x, int64_t groupCount, int8_t* codes, float* scales, 
   }
 }
 
+void roundToBf16(const float* x, int64_t size, uint16_t* out) {
+  for (int64_t i = 0; i < size; i++) out[i] = bf16FromFloat(x[i]);
+}
+
 void exponentials(const float* x, int64_t size, float most, float factor, float* out) {
   int64_t i = 0;
   for (; i + 16 <= size; i += 16) store(out + i, exponential((load(x + i) - most) * factor));
@@ -186,8 +190,8 @@ float mostOf(const float* x, int64_t size) {
 
 }  // namespace
 
-extern const FloatOps floatOps{dequantiseRow, rmsNorm, linearPanel,  rotate,   swiGlu,
-                               add,           addScaled, quantise, exponentials, mostOf};
+extern const FloatOps floatOps{dequantiseRow, rmsNorm,   linearPanel, rotate,       swiGlu, add,
+                               addScaled,     quantise, roundToBf16, exponentials, mostOf};
 
 }  // namespace VARIATOR_TIER
 }  // namespace variator

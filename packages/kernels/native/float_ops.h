@@ -12,12 +12,13 @@ struct KvLayout;
 enum class KvFormat;
 
 // What a linear layer multiplies with: rows of float32, and beside them (for the int8 variants) the same rows as int8
-// codes in groups of 32 with a scale each; scaledSums = scale * sum of the group's codes.
+// codes in groups of 32 with a scale each; scaledSums = scale * sum of the group's codes. Or, for bf16, rounded to it.
 struct Activations {
   float* values;      // [rows, stride]
   int8_t* codes;      // [rows, stride]
   float* scales;      // [rows, stride / 32]
   float* scaledSums;  // [rows, stride / 32]
+  uint16_t* bf16;     // [rows, stride]
   int64_t stride;     // padded columns
 };
 
@@ -39,6 +40,8 @@ struct FloatOps {
   void (*addScaled)(const float* x, int64_t size, float factor, float* sum);
   // Groups of 32, each symmetric: code = nearest(x / scale), scale = max |x| / 127.
   void (*quantise)(const float* x, int64_t groupCount, int8_t* codes, float* scales, float* scaledSums);
+  // To nearest, ties to even, [size], size a multiple of 16.
+  void (*roundToBf16)(const float* x, int64_t size, uint16_t* out);
   // out[i] = e^((x[i] - most) * factor), [size].
   void (*exponentials)(const float* x, int64_t size, float most, float factor, float* out);
   float (*mostOf)(const float* x, int64_t size);

@@ -20,6 +20,13 @@ static inline uint32_t bitsOfFloat(float value) {
 
 static inline float floatFromBf16(uint16_t half) { return floatFromBits(static_cast<uint32_t>(half) << 16); }
 
+// To nearest, ties to even; what is not a number stays none.
+static inline uint16_t bf16FromFloat(float value) {
+  const uint32_t bits = bitsOfFloat(value);
+  const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded);
+}
+
 // Without branches, so that loops over it become vector code. The multiplication by 2^112 is exact.
 static inline float floatFromHalf(uint16_t half) {
   const float magnitude = floatFromBits(static_cast<uint32_t>(half & 0x7fffu) << 13) * 5.192296858534828e33f;

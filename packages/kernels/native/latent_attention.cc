@@ -44,7 +44,7 @@ void StepRunner::normaliseLatents(int thread, int64_t layer) {
   const auto normaliseRow = [&](const float* from, const std::vector<float>& weight, const Activations& out, int64_t row) {
     const auto size = static_cast<int64_t>(weight.size());
     floatOps().rmsNorm(from, weight.data(), size, latentEpsilon, out.values + row * out.stride);
-    if (isInt8()) quantiseRow(out, row, size);
+    if (isPacked()) roundGroups(out, row, 0, padded(size) / 32);
   };
   for (int64_t row = share.begin; row < share.end; row++) {
     normaliseRow(keyValueDown_ + row * padded(latent.keyValueRank + latent.ropeSize), vectors.keyValueNorm,

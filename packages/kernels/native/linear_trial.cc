@@ -19,6 +19,7 @@ std::vector<float> multiplyAlone(const Tensor& tensor, const LinearVariant& line
     std::copy(x.begin() + row * columns, x.begin() + (row + 1) * columns, rows.values + row * rows.stride);
     floatOps().quantise(rows.values + row * rows.stride, groups, rows.codes + row * rows.stride, rows.scales + row * groups,
                         rows.scaledSums + row * groups);
+    floatOps().roundToBf16(rows.values + row * rows.stride, rows.stride, rows.bf16 + row * rows.stride);
   }
   Panels panels;
   std::unique_ptr<Arena> arena;

@@ -35,12 +35,13 @@ constexpr std::pair<const char*, LinearFamily> families[] = {{"linear.int8-", Li
 }  // namespace
 
 PanelWidth panelWidthOf(LinearFamily family) {
+  if (family == LinearFamily::Bf16) return PanelWidth::Bf16;
   if (family == LinearFamily::Int4) return PanelWidth::AsStored;
   return family == LinearFamily::Int4Rounded ? PanelWidth::Four : PanelWidth::Eight;
 }
 
 PanelWidth headWidthOf(LinearFamily family) {
-  return family == LinearFamily::Int8 ? PanelWidth::Eight : PanelWidth::AsStored;
+  return family == LinearFamily::Int4Rounded ? PanelWidth::AsStored : panelWidthOf(family);
 }
 
 LinearVariant parseLinear(const std::string& name) {
@@ -52,6 +53,15 @@ LinearVariant parseLinear(const std::string& name) {
       return {family, &one.kernels};
     }
   }
+  if (name == "linear.bf16-generic") return {LinearFamily::Bf16, &portableBf16Panels()};
+#if defined(VARIATOR_HAS_X86_TIERS)
+  if (name == "linear.bf16-avx512bf16") {
+    if (!hasFeatures({"avx512f", "avx512bw", "avx512vl", "avx512bf16"})) {
+      throw NativeFault("linear: this machine cannot run " + name);
+    }
+    return {LinearFamily::Bf16, &avx512Bf16Panels};
+  }
+#endif
   throw NativeFault("linear: there is no variant " + name);
 }
 

@@ -7,7 +7,7 @@
 
 namespace variator {
 
-enum class LinearFamily { Reference, Int8, Int4, Int4Rounded };
+enum class LinearFamily { Reference, Int8, Int4, Int4Rounded, Bf16 };
 // What the matrices of a layer are packed as, and the LM head, whose rounding would cost the most.
 PanelWidth panelWidthOf(LinearFamily family);
 PanelWidth headWidthOf(LinearFamily family);

@@ -136,11 +136,26 @@ void placeGroup(const Group& group, PanelFormat format, int64_t row, uint8_t* ou
   if (!isCentred(format)) std::memcpy(out + minimumOffsetOf(format) + row * 2, &group.minimum, 2);
 }
 
+void packBf16(const Tensor& tensor, uint8_t* out) {
+  const int64_t groupCount = groupCountOf(tensor), groupBytes = groupBytesOf(PanelFormat::Bf16);
+  std::vector<float> weights(static_cast<size_t>(groupCount * 32));
+  for (int64_t row = 0; row < tensor.rows; row++) {
+    floatOps().dequantiseRow(tensor.row(row), tensor.dtype, tensor.columns, weights.data());
+    uint8_t* panel = out + row / panelRows * groupCount * groupBytes + row % panelRows * 4;
+    for (int64_t column = 0; column < tensor.columns; column++) {
+      if (!std::isfinite(weights[column])) throw NativeFault("a weight is not a finite number");
+      const uint16_t rounded = bf16FromFloat(weights[column]);
+      std::memcpy(panel + column / 2 * 128 + column % 2 * 2, &rounded, 2);
+    }
+  }
+}
+
 bool liesInNibbles(Dtype dtype) { return dtype == Dtype::Q4_0 || dtype == Dtype::Q4_1 || dtype == Dtype::Q4_K; }
 
 }  // namespace
 
 PanelFormat panelFormatOf(Dtype dtype, PanelWidth width) {
+  if (width == PanelWidth::Bf16) return PanelFormat::Bf16;
   if (width == PanelWidth::Four || (width == PanelWidth::AsStored && liesInNibbles(dtype))) {
     return dtype == Dtype::Q4_0 ? PanelFormat::Int4Centred : PanelFormat::Int4;
   }
@@ -149,6 +164,10 @@ PanelFormat panelFormatOf(Dtype dtype, PanelWidth width) {
 
 Panels packPanels(const Tensor& tensor, PanelFormat format, uint8_t* out) {
   const int64_t groupCount = groupCountOf(tensor), groupBytes = groupBytesOf(format);
+  if (format == PanelFormat::Bf16) {
+    packBf16(tensor, out);
+    return {out, format, groupCount};
+  }
   const Block block = blockOf(tensor.dtype);
   // A format with fewer steps than the tensor's own rounds its weights again.
   const bool isRounded = isFourBit(format) && !liesInNibbles(tensor.dtype);

@@ -4,14 +4,16 @@
 //   int8   8 x [32 rows][4 columns] u8 codes                          | 32 half scales | 32 half minimums
 //   int4   4 x [32 rows][4 columns] of two codes: columns 4k and on   | 32 half scales | 32 half minimums
 //          in the low nibbles, columns 16 + 4k and on in the high ones
-// weight = scale * code + minimum. A centred format has no minimums: they are -128 or -8 times the scale, exactly.
+//   bf16   16 x [32 rows][2 columns] bf16
+// weight = scale * code + minimum, or the bf16 number itself. A centred format has no minimums: they are -128 or -8 times the scale, exactly.
 // int8 holds Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 exactly, and Q4_K and Q5_K under scales rounded to half precision; float
 // weights and Q6_K (a scale for every 16) are rounded to 256 steps between the group's extremes. int4 holds Q4_0, Q4_1
 // and Q4_K as int8 does; whatever else is rounded to 16 steps.
 //
 // With activations a = scale_a * code_a, a group adds minimum * (scale_a * sum(codes_a)) and then
 // dot(codes, codes_a) * (scale * scale_a); every product and sum is rounded by itself, and the dot is a whole number
-// below 2^24. So every variant gives the same bits for the same weights, whatever its instructions and format.
+// below 2^24. So every integer variant gives the same bits for the same weights, whatever its instructions and format.
+// bf16 products are summed pair by pair along the columns; the instruction rounds otherwise than portable code.
 #pragma once
 #include <cstdint>
 
@@ -22,8 +24,8 @@ namespace variator {
 
 constexpr int64_t panelRows = 32;
 
-enum class PanelFormat : uint8_t { Int8, Int8Centred, Int4, Int4Centred };
-constexpr int panelFormatCount = 4;
+enum class PanelFormat : uint8_t { Int8, Int8Centred, Int4, Int4Centred, Bf16 };
+constexpr int panelFormatCount = 5;
 
 static constexpr bool isFourBit(PanelFormat format) {
   return format == PanelFormat::Int4 || format == PanelFormat::Int4Centred;
@@ -36,7 +38,7 @@ static constexpr int centreOf(PanelFormat format) { return isFourBit(format) ? 8
 static constexpr int64_t scaleOffsetOf(PanelFormat format) { return isFourBit(format) ? 512 : 1024; }
 static constexpr int64_t minimumOffsetOf(PanelFormat format) { return scaleOffsetOf(format) + 64; }
 static constexpr int64_t groupBytesOf(PanelFormat format) {
-  return minimumOffsetOf(format) + (isCentred(format) ? 0 : 64);
+  return format == PanelFormat::Bf16 ? 2048 : minimumOffsetOf(format) + (isCentred(format) ? 0 : 64);
 }
 
 // A matrix in panels.
@@ -52,8 +54,8 @@ static inline int64_t packedBytesOf(const Tensor& tensor, PanelFormat format) {
   return panelCountOf(tensor) * groupCountOf(tensor) * groupBytesOf(format);
 }
 
-// What a matrix is packed as: in bytes; in nibbles where it lies in nibbles; or always in nibbles.
-enum class PanelWidth { Eight, AsStored, Four };
+// What a matrix is packed as: in bytes; in nibbles where it lies in nibbles; always in nibbles; or as bf16.
+enum class PanelWidth { Eight, AsStored, Four, Bf16 };
 PanelFormat panelFormatOf(Dtype dtype, PanelWidth width);
 // Packs the whole matrix into `out` [packedBytesOf]. Throws NativeFault where a weight is beyond half precision's range.
 Panels packPanels(const Tensor& tensor, PanelFormat format, uint8_t* out);
@@ -74,16 +76,18 @@ struct PanelKernels {
 };
 
 namespace tier_base {
-extern const PanelKernels genericPanels;
+extern const PanelKernels genericPanels, bf16Panels;
 }
 namespace tier_avx2 {
-extern const PanelKernels genericPanels, maddubsPanels;  // the latter needs F16C, too
+extern const PanelKernels genericPanels, bf16Panels, maddubsPanels;  // the last needs F16C, too
 }
 namespace tier_avx512 {
-extern const PanelKernels genericPanels, maddubsPanels;
+extern const PanelKernels genericPanels, bf16Panels, maddubsPanels;
 }
 extern const PanelKernels avx512VnniPanels;
+extern const PanelKernels avx512Bf16Panels;  // of the format Bf16 alone, as portableBf16Panels()
 // Portable C++ on the best tier.
 const PanelKernels& genericPanels();
+const PanelKernels& portableBf16Panels();
 
 }  // namespace variator

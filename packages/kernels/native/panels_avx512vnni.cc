@@ -102,6 +102,6 @@ void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& 
 }  // namespace
 
 const PanelKernels avx512VnniPanels{{multiplyPanel<PanelFormat::Int8>, multiplyPanel<PanelFormat::Int8Centred>,
-                                     multiplyPanel<PanelFormat::Int4>, multiplyPanel<PanelFormat::Int4Centred>}};
+                                     multiplyPanel<PanelFormat::Int4>, multiplyPanel<PanelFormat::Int4Centred>, nullptr}};
 
 }  // namespace variator

@@ -1,4 +1,4 @@
-// Integer panels in portable C++, for every machine. Dot products of codes are taken in float32, where they are exact:
+// Integer and bf16 panels in portable C++, for every machine. Dot products of codes are taken in float32, where they are exact:
 // 32 * 255 * 127 is below 2^24. Compiled once a tier (the same bits from each); called by step.cc. Reads four codes of
 // a row as one little-endian word.
 #include "half.h"
@@ -75,10 +75,29 @@ void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& 
   }
 }
 
+// A register of 16 rows holds of each row a pair of neighbouring columns, the first in its low half.
+void multiplyBf16(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
+                  int64_t rowCount, PanelTuning, float* out) {
+  for (int64_t m = 0; m < rowCount; m++) {
+    const uint16_t* x = activations.bf16 + (rowStart + m) * activations.stride;
+    Lanes sums[2]{};
+    for (int64_t pair = 0; pair < groupCount * 16; pair++) {
+      for (int half = 0; half < 2; half++) {
+        IntLanes words;
+        __builtin_memcpy(&words, panel + pair * 128 + half * 64, 64);
+        sums[half] += (Lanes)(words << 16) * floatFromBf16(x[2 * pair]);
+        sums[half] += (Lanes)(words & static_cast<int32_t>(0xffff0000u)) * floatFromBf16(x[2 * pair + 1]);
+      }
+    }
+    for (int half = 0; half < 2; half++) store(out + m * 32 + half * 16, sums[half]);
+  }
+}
+
 }  // namespace
 
+const PanelKernels bf16Panels{{nullptr, nullptr, nullptr, nullptr, multiplyBf16}};
 const PanelKernels genericPanels{{multiplyPanel<PanelFormat::Int8>, multiplyPanel<PanelFormat::Int8Centred>,
-                                  multiplyPanel<PanelFormat::Int4>, multiplyPanel<PanelFormat::Int4Centred>}};
+                                  multiplyPanel<PanelFormat::Int4>, multiplyPanel<PanelFormat::Int4Centred>, nullptr}};
 
 }  // namespace VARIATOR_TIER
 }  // namespace variator

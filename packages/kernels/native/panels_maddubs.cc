@@ -148,7 +148,7 @@ void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& 
 }  // namespace
 
 const PanelKernels maddubsPanels{{multiplyPanel<PanelFormat::Int8>, multiplyPanel<PanelFormat::Int8Centred>,
-                                  multiplyPanel<PanelFormat::Int4>, multiplyPanel<PanelFormat::Int4Centred>}};
+                                  multiplyPanel<PanelFormat::Int4>, multiplyPanel<PanelFormat::Int4Centred>, nullptr}};
 
 }  // namespace VARIATOR_TIER
 }  // namespace variator

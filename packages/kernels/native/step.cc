@@ -43,9 +43,9 @@ void StepRunner::runThread(int thread) {
     attend(thread, layer);
     team_.barrier();
 
-    if (isInt8()) {
+    if (isPacked()) {
       const Share share = shareOf(rows, thread, step_->threadCount);
-      for (int64_t row = share.begin; row < share.end; row++) quantiseRow(attended_, row, model_.shape.attendedSize());
+      for (int64_t row = share.begin; row < share.end; row++) roundGroups(attended_, row, 0, padded(model_.shape.attendedSize()) / 32);
       team_.barrier();
     }
 
@@ -99,19 +99,22 @@ void StepRunner::normalise(int thread, const std::vector<float>& weight, const A
   for (int64_t row = share.begin; row < share.end; row++) {
     floatOps().rmsNorm(hidden_ + row * padded(size), weight.data(), size, model_.shape.rmsNormEpsilon,
                        out.values + row * out.stride);
-    if (isInt8()) quantiseRow(out, row, size);
+    if (isPacked()) roundGroups(out, row, 0, padded(size) / 32);
   }
 }
 
-void StepRunner::quantiseRow(const Activations& rows, int64_t row, int64_t columns) const {
-  const int64_t groups = rows.stride / 32;
-  floatOps().quantise(rows.values + row * rows.stride, (columns + 31) / 32, rows.codes + row * rows.stride,
-                      rows.scales + row * groups, rows.scaledSums + row * groups);
+void StepRunner::roundGroups(const Activations& rows, int64_t row, int64_t firstGroup, int64_t groupCount) const {
+  const int64_t group = row * (rows.stride / 32) + firstGroup, column = group * 32;
+  if (step_->linear.family == LinearFamily::Bf16) {
+    floatOps().roundToBf16(rows.values + column, groupCount * 32, rows.bf16 + column);
+  } else {
+    floatOps().quantise(rows.values + column, groupCount, rows.codes + column, rows.scales + group, rows.scaledSums + group);
+  }
 }
 
 void StepRunner::multiplyPanel(const Linear& linear, const Activations& rows, int64_t panel, int64_t rowStart,
                                int64_t rowCount, ThreadScratch& scratch, float* out) const {
-  if (!isInt8()) {
+  if (!isPacked()) {
     floatOps().linearPanel(*linear.tensor, rows, panel, rowStart, rowCount, scratch.weightRows.sized(4 * rows.stride), out);
     return;
   }
@@ -201,7 +204,7 @@ void StepRunner::computeLogits(int thread, int64_t firstHeadRow, int64_t rowCoun
     const int64_t row = headRows_[firstHeadRow + i].row;
     floatOps().rmsNorm(hidden_ + row * padded(shape.hiddenSize), model_.finalNorm.data(), shape.hiddenSize,
                        shape.rmsNormEpsilon, normed_.values + i * normed_.stride);
-    if (isInt8()) quantiseRow(normed_, i, shape.hiddenSize);
+    if (isPacked()) roundGroups(normed_, i, 0, padded(shape.hiddenSize) / 32);
   }
   team_.barrier();
 

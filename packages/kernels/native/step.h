@@ -86,6 +86,7 @@ struct ActivationScratch {
   Activations sized(int64_t rows, int64_t columns);
   Scratch<float> values, scales, scaledSums;
   Scratch<int8_t> codes;
+  Scratch<uint16_t> bf16;
 };
 
 class StepRunner {
@@ -141,7 +142,8 @@ class StepRunner {
   void runThread(int thread);
   void embed(int thread);
   void normalise(int thread, const std::vector<float>& weight, const Activations& out);
-  void quantiseRow(const Activations& rows, int64_t row, int64_t columns) const;
+  // What a packed variant multiplies with in place of float32, of so many groups of 32 columns.
+  void roundGroups(const Activations& rows, int64_t row, int64_t firstGroup, int64_t groupCount) const;
   void multiplyPanel(const Linear& linear, const Activations& rows, int64_t panel, int64_t rowStart, int64_t rowCount,
                      ThreadScratch& scratch, float* out) const;
   // Multiplies every row with its share of the matrices' panels; `take(matrix, panel, rowStart, rowCount, out)` gets each.
@@ -181,7 +183,7 @@ class StepRunner {
   int64_t slabRows() const;
   int64_t headRowsAtOnce() const;
   bool isSplit() const { return step_->attention != AttentionVariant::Reference; }
-  bool isInt8() const { return step_->linear.family != LinearFamily::Reference; }
+  bool isPacked() const { return step_->linear.family != LinearFamily::Reference; }
 
   const Model& model_;
   ThreadTeam& team_;

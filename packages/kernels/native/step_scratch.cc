@@ -9,7 +9,7 @@ namespace {
 
 // Rows that a panel's results are computed for at once. Few, so that they stay in the first-level cache until they are
 // used; more where weights are dequantised anew for each slab.
-constexpr int64_t int8SlabRows = 24;
+constexpr int64_t packedSlabRows = 24;
 constexpr int64_t referenceSlabRows = 96;
 
 }  // namespace
@@ -17,10 +17,10 @@ constexpr int64_t referenceSlabRows = 96;
 Activations ActivationScratch::sized(int64_t rows, int64_t columns) {
   const int64_t stride = padded(columns);
   return {values.sized(rows * stride), codes.sized(rows * stride), scales.sized(rows * stride / 32),
-          scaledSums.sized(rows * stride / 32), stride};
+          scaledSums.sized(rows * stride / 32), bf16.sized(rows * stride), stride};
 }
 
-int64_t StepRunner::slabRows() const { return isInt8() ? int8SlabRows : referenceSlabRows; }
+int64_t StepRunner::slabRows() const { return isPacked() ? packedSlabRows : referenceSlabRows; }
 
 void StepRunner::prepareScratch() {
   const ModelShape& shape = model_.shape;

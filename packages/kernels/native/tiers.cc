@@ -79,6 +79,7 @@ bool hasFeatures(const std::vector<const char*>& needed) {
 
 const FloatOps& floatOps() { return VARIATOR_PICK(floatOps); }
 const AttentionOps& attentionOps() { return VARIATOR_PICK(attentionOps); }
+const PanelKernels& portableBf16Panels() { return VARIATOR_PICK(bf16Panels); }
 const PanelKernels& genericPanels() { return VARIATOR_PICK(genericPanels); }
 const ProbeLoops& probeLoops() { return VARIATOR_PICK(probeLoops); }
 
