@@ -3,7 +3,7 @@
  * same, which are forgotten. Called by regime.ts at each confirmed change. Pure; at most MOST_REGIMES entries.
  */
 import { FEATURES, type FeatureValues, featuresOf, SCALES } from './regime-features.ts';
-import { nameRegime } from './regime-name.ts';
+import { distinctName, nameRegime } from './regime-name.ts';
 
 export interface KnownRegime {
   readonly regimeId: string;
@@ -74,49 +74,13 @@ export function enter(library: Library, values: FeatureValues, startedAt: number
   const isTaken = livesOnAs(library, base) !== null;
   return {
     regimeId: isTaken ? `${base}-${Math.round(now).toString(36)}` : base,
-    name: nameFor(library, values),
+    name: distinctName(nameRegime(featuresOf(values)), values, library),
     mean: values,
     variance: FEATURES.map(() => 0),
     windowCount: 0,
     lastSeenAt: now,
     formerIds: [],
   };
-}
-
-/** From its features, and from what tells it apart where another has the same name. */
-export function nameFor(library: Library, values: FeatureValues): string {
-  const plain = nameRegime(featuresOf(values));
-  const others = library.filter(({ name }) => name === plain || name.startsWith(`${plain} (`));
-  return others.length === 0 ? plain : distinctName(plain, values, others);
-}
-
-const MORE_AND_LESS: Readonly<Record<(typeof FEATURES)[number], readonly [more: string, less: string]>> = {
-  meanLogPrompt: ['longer', 'shorter'],
-  p90LogPrompt: ['more long ones', 'fewer long ones'],
-  meanLog1pUncached: ['less cached', 'more cached'],
-  meanLogOutput: ['longer answers', 'shorter answers'],
-  logSessionRate: ['busier', 'quieter'],
-  logArrivalRate: ['busier', 'quieter'],
-  logCv2: ['burstier', 'steadier'],
-  meanHitShare: ['more cached', 'less cached'],
-};
-
-/** By what it differs most from the regime that had the name first. */
-function distinctName(plain: string, values: FeatureValues, others: Library): string {
-  const first = others[0];
-  let most = 0;
-  let word = '2';
-  FEATURES.forEach((feature, index) => {
-    const shift = ((values[index] ?? 0) - (first?.mean[index] ?? 0)) / SCALES[feature].material;
-    if (Math.abs(shift) <= most) return;
-    most = Math.abs(shift);
-    word = MORE_AND_LESS[feature][shift > 0 ? 0 : 1];
-  });
-  const named = `${plain} (${word})`;
-  if (others.every(({ name }) => name !== named)) return named;
-  let number = 2;
-  while (others.some(({ name }) => name === `${plain} (${word} ${number})`)) number += 1;
-  return `${plain} (${word} ${number})`;
 }
 
 /** One more window of a regime. */

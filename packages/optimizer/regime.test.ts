@@ -2,7 +2,6 @@ import { expect, test } from 'vitest';
 import { quantile } from './quantile.ts';
 import { advance, NO_REGIME, type RegimeDetection, type RegimeState } from './regime.ts';
 import type { RegimeWindow } from './regime-features.ts';
-import { nameRegime } from './regime-name.ts';
 import { type SeededRandom, seededRandom } from './seeded-random.ts';
 
 const WINDOW_MS = 5000;
@@ -138,25 +137,4 @@ test('silence is no evidence: a window without requests changes nothing but how 
   const { state } = advance(NO_REGIME, busy);
   const silent = { ...busy, startedAt: WINDOW_MS, requestCount: 0 };
   expect(advance(state, silent)).toEqual({ state: { ...state, seenUntil: 2 * WINDOW_MS }, marks: [] });
-});
-
-test.each([
-  [{ prompt: 50, p90: 70, answer: 40 }, 'short chats'],
-  [{ prompt: 60, p90: 700, answer: 40 }, 'short chats, long prompts now and then'],
-  [{ prompt: 600, p90: 620, answer: 8 }, 'long prompts, short answers'],
-  [{ prompt: 600, p90: 620, answer: 300, hitShare: 0.9 }, 'long prompts, long answers, mostly cached'],
-  [{ prompt: 40, p90: 60, answer: 4, cv2: 9 }, 'short prompts, short answers, bursty'],
-])('%o is called "%s"', ({ prompt, p90, answer, ...rest }, name) => {
-  const extra: { hitShare?: number; cv2?: number } = rest;
-  const features = {
-    meanLogPrompt: Math.log(prompt),
-    p90LogPrompt: Math.log(p90),
-    meanLog1pUncached: Math.log(prompt),
-    meanLogOutput: Math.log(answer),
-    logArrivalRate: 0,
-    logSessionRate: 0,
-    logCv2: Math.log(extra.cv2 ?? 1),
-    meanHitShare: extra.hitShare ?? 0,
-  };
-  expect(nameRegime(features)).toBe(name);
 });

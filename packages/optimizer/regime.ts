@@ -20,7 +20,8 @@ import {
   SCALES,
   valuesOf,
 } from './regime-features.ts';
-import { enter, keep, type Library, learnRegime, mergeLeft, nameFor, recall } from './regime-library.ts';
+import { enter, keep, type Library, learnRegime, mergeLeft, recall } from './regime-library.ts';
+import { nameRegime } from './regime-name.ts';
 import { learnWindow, NO_REFERENCE, type Reference, varianceOfMeans } from './regime-reference.ts';
 
 export interface RegimeDetection {
@@ -180,7 +181,7 @@ function suspicion(state: RegimeState, own: readonly SeenWindow[], risenFeature:
   return {
     kind: 'suspected',
     regimeId: `suspected-${Math.round(startedAt).toString(36)}`,
-    name: nameFor([], values),
+    name: nameRegime(featuresOf(values)),
     startedAt,
     detectedAt: state.seenUntil,
     isConfirmed: false,
