@@ -138,3 +138,68 @@ test('silence is no evidence: a window without requests changes nothing but how 
   const silent = { ...busy, startedAt: WINDOW_MS, requestCount: 0 };
   expect(advance(state, silent)).toEqual({ state: { ...state, seenUntil: 2 * WINDOW_MS }, marks: [] });
 });
+
+/** Windows that are all alike but for what is stated. */
+function feed(state: RegimeState, windowCount: number, answerFactor: number, random: SeededRandom) {
+  const kinds: string[] = [];
+  let next = state;
+  for (let window = 0; window < windowCount; window += 1) {
+    const startedAt = next.seenUntil;
+    const jitter = (): number => 0.05 * random.normal();
+    const step = advance(next, {
+      startedAt,
+      windowMs: WINDOW_MS,
+      requestCount: 100,
+      sessionCount: 60,
+      features: {
+        meanLogPrompt: 5 + jitter(),
+        p90LogPrompt: 6 + jitter(),
+        meanLog1pUncached: 5 + jitter(),
+        meanLogOutput: 4 + Math.log(answerFactor) + jitter(),
+        logArrivalRate: 3 + jitter(),
+        logSessionRate: 2.5 + jitter(),
+        logCv2: jitter(),
+        meanHitShare: 0.2,
+      },
+    });
+    next = step.state;
+    kinds.push(...step.marks.map(({ kind }) => kind));
+  }
+  return { state: next, kinds };
+}
+
+test('a short spell of longer answers is suspected, holds proposals back while it lasts, and is refuted', () => {
+  const random = seededRandom(3);
+  const quiet = feed(NO_REGIME, 120, 1, random);
+  expect(quiet.kinds).toEqual(['first']);
+  const spell = feed(quiet.state, 3, 1.6, random);
+  expect(spell.kinds).toEqual(['suspected']);
+  expect(spell.state.isSuspected).toBe(true);
+  // Nothing is learned of the regime that it may be.
+  expect(spell.state.library).toHaveLength(1);
+  expect(spell.state.current).toEqual(quiet.state.current);
+  const over = feed(spell.state, 30, 1, random);
+  expect(over.kinds).toEqual(['refuted']);
+  expect(over.state.isSuspected).toBe(false);
+  expect(over.state.current).toEqual(quiet.state.current);
+});
+
+test('the same spell that lasts is confirmed, from its first window on, and the regime before it recalled after it', () => {
+  const random = seededRandom(4);
+  const quiet = feed(NO_REGIME, 120, 1, random);
+  const spell = feed(quiet.state, 12, 1.6, random);
+  expect(spell.kinds).toEqual(['suspected', 'confirmed']);
+  expect(spell.state.isSuspected).toBe(false);
+  expect(spell.state.current).toMatchObject({ startedAt: 120 * WINDOW_MS, risenFeature: 'meanLogOutput' });
+  const back = feed(spell.state, 40, 1, random);
+  expect(back.state.current).toMatchObject({ regimeId: quiet.state.current?.regimeId, isRecalled: true });
+  expect(back.state.library).toHaveLength(2);
+});
+
+test('a shift that is sure but does not matter is absorbed', () => {
+  const random = seededRandom(5);
+  const quiet = feed(NO_REGIME, 120, 1, random);
+  const { kinds, state } = feed(quiet.state, 300, 1.1, random);
+  expect(kinds).toEqual([]);
+  expect(state.reference.mean[3]).toBeCloseTo(4 + Math.log(1.1), 1);
+});

@@ -89,6 +89,7 @@ const REFUTED = 2.5;
 const FEW_WINDOWS_FACTOR = 1.5;
 /** Of the shift that matters, enough to hold proposals back. */
 const SUSPECTED_SHARE = 0.7;
+const STILL_SHARE = 0.5;
 
 export function advance(before: RegimeState, window: RegimeWindow): Step {
   const seenUntil = window.startedAt + window.windowMs;
@@ -103,7 +104,7 @@ export function advance(before: RegimeState, window: RegimeWindow): Step {
   }
   const shifts = shiftsOf(state.reference, state.recent);
   const sure = mostSure(shifts.filter(({ share }) => share >= 1));
-  if (sure !== null && sure.sureness >= CONFIRMED && sure.count >= LEAST_SHIFTED) {
+  if (sure !== null && sure.sureness >= CONFIRMED && sure.count >= LEAST_SHIFTED && isStillOn(sure, shifts)) {
     const shifted = shifts.filter(({ count }) => count === sure.count);
     const most = shifted.reduce((a, b) => (b.share > a.share ? b : a), sure);
     return settle(state, state.recent.slice(-sure.count), most.feature, 'confirmed');
@@ -146,6 +147,7 @@ interface Shift {
   readonly sureness: number;
   /** 1: as much as matters. */
   readonly share: number;
+  readonly isUp: boolean;
 }
 
 function shiftsOf(reference: Reference, recent: readonly SeenWindow[]): Shift[] {
@@ -163,13 +165,26 @@ function shiftsOf(reference: Reference, recent: readonly SeenWindow[]): Shift[] 
         if (mean === null || value === null) return;
         const shift = Math.abs(value - mean);
         const share = shift / SCALES[feature].material;
-        shifts.push({ feature, count, share, sureness: shift / Math.sqrt(varianceOf(at, count)) / few });
+        shifts.push({
+          feature,
+          count,
+          share,
+          isUp: value > mean,
+          sureness: shift / Math.sqrt(varianceOf(at, count)) / few,
+        });
       });
     }
     before = learnSeen(before, window);
   });
   return shifts;
 }
+
+/** The newest window goes along: a few odd ones that are over would pull the mean of many for as long as they are recent. */
+const isStillOn = ({ feature, isUp }: Shift, shifts: readonly Shift[]): boolean =>
+  shifts.some(
+    (newest) =>
+      newest.count === 1 && newest.feature === feature && newest.isUp === isUp && newest.share >= STILL_SHARE,
+  );
 
 const mostSure = (shifts: readonly Shift[]): Shift | null =>
   shifts.reduce<Shift | null>((a, b) => (a === null || b.sureness > a.sureness ? b : a), null);
