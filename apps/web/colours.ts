@@ -33,6 +33,15 @@ export function colourOfName(name: string): string {
   return `var(--series-${colour + 1})`;
 }
 
+/** A regime that comes again has the colour it had. What is only suspected takes none of the six from what is known. */
+export const colourOfRegime = ({
+  name,
+  isConfirmed,
+}: {
+  readonly name: string;
+  readonly isConfirmed: boolean;
+}): string => (isConfirmed ? colourOfName(name) : 'var(--muted)');
+
 function hashOf(name: string): number {
   let hash = 2166136261;
   for (const character of name) hash = Math.imul(hash ^ (character.codePointAt(0) ?? 0), 16777619) >>> 0;

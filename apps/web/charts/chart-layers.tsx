@@ -7,7 +7,7 @@ import { useId } from 'react';
 import { createPortal } from 'react-dom';
 import { useActiveTooltipLabel, usePlotArea, useXAxisScale, useYAxisScale } from 'recharts';
 import type { RegimeMark, RolloutMark } from '../api.ts';
-import { colourOfName } from '../colours.ts';
+import { colourOfRegime } from '../colours.ts';
 import { formatFullTime, formatMoment } from '../format.ts';
 import styles from './chart.module.css';
 import { type ChartRow, latestRow, lengthMs } from './rows.ts';
@@ -29,7 +29,7 @@ export function RegimeBands({ regimes, fromMs, toMs }: Span & { readonly regimes
         const left = xOf(Math.max(fromMs, regime.startedAt));
         const right = xOf(Math.min(toMs, regime.endedAt ?? toMs));
         if (left === undefined || right === undefined || right <= left) return null;
-        const colour = colourOfName(regime.name);
+        const colour = colourOfRegime(regime);
         const ground = { x: left, y: plot.y, width: right - left, height: plot.height };
         const hatchId = `${patternId}${regime.startedAt}`;
         return (

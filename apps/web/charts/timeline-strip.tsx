@@ -3,7 +3,7 @@
  * that were live, with their ids. Lies exactly over the plots' time axis. Rows in, picture out.
  */
 import type { PathSpan, RegimeMark } from '../api.ts';
-import { colourOfName } from '../colours.ts';
+import { colourOfName, colourOfRegime } from '../colours.ts';
 import { formatAge, formatId, formatMoment } from '../format.ts';
 import styles from './timeline-strip.module.css';
 
@@ -27,15 +27,17 @@ export function TimelineStrip(props: {
   const moment = (at: number): string => formatMoment(at, toMs - fromMs);
   const regimes = props.regimes.map((regime): Block => {
     const endedAt = regime.endedAt ?? toMs;
-    const state = regime.isConfirmed ? '' : ', not confirmed yet';
+    // One that has ended was refuted: what is confirmed has no suspicion before it any more.
+    const state = regime.isConfirmed ? '' : regime.endedAt === null ? ', not confirmed yet' : ', refuted';
+    const name = regime.isConfirmed ? regime.name : `perhaps ${regime.name}`;
     return {
       key: `${regime.regimeId} ${regime.startedAt}`,
-      name: regime.name,
-      colour: colourOfName(regime.name),
+      name,
+      colour: colourOfRegime(regime),
       fromMs: regime.startedAt,
       toMs: endedAt,
       isConfirmed: regime.isConfirmed,
-      title: `${regime.name}${state}: since ${moment(regime.startedAt)}, for ${formatAge(endedAt - regime.startedAt)}`,
+      title: `${name}${state}: since ${moment(regime.startedAt)}, for ${formatAge(endedAt - regime.startedAt)}`,
     };
   });
   const paths = props.paths.map(
