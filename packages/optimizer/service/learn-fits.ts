@@ -11,7 +11,8 @@ import { type Envelope, type ExecutionPath, kernelsId } from '@variator/kernels/
 import { calibrationCases, featuresOfShape } from '@variator/optimizer/calibration-cases';
 import { fitStepTime, LEAST_SAMPLE_COUNT } from '@variator/optimizer/fit-step-time';
 import { priorFor, type Relative } from '@variator/optimizer/prior-for';
-import { isQuiet, keepSamples, type StepSample } from '@variator/optimizer/step-sample';
+import { driftAfter, NO_DRIFT, type ResidualDrift } from '@variator/optimizer/residual-drift';
+import { bucketOf, isQuiet, keepSamples, type StepSample } from '@variator/optimizer/step-sample';
 import { bandAfter, freshBand, halfWidthOf, type StepTimeBand } from '@variator/optimizer/step-time-band';
 import { predictMs, type StepFeatures, type StepTimeFit } from '@variator/scheduler/step-time';
 import type { Gateway } from './gateway.ts';
@@ -25,6 +26,8 @@ export interface LearnedKernels {
   fit: StepTimeFit | null;
   /** What came of the fit's predictions; disturbed steps say nothing of it. */
   band: StepTimeBand;
+  /** Whether the machine still takes the same time, as judged by one fit held still; null before there is one. */
+  drift: { judge: StepTimeFit; state: ResidualDrift } | null;
   /** Steps up to here were read. */
   readUntil: number;
   newStepCount: number;
@@ -46,6 +49,8 @@ const MOST_STEPS = 2000;
 /** Rows may arrive late by the recorder's retries. */
 const OVERLAP_MS = 5000;
 const LEAST_NEW_STEPS = 10;
+/** A fit from fewer samples is no judge of the machine. */
+const LEAST_FOR_DRIFT = 64;
 /** Fitting takes at most this share of one core. */
 const FIT_SHARE = 0.003;
 /** Predictions that moved by less are not news. */
@@ -94,7 +99,37 @@ export function createFitLearner(options: {
       );
     }
     one.samples = keepSamples([...one.samples, ...added]);
+    watchMachine(one, added, now);
     one.readUntil = Math.max(one.readUntil, ...steps.map((step) => step.at));
+  }
+
+  /** The same steps take another time than they did: what was measured before is of another machine. */
+  function watchMachine(one: LearnedKernels, added: readonly StepSample[], now: number): void {
+    const { fit } = one;
+    if (fit === null || fit.sampleCount < LEAST_FOR_DRIFT) return;
+    one.drift ??= { judge: fit, state: NO_DRIFT };
+    const { judge, state } = one.drift;
+    const steps = added
+      .filter((step) => step.at > one.readUntil && isQuiet(step))
+      .sort((a, b) => a.at - b.at)
+      .map((step) => ({
+        at: step.at,
+        shape: bucketOf(step),
+        logRatio: Math.log(step.deviceMs / predictMs(judge, step)),
+      }));
+    const { drift, alarm } = driftAfter(state, steps);
+    one.drift = { judge, state: drift };
+    if (alarm === null) return;
+    one.samples = one.samples.filter((sample) => sample.at >= alarm.since);
+    one.band = freshBand;
+    one.drift = null;
+    one.newStepCount = Math.max(one.newStepCount, LEAST_NEW_STEPS);
+    one.nextFitAt = now;
+    const percent = (100 * Math.abs(Math.expm1(alarm.logRatio))).toFixed(0);
+    const change = alarm.logRatio > 0 ? 'longer' : 'shorter';
+    log(
+      `steps of ${one.path.linear} take ${percent} % ${change} than they did: fitted anew from those since`,
+    );
   }
 
   function refit(one: LearnedKernels, relatives: readonly Relative[], now: number): StepTimeFit {
@@ -133,6 +168,7 @@ export function createFitLearner(options: {
             samples: [],
             fit: null,
             band: freshBand,
+            drift: null,
             readUntil: 0,
             newStepCount: 0,
             nextFitAt: 0,
