@@ -5,22 +5,23 @@ import { seededRandom } from './seeded-random.ts';
 const arm = (id: string, logRatio: number, variance = 0) => ({ id, logRatio, variance });
 
 test('before any canary a path is what its replay said, off by the spread of replays', () => {
-  const belief = beliefOf('now', [arm('a', -0.1)], [], 0.06);
+  const belief = beliefOf('now', [arm('a', -0.1)], [], 0.06, 8);
   expect(gainOf(belief, 'a').mean).toBeCloseTo(-0.1, 12);
   expect(gainOf(belief, 'a').spread).toBeCloseTo(0.06, 12);
   expect(gainOf(belief, 'now')).toEqual({ mean: 0, spread: 0 });
 });
 
 test('the best of near rivals is pulled to their mean, the best of distant ones hardly', () => {
-  const near = beliefOf('now', [arm('a', -0.1)], [-0.1, -0.08, -0.09, -0.07], 0.06);
-  expect(gainOf(near, 'a').mean).toBeGreaterThan(-0.09);
+  const noisy = 0.06 ** 2;
+  const near = beliefOf('now', [arm('a', -0.1, noisy)], [-0.1, -0.08, -0.09, -0.07], 0.06, 8);
+  expect(gainOf(near, 'a').mean).toBeGreaterThan(-0.094);
   expect(gainOf(near, 'a').mean).toBeLessThan(-0.085);
-  const distant = beliefOf('now', [arm('a', -0.5)], [-0.5, 0.1, 0.4, -0.1], 0.06);
+  const distant = beliefOf('now', [arm('a', -0.5, noisy)], [-0.5, 0.1, 0.4, -0.1], 0.06, 8);
   expect(gainOf(distant, 'a').mean).toBeLessThan(-0.49);
 });
 
 test('a canary moves its own path by its precision, and what is known of the incumbent with it', () => {
-  const prior = beliefOf('now', [arm('a', -0.1), arm('b', -0.1)], [], 0.06);
+  const prior = beliefOf('now', [arm('a', -0.1), arm('b', -0.1)], [], 0.06, 8);
   const after = observed(prior, { from: 'now', to: 'a', mean: 0, variance: 0.06 ** 2 });
   // Equal precisions: halfway.
   expect(gainOf(after, 'a').mean).toBeCloseTo(-0.05, 9);
@@ -31,7 +32,7 @@ test('a canary moves its own path by its precision, and what is known of the inc
 });
 
 test('two canaries in a row say of a third path what no canary compared', () => {
-  const prior = beliefOf('b', [arm('c', 0)], [], 0.06, [{ id: 'a', logRatio: 0, variance: 0.09 }]);
+  const prior = beliefOf('b', [arm('c', 0)], [], 0.06, 8, [{ id: 'a', logRatio: 0, variance: 0.09 }]);
   const sure = { variance: 1e-8 };
   const once = observed(prior, { from: 'a', to: 'b', mean: -0.05, ...sure });
   const twice = observed(once, { from: 'a', to: 'c', mean: -0.02, ...sure });
@@ -41,20 +42,20 @@ test('two canaries in a row say of a third path what no canary compared', () => 
 
 test('a clear best is chosen, a clear loser never, and near ones take turns', () => {
   const all = () => true;
-  const clear = beliefOf('now', [arm('a', -0.3), arm('b', 0.3)], [], 0.06);
+  const clear = beliefOf('now', [arm('a', -0.3), arm('b', 0.3)], [], 0.06, 8);
   const drawn = (belief: typeof clear) =>
     Array.from({ length: 40 }, (_, seed) => choose(belief, all, seededRandom(seed)).id);
   expect(new Set(drawn(clear))).toEqual(new Set(['a']));
   expect(choose(clear, all, seededRandom(1)).probabilityBest).toBeGreaterThan(0.98);
-  const near = beliefOf('now', [arm('a', -0.1), arm('b', -0.09)], [], 0.06);
+  const near = beliefOf('now', [arm('a', -0.1), arm('b', -0.09)], [], 0.06, 8);
   expect(new Set(drawn(near))).toEqual(new Set(['a', 'b']));
   expect(choose(near, (id) => id !== 'a', seededRandom(1)).id).toBe('b');
 });
 
 test('it stays where the incumbent is the best or finding out is worth little', () => {
-  const worse = beliefOf('now', [arm('a', 0.2)], [], 0.06);
+  const worse = beliefOf('now', [arm('a', 0.2)], [], 0.06, 8);
   expect(choose(worse, () => true, seededRandom(1)).id).toBeNull();
-  const known = observed(beliefOf('now', [arm('a', 0)], [], 0.06), {
+  const known = observed(beliefOf('now', [arm('a', 0)], [], 0.06, 8), {
     from: 'now',
     to: 'a',
     mean: 0.001,

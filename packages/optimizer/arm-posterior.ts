@@ -25,7 +25,8 @@ export interface ReplayedArm {
 
 /**
  * Each path's replay errs by itself, so that the ratio of any two errs by `spread`. The best of several looks better than
- * it is: candidates are pulled to their common mean, the more the nearer they lie (winner's curse).
+ * it is: candidates are pulled to their common mean, the more the nearer they lie (winner's curse). The noise that made one
+ * look best is that of the draws; what no replay can see has not helped it to be chosen.
  * @param rivals log ratios of all that the winner was chosen from
  * @param bridges paths that nobody replayed now but canaries compared with others
  */
@@ -34,16 +35,18 @@ export function beliefOf(
   arms: readonly ReplayedArm[],
   rivals: readonly number[],
   spread: number,
+  drawCount: number,
   bridges: readonly ReplayedArm[] = [],
 ): Belief {
   const own = spread ** 2 / 2;
-  const { mean, share } = shrinkage(rivals, own);
+  const drawn = arms.reduce((sum, { variance }) => sum + variance, 0) / Math.max(1, arms.length);
+  const { mean, share } = shrinkage(rivals, drawn / drawCount);
   const nodes = [
     { id: incumbentId, mean: 0, variance: own },
     ...arms.map(({ id, logRatio, variance }) => ({
       id,
       mean: mean + share * (logRatio - mean),
-      variance: share * own + variance,
+      variance: own + variance,
     })),
     ...bridges.map(({ id, logRatio, variance }) => ({ id, mean: logRatio, variance })),
   ];

@@ -81,15 +81,10 @@ export function bestKnown(ofRegime: readonly TriedPath[]): ExecutionPath | null 
   return byTime.findLast(({ state }) => state === 'live')?.to ?? null;
 }
 
-/** What was compared with this path not long ago is known: another canary would say the same. */
-export function isTriedLately(
-  ofRegime: readonly TriedPath[],
-  incumbent: ExecutionPath,
-  path: ExecutionPath,
-  now: number,
-): boolean {
-  const [fromId, toId] = [pathId(incumbent), pathId(path)];
+/** What had its canary not long ago is known: another one would say the same. */
+export function isTriedLately(ofRegime: readonly TriedPath[], path: ExecutionPath, now: number): boolean {
+  const id = pathId(path);
   return ofRegime.some(
-    ({ from, to, endedAt }) => now - endedAt < LATELY_MS && pathId(from) === fromId && pathId(to) === toId,
+    ({ to, state, endedAt }) => state !== 'live' && now - endedAt < LATELY_MS && pathId(to) === id,
   );
 }

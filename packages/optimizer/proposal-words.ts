@@ -34,6 +34,8 @@ export interface ProposalFacts {
   readonly canaryCount: number;
 }
 
+/** A gain below this is not called one. */
+const UNSURE_GAIN = 0.005;
 /** A change below this is called none. */
 const UNCHANGED = 0.05;
 
@@ -84,7 +86,10 @@ function effectInWords(facts: ProposalFacts): string {
   const cost = metricOf(facts.metrics, 'deviceMsPerRequest').change;
   const ttft = metricOf(facts.metrics, 'ttftP95Ms').change;
   if (facts.aim === 'deviceMs') {
-    const gain = `${percent(-cost.value)} % fewer device ms per request (${percent(-cost.high)} to ${percent(-cost.low)} %)`;
+    const gain =
+      -cost.value < UNSURE_GAIN
+        ? `about as many device ms per request (${signed(cost.low)} to ${signed(cost.high)} %), worth finding out`
+        : `${percent(-cost.value)} % fewer device ms per request (${percent(-cost.high)} to ${percent(-cost.low)} %)`;
     const regained = facts.isObjectiveRegained ? ', ITL p99 within its objective again' : '';
     return `${gain}${regained}, TTFT p95 ${longerOrShorter(ttft)}`;
   }
@@ -151,6 +156,8 @@ function percent(share: number): string {
   const value = share * 100;
   return Math.abs(value) >= 10 ? value.toFixed(0) : value.toFixed(1);
 }
+
+const signed = (share: number): string => `${share > 0 ? '+' : ''}${percent(share)}`;
 
 function inMs(ms: number): string {
   if (ms >= 1000) return `${(ms / 1000).toFixed(2)} s`;

@@ -1,5 +1,6 @@
 /** A proposal as data: made by propose.ts, stored and judged by the control plane, read by people. */
 import type { ExecutionPath, PathChange } from '@variator/kernels/execution-path';
+import type { Aim } from './canary-judge.ts';
 
 /** A predicted value with its 90 % interval. */
 export interface Estimate {
@@ -53,6 +54,8 @@ export interface ProposalDraft {
   readonly from: ExecutionPath;
   readonly to: ExecutionPath;
   readonly changes: readonly PathChange[];
+  /** What its canary is judged by: fewer device ms, or gaps within an objective that the live path misses. */
+  readonly aim: Aim;
   /** The effect, for people: "Raise the token budget to 512: 14 % fewer device ms per request (9 to 18 %)". */
   readonly title: string;
   /** Why, in sentences with the numbers that decided. */

@@ -26,15 +26,17 @@ import {
 } from './proposal.ts';
 import { type ProposalFacts, proposalReason, proposalTitle } from './proposal-words.ts';
 import { type Arrival, type Replay, type ReplayQuestion, replay } from './replay.ts';
-import { comparedMetrics, METRICS } from './replay-draws.ts';
+import { comparedMetrics, DRAW_COUNT, METRICS } from './replay-draws.ts';
 import {
   type Finalist,
   type Found,
+  isSafe,
   legalOf,
   logAttainmentOf,
-  logGapOf,
+  mean,
   type Replayed,
   searchPaths,
+  varianceOf,
 } from './search-paths.ts';
 import { seededRandom } from './seeded-random.ts';
 
@@ -56,6 +58,11 @@ export interface ProposeQuestion {
   >;
   /** What canaries on such devices taught, of all regimes. */
   readonly tried: readonly TriedPath[];
+  /**
+   * Predicted gain, as a share of the cost, that is worth somebody's approval. Below 0 it also explores: paths that seem a
+   * little worse, as long as finding out is worth it.
+   */
+  readonly leastGain: number;
   readonly seed: number;
   /** The twin; a test that asks the same twice may remember the answers. */
   readonly simulate?: (question: ReplayQuestion) => Replay;
@@ -67,15 +74,10 @@ export interface ProposeAnswer {
   readonly note: string;
 }
 
-/** A gain below this is not worth a canary, as a share of the cost. */
-const LEAST_GAIN = 0.01;
-/** Half-widths of the 90 % interval that the gain must be above zero by: it falls with odds of two to one. */
-const LEAST_ODDS = 0.26;
 /** With this few late gaps, the objective is kept also when the fit is a little off. */
 const CLEARLY_KEPT = MOST_LATE_GAPS / 2;
 /** Log cost that a second change must be worth. */
 const MORE_CHANGES = 0.01;
-const MOST_VIOLATION_RISK = 0.05;
 /** 90 % of a normal, to either side. */
 const NORMAL_90 = 1.645;
 /** Of a path that nobody replayed now but canaries compared, log cost: nearly nothing is known. */
@@ -97,18 +99,21 @@ export function propose(question: ProposeQuestion): ProposeAnswer {
 
   const ofRegime = inRegime(question.tried, question.evidence.regimeId);
   const now = question.evidence.windowEndedAt;
-  const fresh = (path: ExecutionPath): boolean => !isTriedLately(ofRegime, question.incumbent, path, now);
+  const fresh = (path: ExecutionPath): boolean => !isTriedLately(ofRegime, path, now);
   const best = bestKnown(ofRegime);
   const recalled = best !== null && pathId(best) !== pathId(question.incumbent) ? [best] : [];
   const search = (candidates: readonly ExecutionPath[], isRecalled: boolean): ProposeAnswer => {
     const paths = candidates.filter(fresh).flatMap(fitted);
+    const tested = candidates.filter((path) => !fresh(path)).flatMap(fitted);
     const found = searchPaths({
       incumbent,
       candidates: paths,
+      tested,
       arrivals,
       envelope: question.envelope,
       deviceUsdPerHour: question.deviceUsdPerHour,
       seed: question.seed,
+      spread: replaySpread(question.tried),
       simulate: question.simulate ?? replay,
     });
     if (found.finalists.length > 0) return answerOf(question, found, ofRegime, paths.length, isRecalled);
@@ -129,7 +134,6 @@ function answerOf(
   const { incumbent } = found;
   const spread = replaySpread(question.tried);
   const misses = meanLateGapShare(incumbent.draws) > MOST_LATE_GAPS;
-  const riskNow = violationRisk(incumbent, spread);
   const belief = believed(found, ofRegime, spread, isRecalled);
   const penaltyOf = (finalist: Finalist): number =>
     mean(
@@ -140,8 +144,7 @@ function answerOf(
     );
   const arms = found.finalists
     .filter((finalist) => {
-      // Paths of one worker err together: what is no riskier than the path that is live and keeps it, is allowed.
-      if (!misses) return violationRisk(finalist, spread) <= Math.max(MOST_VIOLATION_RISK, riskNow);
+      if (!misses) return isSafe(finalist, incumbent, spread);
       return meanLateGapShare(finalist.draws) <= meanLateGapShare(incumbent.draws);
     })
     .map((finalist) => {
@@ -151,7 +154,11 @@ function answerOf(
       return { finalist, metrics, changeCount, penalty: penaltyOf(finalist), isObjectiveRegained };
     });
   const regained = arms.find(({ isObjectiveRegained }) => isObjectiveRegained);
-  const worth = arms.filter(({ metrics }) => aimOf(metrics) === 'deviceMs');
+  // A canary measures device ms alone: where they surely do not fall, it could not be won.
+  const worth = arms.filter(({ metrics }) => {
+    const { value, low } = costOf(metrics);
+    return -value >= question.leastGain && low < 0;
+  });
   const shifted: Belief = {
     ...belief,
     mean: belief.mean.map((value, index) => {
@@ -171,9 +178,11 @@ function answerOf(
     return { draft: null, note: `The best of ${count} paths: ${words}.` };
   }
   const { finalist, metrics, isObjectiveRegained } = chosen;
+  // Where it regains the objective and costs no less, the gaps are what is promised.
+  const aim: Aim = isObjectiveRegained && costOf(metrics).high > 0 ? 'itl' : 'deviceMs';
   const replayedLogCost = logRatioOf(incumbent, finalist).mean;
   const facts: ProposalFacts = {
-    aim: aimOf(metrics),
+    aim,
     isObjectiveRegained,
     from: incumbent.path,
     to: finalist.path,
@@ -198,6 +207,7 @@ function answerOf(
     from: incumbent.path,
     to: finalist.path,
     changes: facts.changes,
+    aim,
     title: proposalTitle(facts),
     reason: proposalReason(facts),
     metrics,
@@ -227,21 +237,12 @@ function believed(found: Found, ofRegime: readonly TriedPath[], spread: number, 
     .filter((id, index, all) => !known.has(id) && all.indexOf(id) === index)
     .map((id): ReplayedArm => ({ id, logRatio: 0, variance: UNKNOWN_VARIANCE }));
   // A recalled path was not chosen from rivals by its replay.
-  const prior = beliefOf(pathId(incumbent.path), arms, isRecalled ? [] : rivals, spread, bridges);
+  const prior = beliefOf(pathId(incumbent.path), arms, isRecalled ? [] : rivals, spread, DRAW_COUNT, bridges);
   return ofRegime.reduce(
     (belief, { from, to, cost }) =>
       cost === null ? belief : observed(belief, { from: pathId(from), to: pathId(to), ...cost }),
     prior,
   );
-}
-
-/**
- * What these metrics promise, which is what a canary is judged by: fewer device ms where they more likely fall by more than
- * the least gain than not; otherwise shorter gaps.
- */
-export function aimOf(metrics: readonly PredictedMetric[]): Aim {
-  const { value, high } = costOf(metrics);
-  return -value > LEAST_GAIN && value + LEAST_ODDS * (high - value) < 0 ? 'deviceMs' : 'itl';
 }
 
 /** As drawn, but the cost as it is believed. */
@@ -274,23 +275,6 @@ function logRatioOf(incumbent: Finalist, finalist: Finalist): { mean: number; va
   return { mean: mean(logs), variance: varianceOf(logs) };
 }
 
-/** That its ITL p99 is above the objective, with the draws' scatter and the replays' own error. */
-function violationRisk({ draws }: Finalist, spread: number): number {
-  const logs = draws.map(logGapOf);
-  if (!logs.every(Number.isFinite)) return logs.some((log) => log > 0) ? 1 : 0;
-  const deviation = Math.sqrt(varianceOf(logs) + spread ** 2);
-  return normalTail(-mean(logs) / deviation);
-}
-
-/** P(Z > z), Abramowitz and Stegun 26.2.17. */
-function normalTail(z: number): number {
-  if (z < 0) return 1 - normalTail(-z);
-  const t = 1 / (1 + 0.2316419 * z);
-  const series =
-    t * (0.31938153 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))));
-  return (series * Math.exp((-z * z) / 2)) / Math.sqrt(2 * Math.PI);
-}
-
 /** The incumbent, then those of the last rung, the cheapest first; what was drawn with error brings its interval. */
 function consideredPaths({ incumbent, finalists, lastRung }: Found): ConsideredPath[] {
   const drawn = new Map<ExecutionPath, readonly PredictedMetric[]>(
@@ -316,14 +300,6 @@ function consideredPaths({ incumbent, finalists, lastRung }: Found): ConsideredP
       keepsObjectives: legal.has(considered),
     };
   });
-}
-
-const mean = (values: readonly number[]): number =>
-  values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
-
-function varianceOf(values: readonly number[]): number {
-  const middle = mean(values);
-  return values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / Math.max(1, values.length - 1);
 }
 
 const meanLateGapShare = (replays: readonly Replay[]): number =>

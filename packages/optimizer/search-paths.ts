@@ -9,15 +9,19 @@ import { type FittedPath, feasiblePaths, MOST_LATE_GAPS } from './feasible-paths
 import { quantile } from './quantile.ts';
 import type { Arrival, Replay, ReplayQuestion } from './replay.ts';
 import { DRAW_COUNT, resampled, shaken, stepNoise } from './replay-draws.ts';
-import { halve, rungsOf } from './search-rungs.ts';
+import { halve, MOST_FINALISTS, rungsOf } from './search-rungs.ts';
 
 export interface SearchQuestion {
   readonly incumbent: FittedPath;
   readonly candidates: readonly FittedPath[];
+  /** Known from a canary: what runs like one of these is known, too. */
+  readonly tested: readonly FittedPath[];
   readonly arrivals: readonly Arrival[];
   readonly envelope: Envelope;
   readonly deviceUsdPerHour: number;
   readonly seed: number;
+  /** Of log(replayed / realised). */
+  readonly spread: number;
   readonly simulate: (question: ReplayQuestion) => Replay;
 }
 
@@ -51,29 +55,42 @@ const TTFT_TIE = 0.15;
 const LEAST_ATTAINMENT = 0.02;
 
 export function searchPaths(question: SearchQuestion): Found {
-  const { incumbent, candidates, envelope, seed } = question;
+  const { incumbent, candidates, envelope, seed, spread } = question;
   const rungs = rungsOf(question.arrivals);
   const feasible = feasiblePaths(candidates, incumbent, question.arrivals, envelope);
   const run = (candidate: FittedPath, rung: number): Replayed =>
     replayed(candidate, simulated(question, candidate, rungs[rung] ?? [], seed));
   const references = rungs.map((_, rung) => run(incumbent, rung));
-  const { finalists, lastRung, standingCount } = halve(
+  const { lastRung, standingCount } = halve(
     feasible,
     rungs.length,
     run,
     (entries, rung) => {
       const reference = references[rung];
       if (reference === undefined) return [];
-      return ranked(legalOf(entries, reference.replay), incumbent.path);
+      const legal = legalOf(entries, reference.replay);
+      const isLast = rung === rungs.length - 1;
+      // Three finalists are few: none of them for a path that is barred in the end.
+      const safe = isLast ? legal.filter((entry) => isSafe(entry, reference, spread)) : legal;
+      const known = question.tested.map((path) => run(path, rung));
+      const distinct = distinctOf(safe, [reference, ...known]);
+      return ranked(distinct, incumbent.path);
     },
     ({ path, fit }) => ({ path, fit }),
   );
   const arrivals = rungs.at(-1) ?? [];
   const last = references.at(-1) ?? run(incumbent, rungs.length - 1);
   const drawn = (entry: Replayed): Finalist => ({ ...entry, draws: draws(question, entry, arrivals) });
+  const drawnIncumbent = drawn(last);
+  const finalists: Finalist[] = [];
+  for (const entry of lastRung.slice(0, MOST_DRAWN)) {
+    if (finalists.length === MOST_FINALISTS) break;
+    const finalist = drawn(entry);
+    if (isSafe(finalist, drawnIncumbent, spread)) finalists.push(finalist);
+  }
   return {
-    incumbent: drawn(last),
-    finalists: finalists.map(drawn),
+    incumbent: drawnIncumbent,
+    finalists,
     lastRung,
     arrivals,
     feasibleCount: feasible.length,
@@ -91,6 +108,59 @@ export function legalOf<Entry extends { readonly replay: Replay }>(
   const keeping = complete.filter(({ replay }) => replay.lateGapShare <= MOST_LATE_GAPS);
   if (keeping.length > 0 || incumbent.lateGapShare <= MOST_LATE_GAPS) return keeping;
   return complete.filter(({ replay }) => replay.lateGapShare <= incumbent.lateGapShare);
+}
+
+const MOST_VIOLATION_RISK = 0.05;
+/** Paths that are simulated again, for those that turn out too risky. */
+const MOST_DRAWN = 6;
+
+/** Paths of one worker err together: what is no riskier than the path that is live and keeps the objective, is allowed. */
+export function isSafe(entry: Risked, incumbent: Risked, spread: number): boolean {
+  const riskNow = violationRisk(incumbent, spread);
+  if (riskNow > 0.5) return true;
+  return violationRisk(entry, spread) <= Math.max(MOST_VIOLATION_RISK, riskNow);
+}
+
+type Risked = Pick<Finalist, 'replay'> & Partial<Pick<Finalist, 'draws'>>;
+
+/**
+ * That its ITL p99 is above the objective. Replays have been off by `spread`, in which the fit's error is counted; where the
+ * draws scatter more, by that.
+ */
+export function violationRisk({ replay, draws = [replay] }: Risked, spread: number): number {
+  const logs = draws.map(logGapOf);
+  if (!logs.every(Number.isFinite)) return logs.some((log) => log > 0) ? 1 : 0;
+  return normalTail(-mean(logs) / Math.max(spread, Math.sqrt(varianceOf(logs))));
+}
+
+/** P(Z > z), Abramowitz and Stegun 26.2.17. */
+function normalTail(z: number): number {
+  if (z < 0) return 1 - normalTail(-z);
+  const t = 1 / (1 + 0.2316419 * z);
+  const series =
+    t * (0.31938153 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))));
+  return (series * Math.exp((-z * z) / 2)) / Math.sqrt(2 * Math.PI);
+}
+
+export const mean = (values: readonly number[]): number =>
+  values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
+
+export function varianceOf(values: readonly number[]): number {
+  const middle = mean(values);
+  return values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / Math.max(1, values.length - 1);
+}
+
+/** Limits that never bound a step make no other path: of those that ran alike, the first is kept; none that ran like the incumbent. */
+function distinctOf(entries: readonly Replayed[], known: readonly Replayed[]): Replayed[] {
+  const nameOf = ({ fit, replay: { deviceMs, stepCount } }: Replayed): string =>
+    `${fit.kernelsId} ${deviceMs} ${stepCount}`;
+  const seen = new Set(known.map(nameOf));
+  return entries.filter((entry) => {
+    const name = nameOf(entry);
+    if (seen.has(name)) return false;
+    seen.add(name);
+    return true;
+  });
 }
 
 /** Of all requests, those that ended within their objectives, as the gateway counts them; 0..1. */

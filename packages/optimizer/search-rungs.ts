@@ -49,8 +49,6 @@ export function medianSessionMs(arrivals: readonly Arrival[]): number {
 }
 
 export interface Halving<Entry> {
-  /** At most three, best first. */
-  readonly finalists: readonly Entry[];
   /** All that the longest trace was run for, best first. */
   readonly lastRung: readonly Entry[];
   /** Of those that entered, how many the first trace left standing. */
@@ -81,5 +79,5 @@ export function halve<Candidate, Entry>(
     const kept = Math.max(MOST_FINALISTS, Math.ceil(entrants.length * KEPT_SHARE));
     entrants = standing.slice(0, kept).map(candidateOf);
   }
-  return { finalists: standing.slice(0, MOST_FINALISTS), lastRung: standing, standingCount };
+  return { lastRung: standing, standingCount };
 }

@@ -12,6 +12,7 @@ const parts: Parts = {
   cost: async () => (await import('./optimizer/cost.ts')).benchCost,
   regimes: async () => (await import('./optimizer/regimes.ts')).benchRegimes,
   'service-cost': async () => (await import('./optimizer/service-cost.ts')).benchServiceCost,
+  search: async () => (await import('./optimizer/search.ts')).benchSearch,
   scheduling: async () => (await import('./optimizer/scheduling.ts')).benchScheduling,
 };
 

@@ -109,6 +109,7 @@ export const proposalDraft: z.ZodType<ProposalDraft> = z.strictObject({
   from: executionPath,
   to: executionPath,
   changes: pathChanges,
+  aim: z.enum(['deviceMs', 'itl']),
   title: z.string().min(1).max(300),
   reason: z.string().min(1).max(4000),
   metrics: z

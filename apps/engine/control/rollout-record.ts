@@ -6,7 +6,6 @@ import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import type { JudgingPlan } from '@variator/optimizer/canary-judge';
 import { realisedOf, type TriedPath } from '@variator/optimizer/path-memory';
 import type { MetricName, PredictedMetric, ProposalDraft } from '@variator/optimizer/proposal';
-import { aimOf } from '@variator/optimizer/propose';
 import {
   beginRollout,
   foldRollout,
@@ -81,14 +80,13 @@ export function foldRecord(rows: readonly RolloutEventRow[]): RolloutRecord {
  */
 export function judgingPlanOf(draft: ProposalDraft, policy: Policy): JudgingPlan {
   const cost = draft.metrics.find(({ metric }) => metric === 'deviceMsPerRequest');
-  const isForItl = cost !== undefined && aimOf(draft.metrics) === 'itl';
   return {
-    aim: isForItl ? 'itl' : 'deviceMs',
+    aim: draft.aim,
     leastPairCount: policy.canary.leastPairCount,
     mostPairCount: policy.canary.mostPairCount,
     itlGuardRatio: policy.canary.itlGuardRatio,
     itlObjectiveMs: policy.objectives.itlMs,
-    approvedLogCost: isForItl ? Math.log1p(Math.max(0, cost.change.high)) : 0,
+    approvedLogCost: draft.aim === 'itl' ? Math.log1p(Math.max(0, cost?.change.high ?? 0)) : 0,
   };
 }
 

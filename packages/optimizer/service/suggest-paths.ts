@@ -28,6 +28,8 @@ export interface PathSuggester {
 const MOST_ARRIVALS = 1000;
 /** What a person refused, or a canary ended, stays so for this long in the same kind of regime. */
 const LATELY_MS = 30 * 60_000;
+/** What a person is asked to approve; a canary that only explores is not worth the asking. */
+const LEAST_GAIN = 0.03;
 /** Replays of different searches are comparable. */
 const SEED = 20_260_101;
 
@@ -101,6 +103,7 @@ export function createPathSuggester(options: {
       incumbent: path,
       candidates: candidatePaths(path, envelope, faultyChanges(tried, now)),
       tried,
+      leastGain: LEAST_GAIN,
       fits,
       arrivals,
       envelope,
