@@ -9,6 +9,7 @@ import { seededRandom } from './seeded-random.ts';
 import { promptOf } from './synthetic-prompts.ts';
 import { testEnvelope, testFit, testPath } from './test-world.ts';
 import { type ArrivalSource, runTwin, type TwinRequest } from './twin.ts';
+import { TwinRouter } from './twin-router.ts';
 import { type TwinOutcome, TwinTotals } from './twin-totals.ts';
 import { TwinWorker } from './twin-worker.ts';
 
@@ -61,14 +62,7 @@ function* sessions(count: number, seed: number): Generator<TwinSession> {
 function outcomesOf(source: ArrivalSource, workers: readonly TwinWorker[]): TwinOutcome[] {
   const outcomes: TwinOutcome[] = [];
   const observer = new TwinTotals((outcome) => outcomes.push(outcome));
-  let turn = 0;
-  runTwin({
-    ...{ workers, source, observer },
-    choose: () => {
-      turn += 1;
-      return turn % workers.length;
-    },
-  });
+  runTwin({ workers, source, observer, router: new TwinRouter(workers) });
   // Workers tell of an end when they have leaped to it, not in order of time.
   return outcomes.sort((a, b) => Number(a.spec.sequenceId) - Number(b.spec.sequenceId));
 }

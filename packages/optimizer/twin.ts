@@ -27,8 +27,8 @@ export interface TwinQuestion {
   readonly workers: readonly TwinWorker[];
   readonly source: ArrivalSource;
   readonly observer: TwinRunObserver;
-  /** Which worker gets it; asked where there are several. */
-  readonly choose?: (request: TwinRequest, workers: readonly TwinWorker[]) => number;
+  /** Where there are several workers: which of them gets a request. It hears of everything before the observer does. */
+  readonly router?: TwinRunObserver & { choose(request: TwinRequest): number };
   /** Nothing begins at this time or later. */
   readonly untilMs?: number;
   readonly mostSteps?: number;
@@ -44,10 +44,11 @@ export interface TwinRunObserver extends TwinObserver {
  * begins at the same time. A step's outcome is seen from its beginning on: the router knows of ends at most one step early.
  * @returns the virtual time reached
  */
-export function runTwin({ workers, source, observer, choose, ...bounds }: TwinQuestion): number {
+export function runTwin({ workers, source, observer: reader, router, ...bounds }: TwinQuestion): number {
   const untilMs = bounds.untilMs ?? Number.POSITIVE_INFINITY;
   const mostSteps = bounds.mostSteps ?? Number.POSITIVE_INFINITY;
   const isOneOfMany = workers.length > 1;
+  const observer = router === undefined ? reader : inTurn(router, reader);
   let now = Number.NEGATIVE_INFINITY;
   let stepCount = 0;
   const noteEnd = (ended: EndedSequence, at: number): void => {
@@ -68,7 +69,7 @@ export function runTwin({ workers, source, observer, choose, ...bounds }: TwinQu
     if (nextAt !== null && nextAt <= turnAt) {
       const request = source.take();
       if (request === null) throw new Error('The source had a request due and did not give it.');
-      const index = isOneOfMany && choose !== undefined ? choose(request, workers) : 0;
+      const index = router === undefined ? 0 : router.choose(request);
       const worker = workers[index];
       if (worker === undefined) throw new Error(`There is no worker ${index}.`);
       observer.arrived(request, index);
@@ -89,4 +90,25 @@ export function runTwin({ workers, source, observer, choose, ...bounds }: TwinQu
     const settledAt = first.now - first.options.betweenStepsMs;
     for (const each of ended) noteEnd(each, settledAt);
   }
+}
+
+function inTurn(first: TwinRunObserver, second: TwinRunObserver): TwinRunObserver {
+  return {
+    arrived(request, workerIndex) {
+      first.arrived(request, workerIndex);
+      second.arrived(request, workerIndex);
+    },
+    stepped(batch, settled, deviceMs, settledAt) {
+      first.stepped(batch, settled, deviceMs, settledAt);
+      second.stepped(batch, settled, deviceMs, settledAt);
+    },
+    leaped(leap) {
+      first.leaped(leap);
+      second.leaped(leap);
+    },
+    ended(ended, now) {
+      first.ended(ended, now);
+      second.ended(ended, now);
+    },
+  };
 }

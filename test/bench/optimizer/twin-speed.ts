@@ -12,6 +12,7 @@ import { rooflinePrior } from '@variator/optimizer/roofline-prior';
 import { seededRandom } from '@variator/optimizer/seeded-random';
 import { promptOf } from '@variator/optimizer/synthetic-prompts';
 import { runTwin, type TwinRequest } from '@variator/optimizer/twin';
+import { TwinRouter } from '@variator/optimizer/twin-router';
 import { TwinTotals } from '@variator/optimizer/twin-totals';
 import { TwinWorker } from '@variator/optimizer/twin-worker';
 import { collectGarbage } from '../../collect-garbage.ts';
@@ -104,7 +105,7 @@ function run(lengthsOf: (uniform: number) => Lengths, count: number, seed: numbe
   const cpuBefore = process.cpuUsage();
   const virtualMs = runTwin({
     workers,
-    choose: (_, all) => ((all[0]?.scheduler.openCount ?? 0) <= (all[1]?.scheduler.openCount ?? 0) ? 0 : 1),
+    router: new TwinRouter(workers),
     source: openLoop(requests(lengthsOf, count, seed, () => heapMb.push(collectedHeapMb()))),
     observer: totals,
   });
