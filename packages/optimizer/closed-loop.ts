@@ -23,8 +23,9 @@ interface End {
   readonly endedAt: number;
 }
 
-/** A client of a flood answers within this. */
+/** A client of a flood answers within this; and within a quarter of the mean time between requests, or chance would do as well. */
 const MOST_GAP_MS = 50;
+const MOST_GAP_SHARE = 0.25;
 /** Below this share the coincidences of independent arrivals are more than the links. */
 const LEAST_SHARE = 0.6;
 /** A session whose requests come while another of it is under way more often than this does not take turns. */
@@ -91,10 +92,12 @@ function floodLinks(requests: readonly Answered[]): (Link | null)[] {
     .map((request, index) => ({ index, endedAt: request.at + request.e2eMs }))
     .sort((a, b) => a.endedAt - b.endedAt);
   const links: (Link | null)[] = [];
+  const spanMs = (requests.at(-1)?.at ?? 0) - (requests[0]?.at ?? 0);
+  const mostGapMs = Math.min(MOST_GAP_MS, (MOST_GAP_SHARE * spanMs) / Math.max(1, requests.length - 1));
   let oldest = 0;
   // Every end sets at most one request free: the first that comes after it.
   for (const { at } of requests) {
-    while (oldest < ends.length && (ends[oldest]?.endedAt ?? 0) < at - MOST_GAP_MS) oldest += 1;
+    while (oldest < ends.length && (ends[oldest]?.endedAt ?? 0) < at - mostGapMs) oldest += 1;
     const end = ends[oldest];
     if (end !== undefined && end.endedAt <= at) {
       links.push({ index: end.index, gapMs: at - end.endedAt });

@@ -27,7 +27,14 @@ function arrival(at: number, change: Partial<Arrival> = {}): Arrival {
 function run(
   arrivals: readonly Arrival[],
   path: Partial<ExecutionPath> = {},
-  more: { fit?: StepTimeFit; envelope?: Envelope; noise?: number; seed?: number; drainMs?: number } = {},
+  more: {
+    fit?: StepTimeFit;
+    envelope?: Envelope;
+    noise?: number;
+    stepFactors?: number[];
+    seed?: number;
+    drainMs?: number;
+  } = {},
 ): Replay {
   return replay({
     arrivals,
@@ -188,12 +195,15 @@ test('clients that keep four requests under way keep doing so: a faster path mee
 
 test('independent arrivals are not taken for waiting clients', () => {
   const random = seededRandom(8);
-  let at = 0;
-  const chats = Array.from({ length: 100 }, () => {
-    at += -300 * Math.log(1 - random.uniform());
-    return arrival(at, { e2eMs: 400 + 400 * random.uniform() });
-  });
-  expect(closedLoopLinks(chats).every((link) => link === null)).toBe(true);
+  // At thirty a second some request has always just ended.
+  for (const meanMs of [300, 100, 33]) {
+    let at = 0;
+    const chats = Array.from({ length: 300 }, () => {
+      at += -meanMs * Math.log(1 - random.uniform());
+      return arrival(at, { e2eMs: 400 + 400 * random.uniform() });
+    });
+    expect(closedLoopLinks(chats).every((link) => link === null)).toBe(true);
+  }
 });
 
 test('a seed repeats a noisy replay, another seed differs, and no noise follows the fit exactly', () => {
@@ -202,6 +212,17 @@ test('a seed repeats a noisy replay, another seed differs, and no noise follows 
   expect(noisy(1)).toBe(noisy(1));
   expect(noisy(1)).not.toBe(noisy(2));
   expect(run(arrivals).deviceMs).toBe(run(arrivals, {}, { seed: 9 }).deviceMs);
+});
+
+test('steps take what measured ones took, relative to the fit, where that is given', () => {
+  const arrivals = Array.from({ length: 40 }, (_, i) => arrival(1000 + 400 * i));
+  const drawn = (stepFactors: number[], seed = 1) => run(arrivals, {}, { stepFactors, seed }).deviceMs;
+  const exact = run(arrivals).deviceMs;
+  expect(drawn([1.25])).toBeCloseTo(1.25 * exact, 6);
+  expect(drawn([1, 1, 1, 3])).toBeGreaterThan(1.35 * exact);
+  expect(drawn([1, 1, 1, 3])).toBeLessThan(1.65 * exact);
+  expect(drawn([1, 3])).toBe(drawn([1, 3]));
+  expect(drawn([1, 3])).not.toBe(drawn([1, 3], 2));
 });
 
 test('a window without requests is an empty outcome of finite numbers', () => {

@@ -45,6 +45,8 @@ export interface ReplayQuestion {
   readonly seed: number;
   /** Spread of a step's log time around the fit; 0 steps exactly by the fit. */
   readonly noise?: number;
+  /** What measured steps took, relative to the fit: drawn from for each step, in the noise's place. */
+  readonly stepFactors?: readonly number[];
   /** Between two steps: composing, settling, sending. */
   readonly betweenStepsMs?: number;
   /** Virtual time after the last arrival in which what is open may finish. */
@@ -105,6 +107,7 @@ export function replay(question: ReplayQuestion): Replay {
     noise: question.noise ?? 0,
     betweenStepsMs: question.betweenStepsMs ?? BETWEEN_STEPS_MS,
     ...(question.device === undefined ? {} : { device: question.device }),
+    ...(question.stepFactors === undefined ? {} : { stepFactors: question.stepFactors }),
   });
   warmCache(worker, arrivals, envelope, startedAt);
   const prompts = promptsOf(arrivals);

@@ -103,6 +103,9 @@ function sharedStarts(requests: readonly PromptShape[]): SharedStart[] {
   return starts;
 }
 
+/** The token that a source of text, by its name, has in a place: from 1 to 2^29. */
+export const tokenAt = (source: string, position: number): number => mix(hashText(source), position);
+
 /** A token id from 1 to 2^29, spread by two rounds of a 32-bit finaliser. */
 function mix(seed: number, position: number): number {
   let mixed = Math.imul(seed ^ Math.imul(position + 1, 0x85ebca6b), 0xc2b2ae35);

@@ -52,6 +52,16 @@ export class TwinTotals implements TwinRunObserver {
     return this.#open.size;
   }
 
+  /** Open requests, arrived since `sinceMs`, whose first token is later than its objective. */
+  lateOpenCount(now: number, sinceMs: number): number {
+    let count = 0;
+    for (const { spec, arrivedAt, firstTokenAt } of this.#open.values()) {
+      if (arrivedAt < sinceMs || spec.objectives.ttftMs === 0) continue;
+      if (Math.min(firstTokenAt, now) - arrivedAt > spec.objectives.ttftMs) count += 1;
+    }
+    return count;
+  }
+
   arrived({ at, spec }: TwinRequest, workerIndex: number): void {
     this.firstAt = Math.min(this.firstAt, at);
     this.requestCount += 1;

@@ -26,6 +26,8 @@ export interface TwinWorkerOptions {
   readonly device?: StepTimeModel;
   /** Spread of a step's log time around it; 0 steps exactly by it. */
   readonly noise: number;
+  /** What measured steps took, relative to it: drawn from for each step, in the noise's place. */
+  readonly stepFactors?: readonly number[];
   readonly seed: number;
   /** Between two steps: composing, settling, sending. */
   readonly betweenStepsMs: number;
@@ -54,7 +56,7 @@ export class TwinWorker {
   readonly #deviceMsOf: LeapQuestion['deviceMsOf'];
 
   constructor(options: TwinWorkerOptions) {
-    const { envelope, path, noise } = options;
+    const { envelope, path, noise, stepFactors: factors = [] } = options;
     this.options = options;
     this.#device = options.device ?? options.fit;
     this.scheduler = new Scheduler({
@@ -70,11 +72,15 @@ export class TwinWorker {
     this.#leastStepMs =
       sevenTermsMs(this.#device, LEAST_STEP) *
       (this.#device.residuals === undefined ? 1 : LEAST_CORRECTION) *
-      Math.exp(-noise * MOST_NORMAL);
-    this.#deviceMsOf =
-      noise > 0
-        ? (features) => predictMs(this.#device, features) * Math.exp(noise * this.#random.normal())
-        : (features) => predictMs(this.#device, features);
+      (factors.length > 0
+        ? factors.reduce((least, factor) => Math.min(least, factor), Number.POSITIVE_INFINITY)
+        : Math.exp(-noise * MOST_NORMAL));
+    const factorOf = (): number =>
+      factors.length > 0
+        ? (factors[this.#random.below(factors.length)] ?? 1)
+        : Math.exp(noise * this.#random.normal());
+    const isExact = noise === 0 && factors.length === 0;
+    this.#deviceMsOf = (features) => predictMs(this.#device, features) * (isExact ? 1 : factorOf());
   }
 
   get isIdle(): boolean {

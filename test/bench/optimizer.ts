@@ -8,6 +8,9 @@ import { type Parts, runParts } from './run-parts.ts';
 const parts: Parts = {
   'step-time': async () => (await import('./optimizer/step-time.ts')).benchStepTime,
   'step-time-cpu': async () => (await import('./optimizer/step-time-cpu.ts')).benchStepTimeOnCpu,
+  twin: async () => (await import('./optimizer/twin.ts')).benchTwin,
+  routing: async () => (await import('./optimizer/routing.ts')).benchRouting,
+  specialise: async () => (await import('./optimizer/specialise.ts')).benchSpecialise,
   'twin-speed': async () => (await import('./optimizer/twin-speed.ts')).benchTwinSpeed,
   cost: async () => (await import('./optimizer/cost.ts')).benchCost,
   regimes: async () => (await import('./optimizer/regimes.ts')).benchRegimes,
