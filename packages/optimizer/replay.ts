@@ -3,7 +3,7 @@
  * what a window would have looked like under another execution path, on one worker of the twin. Called by propose.ts. A client
  * that waited for an answer before it asked again does so here, too (closed-loop.ts); all others come when they came.
  */
-import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
+import { type Envelope, type ExecutionPath, kvBlockCountOf } from '@variator/kernels/execution-path';
 import type { Batch, StepSettlement } from '@variator/scheduler/batch';
 import type { Leap } from '@variator/scheduler/scheduler';
 import type { EndedSequence, Objectives, SequenceSpec, ServiceTier } from '@variator/scheduler/sequence';
@@ -262,7 +262,10 @@ function warmCache(
 ): void {
   const [arrival] = arrivals;
   if (arrival === undefined) return;
-  const prompts = warmingPrompts(arrivals, envelope.kvBlockCount * envelope.kvBlockSize);
+  const prompts = warmingPrompts(
+    arrivals,
+    kvBlockCountOf(envelope, worker.options.path) * envelope.kvBlockSize,
+  );
   const who = {
     ...arrival,
     tenant: '',

@@ -2,7 +2,7 @@
  * The gateway's part of a twin: what it knows of each worker (open sequences, prefills under way, cached blocks), and the
  * choice, by the same code (packages/scheduler/place-sequence.ts) or by another policy that is compared with it.
  */
-import { numericsId } from '@variator/kernels/execution-path';
+import { kvBlockCountOf, numericsId } from '@variator/kernels/execution-path';
 import type { Batch, StepSettlement } from '@variator/scheduler/batch';
 import { virtualHashing } from '@variator/scheduler/block-hashing';
 import {
@@ -77,7 +77,7 @@ function routeWorker(worker: TwinWorker, pending: Map<string, PendingPrefill>): 
     blockHashes: { has: (hash) => scheduler.hasCachedBlock(hash) },
     fit,
     tokenBudget: path.tokenBudget,
-    kvBlockCount: envelope.kvBlockCount,
+    kvBlockCount: kvBlockCountOf(envelope, path),
     get kvUsedBlockCount() {
       return scheduler.counts().kvUsedBlockCount;
     },

@@ -2,7 +2,12 @@
  * One worker on a virtual clock: the real scheduler, and in the device's place a step-time model with noise. Used by
  * twin.ts. It takes many like steps in one turn (Scheduler.leap); what comes of them is told to an observer.
  */
-import { type Envelope, type ExecutionPath, numericsId } from '@variator/kernels/execution-path';
+import {
+  type Envelope,
+  type ExecutionPath,
+  kvBlockCountOf,
+  numericsId,
+} from '@variator/kernels/execution-path';
 import type { Batch, StepSettlement } from '@variator/scheduler/batch';
 import { virtualHashing } from '@variator/scheduler/block-hashing';
 import { type Leap, type LeapQuestion, Scheduler } from '@variator/scheduler/scheduler';
@@ -60,7 +65,7 @@ export class TwinWorker {
     this.options = options;
     this.#device = options.device ?? options.fit;
     this.scheduler = new Scheduler({
-      blockCount: envelope.kvBlockCount,
+      blockCount: kvBlockCountOf(envelope, path),
       blockSize: envelope.kvBlockSize,
       maxModelLenTokens: envelope.maxModelLenTokens,
       limits: { tokenBudget: path.tokenBudget, maxRunningCount: path.maxRunningCount },
