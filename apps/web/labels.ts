@@ -11,6 +11,7 @@ const settingNames: Readonly<Record<PathSetting, string>> = {
   threadCount: 'threads',
   tokenBudget: 'token budget',
   maxRunningCount: 'running batch',
+  draftTokenCount: 'drafted tokens',
 };
 
 export function settingName(setting: PathSetting): string {

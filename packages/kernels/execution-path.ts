@@ -15,6 +15,8 @@ export interface ExecutionPath {
   readonly tokenBudget: number;
   /** Most sequences that may run at once. */
   readonly maxRunningCount: number;
+  /** Most guesses at its next tokens that a decoding sequence has verified in a step; 0 for no speculation. */
+  readonly draftTokenCount: number;
 }
 
 /** What the speed of this machine was measured to be when the worker started; bytes and operations a second. */
@@ -46,6 +48,8 @@ export interface Envelope {
   readonly maxModelLenTokens: number;
   readonly maxTokenBudget: number;
   readonly maxRunningCount: number;
+  /** 0 where the device verifies no guesses. */
+  readonly maxDraftTokenCount: number;
   readonly vocabularySize: number;
   readonly layerCount: number;
   readonly headCount: number;
@@ -84,9 +88,9 @@ const shortHash = (text: string): string => createHash('sha256').update(text).di
 
 /** Names a path by all of its settings. */
 export function pathId(path: ExecutionPath): string {
-  return shortHash(
-    JSON.stringify([path.linear, path.attention, path.threadCount, path.tokenBudget, path.maxRunningCount]),
-  );
+  const settings = [path.linear, path.attention, path.threadCount, path.tokenBudget, path.maxRunningCount];
+  // A path that speculates is another than the one that was known before any did.
+  return shortHash(JSON.stringify(path.draftTokenCount > 0 ? [...settings, path.draftTokenCount] : settings));
 }
 
 /** Names what decides how long a given batch takes: variants and threads, not budgets. */
@@ -114,6 +118,7 @@ export function namedPaths(
     threadCount: envelope.threadCount,
     tokenBudget: Math.min(tokenBudget, envelope.maxTokenBudget),
     maxRunningCount: Math.min(maxRunningCount, envelope.maxRunningCount),
+    draftTokenCount: 0,
   });
   return {
     balanced: limits(128, 16),
@@ -166,6 +171,7 @@ export function pathFaults(path: ExecutionPath, envelope: Envelope): string[] {
     ['threadCount', path.threadCount, 1, envelope.threadCount],
     ['tokenBudget', path.tokenBudget, 1, envelope.maxTokenBudget],
     ['maxRunningCount', path.maxRunningCount, 1, envelope.maxRunningCount],
+    ['draftTokenCount', path.draftTokenCount, 0, envelope.maxDraftTokenCount],
   ] as const;
   for (const [setting, value, least, most] of ranges) {
     if (!Number.isInteger(value) || value < least || value > most) {
@@ -194,6 +200,7 @@ export function diffPaths(from: ExecutionPath, to: ExecutionPath): PathChange[] 
     'threadCount',
     'tokenBudget',
     'maxRunningCount',
+    'draftTokenCount',
   ];
   return settings.flatMap((setting) =>
     from[setting] === to[setting] ? [] : [{ setting, from: from[setting], to: to[setting] }],

@@ -23,6 +23,7 @@ const goodStep: StepInput = {
   blockTables: Int32Array.of(0, 1),
   blockTableStride: 1,
   isSampled: Uint8Array.of(1, 0),
+  draftCounts: Int32Array.of(0, 0),
   temperatures: Float32Array.of(0, 0),
   topPs: Float32Array.of(1, 1),
   topKs: Int32Array.of(0, 0),

@@ -113,6 +113,7 @@ async function headColumns(
       blockTables: Int32Array.from({ length: count }, (_, i) => i),
       blockTableStride: 1,
       isSampled: new Uint8Array(count),
+      draftCounts: new Int32Array(count),
       temperatures: new Float32Array(count),
       topPs: new Float32Array(count).fill(1),
       topKs: new Int32Array(count),

@@ -51,6 +51,11 @@ export interface StepInput {
   readonly blockTables: Int32Array; // [n, blockTableStride]
   readonly blockTableStride: number;
   readonly isSampled: Uint8Array; // [n]
+  /**
+   * How many of its last tokens are drafts, guesses of what it would yield: then as many rows more yield a token each, drawn
+   * as if the drafts before it had been drawn. Only for sampled sequences without rules and scores.
+   */
+  readonly draftCounts: Int32Array; // [n]
   readonly temperatures: Float32Array; // [n] 0 = greedy
   readonly topPs: Float32Array; // [n] 1 = off
   readonly topKs: Int32Array; // [n] 0 = off
@@ -66,7 +71,8 @@ export interface StepInput {
 }
 
 export interface StepOutput {
-  readonly sampledTokenIds: Int32Array; // [n], -1 where nothing was sampled
+  /** By sequence, 1 + its draft count: what follows each row from the one before its drafts on; -1 where not sampled. */
+  readonly sampledTokenIds: Int32Array;
   readonly logits: Float32Array | null; // [n, vocabulary] when wanted
   /**
    * By sequence: its scored tokens in order, then its sampled one. 1 + top count entries for each: the token itself, then

@@ -29,6 +29,8 @@ export interface Chunk {
   readonly sequence: number;
   readonly tokenIds: readonly number[];
   readonly isSampled: boolean;
+  /** So many of the last tokens are drafts. */
+  readonly draftCount?: number;
   readonly temperature?: number;
   readonly topP?: number;
   readonly topK?: number;
@@ -116,6 +118,7 @@ export class StepDriver {
       blockTables,
       blockTableStride: stride,
       isSampled: Uint8Array.from(chunks, (chunk) => (chunk.isSampled ? 1 : 0)),
+      draftCounts: Int32Array.from(chunks, (chunk) => chunk.draftCount ?? 0),
       temperatures: Float32Array.from(chunks, (chunk) => chunk.temperature ?? 0),
       topPs: Float32Array.from(chunks, (chunk) => chunk.topP ?? 1),
       topKs: Int32Array.from(chunks, (chunk) => chunk.topK ?? 0),

@@ -39,6 +39,8 @@ const CHOICES: Readonly<Record<Setting, Choices>> = {
     isRisky: false,
     valuesIn: ({ maxRunningCount }) => [1, ...doublings(4, maxRunningCount), maxRunningCount],
   },
+  // The twin knows no words, so not which guesses would be right: speculation is chosen by people.
+  draftTokenCount: { isRisky: false, valuesIn: () => [] },
 };
 const SETTINGS = Object.keys(CHOICES) as Setting[];
 const MOST_CHANGES = 2;

@@ -25,6 +25,7 @@ const envelope: Envelope = {
   maxModelLenTokens: 2048,
   maxTokenBudget: 512,
   maxRunningCount: 32,
+  maxDraftTokenCount: 0,
   vocabularySize: 49152,
   layerCount: 30,
   headCount: 9,
@@ -47,6 +48,7 @@ const path: ExecutionPath = {
   threadCount: 2,
   tokenBudget: 512,
   maxRunningCount: 32,
+  draftTokenCount: 0,
 };
 const prior = rooflinePrior(envelope, path);
 

@@ -79,6 +79,8 @@ function changeInWords(change: PathChange): string {
       return `run the linear layers with ${change.to}`;
     case 'attention':
       return `run attention with ${change.to}`;
+    case 'draftTokenCount':
+      return change.to === 0 ? 'stop speculating' : `verify up to ${change.to} guesses a step`;
   }
 }
 

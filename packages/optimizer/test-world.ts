@@ -16,6 +16,7 @@ export const testEnvelope: Envelope = {
   maxModelLenTokens: 2048,
   maxTokenBudget: 512,
   maxRunningCount: 32,
+  maxDraftTokenCount: 0,
   vocabularySize: 49152,
   layerCount: 30,
   headCount: 9,
@@ -39,6 +40,7 @@ export const testPath: ExecutionPath = {
   threadCount: 2,
   tokenBudget: 512,
   maxRunningCount: 32,
+  draftTokenCount: 0,
 };
 
 export const testFit: StepTimeFit = {

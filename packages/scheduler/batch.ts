@@ -18,6 +18,8 @@ export interface BatchEntry {
   readonly contextLength: number;
   /** KV block ids covering contextLength + tokenIds.length tokens, in order; the sequence's own, so until the step has settled. */
   readonly blockTable: readonly number[];
+  /** So many of `tokenIds`, the last ones, are guesses that this step verifies; absent where none are. */
+  readonly draftCount?: number;
   /** False for a prefill chunk that does not reach the sequence's last known token. */
   readonly isSampled: boolean;
   readonly sampling: Sampling;
@@ -39,8 +41,10 @@ export interface Batch {
 
 export interface StepResult {
   readonly stepId: number;
-  /** One per entry, -1 where nothing was sampled. */
+  /** One per entry, what follows its last known token; -1 where nothing was sampled. */
   readonly sampledTokenIds: ArrayLike<number>;
+  /** One per entry: what follows each of its drafts, as if those before it had been drawn. Absent where none has drafts. */
+  readonly afterDraftTokenIds?: readonly (ArrayLike<number> | null)[];
   /** One list per entry: its scored tokens in order, then its sampled one where wanted. Absent where no entry wants any. */
   readonly logprobs?: readonly (readonly TokenLogprobs[])[];
   readonly deviceMs: number;
@@ -72,6 +76,9 @@ export interface StepSettlement {
   readonly waitingCount: number;
   readonly kvUsedBlockCount: number;
   readonly emittedTokenCount: number;
+  /** Guesses that the step verified, and those of them that were right. */
+  readonly draftedTokenCount: number;
+  readonly acceptedDraftCount: number;
   readonly firstTokenCount: number;
   /** Gaps to the sequence's token before, over emitted tokens of sequences with an ITL objective; 0 when none. */
   readonly itlMeanMs: number;

@@ -79,6 +79,14 @@ export class BlockTables {
     return true;
   }
 
+  /** Gives back what is beyond `tokenCount` tokens: room for guesses that were wrong. */
+  shrink(sequence: OpenSequence, tokenCount: number): void {
+    while (sequence.blockTable.length > this.blocksFor(tokenCount)) {
+      const blockId = sequence.blockTable.pop();
+      if (blockId !== undefined) this.#blocks.release(blockId, 'discard');
+    }
+  }
+
   /** Lets others find the blocks that the last step filled. */
   offerFullBlocks(sequence: OpenSequence): void {
     if (sequence.isKvMixed) return;

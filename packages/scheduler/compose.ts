@@ -5,6 +5,7 @@
  */
 import type { BatchEntry } from './batch.ts';
 import type { BlockTables } from './block-tables.ts';
+import { addDrafts } from './drafts.ts';
 import { type AdmissionState, displaceable, nextAdmission, noteAdmission } from './next-admission.ts';
 import {
   comparePreemption,
@@ -23,6 +24,8 @@ export interface SchedulerLimits {
   readonly tokenBudget: number;
   /** Most sequences that may run at once. */
   readonly maxRunningCount: number;
+  /** Most guesses a decoding sequence has verified in a step; none where absent. */
+  readonly draftTokenCount?: number;
 }
 
 export interface SchedulerState extends AdmissionState {
@@ -33,7 +36,10 @@ export interface SchedulerState extends AdmissionState {
   /** In order of admission. */
   readonly running: OpenSequence[];
   readonly tables: BlockTables;
+  readonly maxModelLenTokens: number;
   admissionCount: number;
+  /** That one more draft is right, over all sequences. */
+  draftAcceptance: number;
 }
 
 export interface Composition {
@@ -112,6 +118,7 @@ export function compose(state: SchedulerState, stepId: number, now: number): Com
     if (!canStart && !makeRoom(state, composition, next)) continue;
     if (!addChunk(next)) break;
   }
+  addDrafts(state, composition, budget);
   return composition;
 }
 

@@ -61,7 +61,7 @@ export function planLeap(
 ): LeapPlan | null {
   const { running, waiting, limits, tables } = state;
   const count = running.length;
-  if (count === 0 || count > limits.tokenBudget) return null;
+  if (count === 0 || count > limits.tokenBudget || (limits.draftTokenCount ?? 0) > 0) return null;
   // Those that wait change nothing while no place is free; flex that runs may have to make one.
   const isClosed = count >= limits.maxRunningCount || count === limits.tokenBudget;
   if (waiting.count > 0 && !isClosed) return null;

@@ -5,6 +5,7 @@
  *   waiting --admitted--> running --end--> (gone)
  *      ^---- preempted ------'
  */
+import type { LookupIndex } from './lookup-index.ts';
 import type {
   Account,
   EndedSequence,
@@ -59,6 +60,12 @@ export interface OpenSequence {
   isMixedNumerics: boolean;
   cachedTokenCount: number;
   preemptionCount: number;
+  /** Of its tokens; null before anything was drafted. */
+  lookup: LookupIndex | null;
+  /** That one more of its drafts is right, 0 to 1; NaN before any was verified. */
+  draftAcceptance: number;
+  speculatedTokenCount: number;
+  acceptedTokenCount: number;
   /** Set by a cancellation that has to wait for the step in flight. */
   endWith: 'cancelled' | 'stop' | null;
   readonly account: { -readonly [Key in keyof Account]: Account[Key] };
@@ -111,6 +118,10 @@ export function openSequence(
     isMixedNumerics: false,
     cachedTokenCount: 0,
     preemptionCount: 0,
+    lookup: null,
+    draftAcceptance: Number.NaN,
+    speculatedTokenCount: 0,
+    acceptedTokenCount: 0,
     endWith: null,
     account: {
       prefillDeviceMs: 0,
@@ -202,6 +213,8 @@ export function endedSequence(
     cachedTokenCount: sequence.cachedTokenCount,
     completionTokenCount: generatedTokenCount(sequence),
     preemptionCount: sequence.preemptionCount,
+    speculatedTokenCount: sequence.speculatedTokenCount,
+    acceptedTokenCount: sequence.acceptedTokenCount,
     queueMs: (sequence.firstScheduledAt ?? now) - sequence.submittedAt,
     isMixedNumerics: sequence.isMixedNumerics,
     ...(sequence.promptLogprobs.length === 0 ? {} : { promptLogprobs: sequence.promptLogprobs }),

@@ -14,6 +14,7 @@ interface Cell {
 }
 
 const vocabularySize = 50;
+export const REPETITIVE_SEED = 3;
 
 const mix = (a: number, b: number): number => {
   let hash = Math.imul(a ^ 0x9e3779b9, 0x85ebca6b) ^ Math.imul(b + 0x7f4a7c15, 0xc2b2ae35);
@@ -34,7 +35,8 @@ function sample(
   counted: Iterable<readonly [tokenId: number, count: number]>,
   banned: readonly number[],
 ): number {
-  let hash = mix(mix(seed, position), chain);
+  // This seed's speaker repeats itself, whatever was said: its next words can be guessed.
+  let hash = seed === REPETITIVE_SEED ? position % 4 : mix(mix(seed, position), chain);
   for (const [tokenId, count] of counted) hash = (hash + mix(tokenId, count)) >>> 0;
   let token = hash % vocabularySize;
   while (banned.includes(token)) token = (token + 1) % vocabularySize;
@@ -106,10 +108,14 @@ export class PaperDevice {
   }
 
   /** What a step answers. @throws Error where an entry breaks the border's contract */
-  run(batch: Batch, numericsId: string): { sampledTokenIds: number[]; logprobs: TokenLogprobs[][] } {
+  run(
+    batch: Batch,
+    numericsId: string,
+  ): { sampledTokenIds: number[]; afterDraftTokenIds: (number[] | null)[]; logprobs: TokenLogprobs[][] } {
     const written = new Set<number>();
     const numerics = textHash(numericsId);
     const logprobs: TokenLogprobs[][] = [];
+    const afterDraftTokenIds: (number[] | null)[] = [];
     const sampledTokenIds = batch.entries.map((entry) => {
       const own: TokenLogprobs[] = [];
       logprobs.push(own);
@@ -123,6 +129,8 @@ export class PaperDevice {
       const slotOf = (position: number): number =>
         (blockTable[Math.floor(position / this.#blockSize)] ?? -1) * this.#blockSize +
         (position % this.#blockSize);
+      const { draftCount = 0 } = entry;
+      const drawn: number[] = [];
       let chain = 0;
       for (let position = 0; position < contextLength; position += 1) {
         const cell = this.#cells.get(slotOf(position));
@@ -138,13 +146,17 @@ export class PaperDevice {
         this.#cells.set(slot, { tokenId, numerics, chain });
         const scored = entry.scoredTokenIds?.[offset] ?? -1;
         if (scored >= 0 && logprobCount !== undefined) own.push(paperLogprobs(chain, scored, logprobCount));
+        if (!entry.isSampled || offset < tokenIds.length - 1 - draftCount) continue;
+        const place = contextLength + offset + 1;
+        drawn.push(sample(entry.sampling.seed, place, chain, countedOf(entry), entry.bannedTokenIds ?? []));
       }
+      const [token = -1, ...afterDrafts] = drawn;
+      afterDraftTokenIds.push(draftCount === 0 ? null : afterDrafts);
       if (!entry.isSampled) return -1;
-      const token = sample(entry.sampling.seed, length, chain, countedOf(entry), entry.bannedTokenIds ?? []);
       if (logprobCount !== undefined) own.push(paperLogprobs(chain, token, logprobCount));
       return token;
     });
-    return { sampledTokenIds, logprobs };
+    return { sampledTokenIds, afterDraftTokenIds, logprobs };
   }
 }
 

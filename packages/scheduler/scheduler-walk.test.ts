@@ -54,7 +54,7 @@ function walk(seed: number, operationCount: number): string {
   const leastBlockCount = Math.ceil(((0.8 + 1.2 * random()) * maxModelLenTokens) / blockSize);
   const randomLimits = (): SchedulerLimits => {
     const maxRunningCount = 1 + below(8);
-    return { maxRunningCount, tokenBudget: maxRunningCount + below(20) };
+    return { maxRunningCount, tokenBudget: maxRunningCount + below(20), draftTokenCount: pick([0, 3, 8]) };
   };
   let limits = randomLimits();
   let numericsId = 'A';
@@ -68,6 +68,7 @@ function walk(seed: number, operationCount: number): string {
   let largestRunningCount = 0;
   let preemptionCount = 0;
   let cachedTokenCount = 0;
+  let acceptedDraftCount = 0;
   const cacheHashes = new Set<string>();
 
   const trackOf = (sequenceId: string): Track => {
@@ -212,6 +213,8 @@ function walk(seed: number, operationCount: number): string {
     expect(admittedCount).toBeLessThanOrEqual(batch.entries.length);
     preemptionCount += settlement.preemptionCount;
     cachedTokenCount += settlement.cachedTokenCount;
+    expect(settlement.acceptedDraftCount).toBeLessThanOrEqual(settlement.draftedTokenCount);
+    acceptedDraftCount += settlement.acceptedDraftCount;
   };
   const cancelOne = (): void => {
     const openIds = scheduler.openSequenceIds();
@@ -266,7 +269,9 @@ function walk(seed: number, operationCount: number): string {
       account.recomputeDeviceMs;
   }
   expect(Math.abs(accountsMs - stepMs)).toBeLessThanOrEqual(1e-9 * stepMs);
-  log.push(`${largestRunningCount} running, ${preemptionCount} preempted, ${cachedTokenCount} cached`);
+  log.push(
+    `${largestRunningCount} running, ${preemptionCount} preempted, ${cachedTokenCount} cached, ${acceptedDraftCount} guessed`,
+  );
   return log.join('\n');
 }
 
@@ -303,10 +308,11 @@ describe('a random walk', () => {
     expect(walk(77, 600)).toBe(walk(77, 600));
   });
 
-  test('meets preemption and the prefix cache on its way', () => {
+  test('meets preemption, the prefix cache and right guesses on its way', () => {
     const summary = walk(3, 1500).split('\n').at(-1) ?? '';
-    const [, preempted = 0, cached = 0] = (summary.match(/\d+/g) ?? []).map(Number);
+    const [, preempted = 0, cached = 0, guessed = 0] = (summary.match(/\d+/g) ?? []).map(Number);
     expect(preempted).toBeGreaterThan(10);
     expect(cached).toBeGreaterThan(10);
+    expect(guessed).toBeGreaterThan(10);
   });
 });

@@ -10,6 +10,7 @@ import type { Batch, BatchEntry, StepCharge, StepResult, StepSettlement } from '
 import { type BlockHashing, sha256Hashing } from './block-hashing.ts';
 import { BlockTables } from './block-tables.ts';
 import { type Composition, compose, preempt, type SchedulerLimits, type SchedulerState } from './compose.ts';
+import { acceptedCount, noteAcceptance, STARTING_ACCEPTANCE } from './drafts.ts';
 import { chargeLeap, type Leap, type LeapQuestion, planLeap, runLeap } from './leap.ts';
 import {
   addToken,
@@ -32,7 +33,7 @@ import type {
   TokenEvent,
   TokenLogprobs,
 } from './sequence.ts';
-import { chargeStep, featuresOf, predictMs, type StepTimeFit } from './step-time.ts';
+import { chargedPerTokenMs, chargeStep, featuresOf, predictMs, type StepTimeFit } from './step-time.ts';
 import { TenantService } from './tenant-service.ts';
 import { WaitingQueue } from './waiting-queue.ts';
 
@@ -97,7 +98,9 @@ export class Scheduler {
       tenants: new TenantService(),
       passedByCount: 0,
       tables: new BlockTables(options.blockCount, options.blockSize, options.hashing ?? sha256Hashing),
+      maxModelLenTokens: options.maxModelLenTokens,
       admissionCount: 0,
+      draftAcceptance: STARTING_ACCEPTANCE,
     };
   }
 
@@ -169,7 +172,10 @@ export class Scheduler {
     const inFlight = this.#takeInFlight(result.stepId);
     const { batch, composition, counts, fit } = inFlight;
     notePace(this.#state.flexPace, composition, result.deviceMs);
-    const charge = bookCharge(inFlight, result.deviceMs, (sequence, deviceMs) => {
+    const accepted = batch.entries.map((entry, index) =>
+      acceptedCount(entry, result.sampledTokenIds[index] ?? -1, result.afterDraftTokenIds?.[index]),
+    );
+    const charge = bookCharge(inFlight, result.deviceMs, accepted, (sequence, deviceMs) => {
       this.#state.tenants.charged(sequence, deviceMs);
       this.#programs.charged(sequence, deviceMs, now);
     });
@@ -179,9 +185,12 @@ export class Scheduler {
     const ended: EndedSequence[] = [];
     const gapsMs: number[] = [];
     let firstTokenCount = 0;
+    let draftedTokenCount = 0;
+    let acceptedDraftCount = 0;
     for (const [index, entry] of batch.entries.entries()) {
       const sequence = sequenceAt(composition, index);
-      sequence.computedTokenCount += entry.tokenIds.length;
+      const { draftCount = 0 } = entry;
+      sequence.computedTokenCount += entry.tokenIds.length - draftCount;
       this.#state.tables.offerFullBlocks(sequence);
       const logprobs = takeLogprobs(sequence, entry, result.logprobs?.[index]);
       if (sequence.endWith !== null) {
@@ -189,37 +198,49 @@ export class Scheduler {
         continue;
       }
       if (!entry.isSampled) continue;
-      const tokenId = result.sampledTokenIds[index] ?? -1;
-      if (tokenId < 0) {
-        ended.push(this.#end(sequence, 'error', 'The device returned no token where one was due.', now));
-        continue;
+      const acceptedHere = accepted[index] ?? 0;
+      draftedTokenCount += draftCount;
+      acceptedDraftCount += acceptedHere;
+      noteAcceptance(this.#state, sequence, draftCount, acceptedHere);
+      for (let order = 0; order <= acceptedHere; order += 1) {
+        const drawn = order === 0 ? result.sampledTokenIds : result.afterDraftTokenIds?.[index];
+        const tokenId = drawn?.[order === 0 ? index : order - 1] ?? -1;
+        const end = this.#tokenEnd(sequence, tokenId, now);
+        if (end !== null) {
+          ended.push(end);
+          break;
+        }
+        const event: TokenEvent = {
+          sequenceId: entry.sequenceId,
+          tokenId,
+          index: generatedTokenCount(sequence),
+          ...(logprobs === undefined ? {} : { logprobs }),
+          ...(sequence.promptLogprobs.length === 0 ? {} : { promptLogprobs: sequence.promptLogprobs }),
+        };
+        sequence.promptLogprobs = [];
+        events.push(event);
+        accounts.push({ ...sequence.account });
+        if (event.index === 0) firstTokenCount += 1;
+        if (sequence.lastTokenAt === null) starts.push(sequenceStart(sequence));
+        if (sequence.lastTokenAt !== null && sequence.spec.objectives.itlMs > 0) {
+          gapsMs.push(now - sequence.lastTokenAt);
+        }
+        sequence.lastTokenAt = now;
+        addToken(sequence, tokenId);
+        if (this.#isFullLength(sequence)) {
+          ended.push(this.#end(sequence, 'length', '', now));
+          break;
+        }
+        if (this.#isBeyondPool(sequence)) {
+          ended.push(this.#end(sequence, 'error', this.#poolFault(sequence), now));
+          break;
+        }
+        if (order === acceptedHere) break;
+        // The guess was this token: its keys and values are there.
+        sequence.computedTokenCount += 1;
+        this.#state.tables.offerFullBlocks(sequence);
       }
-      if (sequence.spec.stopTokenIds.includes(tokenId)) {
-        ended.push(this.#end(sequence, 'stop', '', now));
-        continue;
-      }
-      const event: TokenEvent = {
-        sequenceId: entry.sequenceId,
-        tokenId,
-        index: generatedTokenCount(sequence),
-        ...(logprobs === undefined ? {} : { logprobs }),
-        ...(sequence.promptLogprobs.length === 0 ? {} : { promptLogprobs: sequence.promptLogprobs }),
-      };
-      sequence.promptLogprobs = [];
-      events.push(event);
-      accounts.push({ ...sequence.account });
-      if (event.index === 0) firstTokenCount += 1;
-      if (sequence.lastTokenAt === null) starts.push(sequenceStart(sequence));
-      if (sequence.lastTokenAt !== null && sequence.spec.objectives.itlMs > 0) {
-        gapsMs.push(now - sequence.lastTokenAt);
-      }
-      sequence.lastTokenAt = now;
-      addToken(sequence, tokenId);
-      if (this.#isFullLength(sequence)) {
-        ended.push(this.#end(sequence, 'length', '', now));
-      } else if (this.#isBeyondPool(sequence)) {
-        ended.push(this.#end(sequence, 'error', this.#poolFault(sequence), now));
-      }
+      if (draftCount > 0) this.#state.tables.shrink(sequence, sequence.tokenIds.length);
     }
     const { entered, left } = this.#state.tables.takeCacheChanges();
     return {
@@ -238,6 +259,8 @@ export class Scheduler {
       ...counts,
       emittedTokenCount: events.length,
       firstTokenCount,
+      draftedTokenCount,
+      acceptedDraftCount,
       itlMeanMs: gapsMs.length === 0 ? 0 : gapsMs.reduce((sum, gap) => sum + gap, 0) / gapsMs.length,
       itlMaxMs: gapsMs.reduce((most, gap) => Math.max(most, gap), 0),
       itlTokenCount: gapsMs.length,
@@ -405,6 +428,13 @@ export class Scheduler {
     return inFlight;
   }
 
+  /** How a token ends its sequence instead of being given out; null where it does not. */
+  #tokenEnd(sequence: OpenSequence, tokenId: number, now: number): EndedSequence | null {
+    if (tokenId < 0)
+      return this.#end(sequence, 'error', 'The device returned no token where one was due.', now);
+    return sequence.spec.stopTokenIds.includes(tokenId) ? this.#end(sequence, 'stop', '', now) : null;
+  }
+
   #end(sequence: OpenSequence, reason: EndReason, message: string, now: number): EndedSequence {
     this.#open.delete(sequence.spec.sequenceId);
     this.#state.tenants.ended(sequence);
@@ -460,6 +490,7 @@ const chargedAs = {
 function bookCharge(
   { batch, composition, fit }: StepInFlight,
   deviceMs: number,
+  accepted: readonly number[],
   charged: (sequence: OpenSequence, deviceMs: number) => void,
 ): StepCharge {
   const charge = {
@@ -469,14 +500,20 @@ function bookCharge(
     recomputeDeviceMs: 0,
   };
   const shares = chargeStep(batch.entries, deviceMs, fit);
+  const tokenMs = chargedPerTokenMs(batch.features, deviceMs, fit);
   for (const [index, entry] of batch.entries.entries()) {
     const sequence = sequenceAt(composition, index);
     const { account, endWith } = sequence;
-    const isWaste = entry.kind === 'decode' && endWith !== null;
-    const kind = isWaste ? 'speculationWasteDeviceMs' : chargedAs[entry.kind];
     const shareMs = shares[index] ?? 0;
-    charge[kind] += shareMs;
-    account[kind] += shareMs;
+    const isWaste = entry.kind === 'decode' && endWith !== null;
+    // A guess that was wrong costs what one token more did; the rest of the step was needed anyway.
+    const wrongCount = (entry.draftCount ?? 0) - (accepted[index] ?? 0);
+    const wasteMs = isWaste ? shareMs : Math.min(shareMs, wrongCount * tokenMs);
+    const kind = chargedAs[entry.kind];
+    charge.speculationWasteDeviceMs += wasteMs;
+    account.speculationWasteDeviceMs += wasteMs;
+    charge[kind] += shareMs - wasteMs;
+    account[kind] += shareMs - wasteMs;
     charged(sequence, shareMs);
     if (fit !== null && account.fitId !== fit.fitId) {
       account.fitId = fit.fitId;
@@ -508,7 +545,11 @@ function sequenceAt(composition: Composition, index: number): OpenSequence {
 function checkedLimits(limits: SchedulerLimits): SchedulerLimits {
   assertCount('tokenBudget', limits.tokenBudget);
   assertCount('maxRunningCount', limits.maxRunningCount);
-  return { tokenBudget: limits.tokenBudget, maxRunningCount: limits.maxRunningCount };
+  const { tokenBudget, maxRunningCount, draftTokenCount = 0 } = limits;
+  if (!Number.isInteger(draftTokenCount) || draftTokenCount < 0) {
+    throw new SchedulerError(`draftTokenCount must be a whole number of 0 or more, not ${draftTokenCount}.`);
+  }
+  return { tokenBudget, maxRunningCount, draftTokenCount };
 }
 
 function assertCount(name: string, value: number): void {

@@ -119,6 +119,9 @@ export interface EndedSequence {
   readonly cachedTokenCount: number;
   readonly completionTokenCount: number;
   readonly preemptionCount: number;
+  /** Guesses at its tokens that were verified, and those of them that were right. */
+  readonly speculatedTokenCount: number;
+  readonly acceptedTokenCount: number;
   /** From submission to first being scheduled, by the caller's clock. */
   readonly queueMs: number;
   /** True where steps of more than one numericsId computed it. */

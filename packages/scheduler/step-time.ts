@@ -213,6 +213,13 @@ export function chargeStep(
   });
 }
 
+/** What `chargeStep` charges for each of a step's tokens alone, the rest of its entry apart; milliseconds. */
+export function chargedPerTokenMs(features: StepFeatures, deviceMs: number, fit: StepTimeFit | null): number {
+  const predictedMs = fit === null ? 0 : sevenTermsMs(fit, features);
+  if (fit === null || !(predictedMs > 0)) return deviceMs / features.tokenCount;
+  return (deviceMs / predictedMs) * (linearLayersMs(fit, features.tokenCount) / features.tokenCount);
+}
+
 /** What computing so many prompt tokens onto so many cached ones adds to steps, however it is chunked; above the knee. */
 export function prefillWorkMs(fit: StepTimeFit, contextLength: number, tokenCount: number): number {
   const { perToken, perTokenAboveKnee, perPrefillAttention } = fit.betaMs;

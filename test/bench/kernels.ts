@@ -86,6 +86,7 @@ export async function benchKernels(): Promise<readonly Figure[]> {
       blockTables: Int32Array.from({ length: sequenceCount * blocksEach }, (_, index) => index),
       blockTableStride: blocksEach,
       isSampled: new Uint8Array(sequenceCount).fill(1),
+      draftCounts: new Int32Array(sequenceCount),
       temperatures: new Float32Array(sequenceCount),
       topPs: new Float32Array(sequenceCount).fill(1),
       topKs: new Int32Array(sequenceCount),

@@ -58,6 +58,7 @@ export const executionPath: z.ZodType<ExecutionPath> = z.strictObject({
   threadCount: z.number().int().min(1).max(4096),
   tokenBudget: z.number().int().min(1).max(1_000_000),
   maxRunningCount: z.number().int().min(1).max(1_000_000),
+  draftTokenCount: z.number().int().min(0).max(1000).default(0),
 });
 
 const estimate: z.ZodType<Estimate> = z.strictObject({

@@ -2,6 +2,7 @@
  * The control plane's database: Kysely over a SQLite file (libsql). Called by open-control.ts alone, which owns it; each
  * method is one question or one change, in one transaction. Decides nothing; JSON goes in and out as typed nouns.
  */
+import type { ExecutionPath } from '@variator/kernels/execution-path';
 import type { ProposalDraft } from '@variator/optimizer/proposal';
 import { Kysely, SqliteDialect, type Transaction } from 'kysely';
 import { openSqliteFile } from '../sqlite-file.ts';
@@ -294,7 +295,7 @@ function createStore(db: Kysely<ControlTables>): ControlStore {
 
     async livePaths() {
       const rows = await db.selectFrom('live_paths').selectAll().execute();
-      return rows.map((row) => ({ ...row, path: JSON.parse(row.path) as LivePath['path'] }));
+      return rows.map((row) => ({ ...row, path: completed(JSON.parse(row.path) as LivePath['path']) }));
     },
     saveLivePath: (livePath, audit) =>
       db.transaction().execute(async (transaction) => {
@@ -326,8 +327,26 @@ function createStore(db: Kysely<ControlTables>): ControlStore {
 function proposalOf(row: ControlTables['proposals']): Proposal {
   const { proposalId, createdAt, state, fromPathId, toPathId, rolloutId, decidedBy, decidedAt } = row;
   const draft = JSON.parse(row.draft) as ProposalDraft;
-  return { ...draft, proposalId, createdAt, state, fromPathId, toPathId, rolloutId, decidedBy, decidedAt };
+  const ends = { from: completed(draft.from), to: completed(draft.to) };
+  return {
+    ...draft,
+    ...ends,
+    proposalId,
+    createdAt,
+    state,
+    fromPathId,
+    toPathId,
+    rolloutId,
+    decidedBy,
+    decidedAt,
+  };
 }
+
+/** A path from before paths could speculate did not. */
+const completed = (path: ExecutionPath): ExecutionPath => ({
+  ...path,
+  draftTokenCount: path.draftTokenCount ?? 0,
+});
 
 function words(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).replace(/\.$/, '');

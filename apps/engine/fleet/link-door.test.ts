@@ -22,6 +22,7 @@ const path: ExecutionPath = {
   threadCount: 1,
   tokenBudget: 32,
   maxRunningCount: 8,
+  draftTokenCount: 0,
 };
 const envelope: Envelope = {
   deviceKind: 'cpu',
@@ -37,6 +38,7 @@ const envelope: Envelope = {
   maxModelLenTokens: 512,
   maxTokenBudget: 512,
   maxRunningCount: 32,
+  maxDraftTokenCount: 0,
   vocabularySize: 1000,
   layerCount: 1,
   headCount: 1,

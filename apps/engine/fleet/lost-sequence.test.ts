@@ -94,6 +94,8 @@ const ended: EndedSequence = {
   cachedTokenCount: 0,
   completionTokenCount: 9,
   preemptionCount: 0,
+  speculatedTokenCount: 0,
+  acceptedTokenCount: 0,
   queueMs: 800,
   isMixedNumerics: false,
 };

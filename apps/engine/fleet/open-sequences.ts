@@ -204,6 +204,8 @@ export class OpenSequences {
       cachedTokenCount: start?.cachedTokenCount ?? 0,
       completionTokenCount: generatedTokenIds.length,
       preemptionCount: 0,
+      speculatedTokenCount: 0,
+      acceptedTokenCount: 0,
       queueMs: start?.queueMs ?? this.#options.now() - submittedAt,
       isMixedNumerics: numericsIds.size > 1,
     };

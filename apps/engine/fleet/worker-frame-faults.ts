@@ -16,6 +16,7 @@ const executionPath = z.object({
   threadCount: z.int().min(1),
   tokenBudget: z.int().min(1),
   maxRunningCount: z.int().min(1),
+  draftTokenCount: count,
 });
 const envelope = z.object({
   deviceKind: name,
@@ -43,6 +44,7 @@ const envelope = z.object({
   maxModelLenTokens: z.int().min(1),
   maxTokenBudget: z.int().min(1),
   maxRunningCount: z.int().min(1),
+  maxDraftTokenCount: count,
   vocabularySize: z.int().min(1),
   layerCount: count,
   headCount: count,
@@ -93,6 +95,8 @@ const frames = {
       cachedTokenCount: count,
       completionTokenCount: count,
       preemptionCount: count,
+      speculatedTokenCount: count,
+      acceptedTokenCount: count,
       queueMs: z.number(),
       isMixedNumerics: z.boolean(),
       promptLogprobs: z.array(tokenLogprobs).optional(),

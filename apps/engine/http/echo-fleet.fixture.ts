@@ -101,6 +101,8 @@ export function echoFleet(scriptFor: (spec: SequenceSpec) => EchoScript, now: ()
           cachedTokenCount: 4,
           completionTokenCount: tokenCount,
           preemptionCount: 0,
+          speculatedTokenCount: 0,
+          acceptedTokenCount: 0,
           queueMs: 1,
           isMixedNumerics: false,
         },

@@ -34,6 +34,8 @@ export interface RowEnd {
   readonly cachedTokenCount: number;
   readonly completionTokenCount: number;
   readonly preemptionCount: number;
+  readonly speculatedTokenCount: number;
+  readonly acceptedTokenCount: number;
   readonly resumeCount: number;
   readonly queueMs: number;
   readonly isMixedNumerics: boolean;
@@ -66,6 +68,8 @@ export function endOfRow(
       cachedTokenCount: 0,
       completionTokenCount: seenTokenCount,
       preemptionCount: 0,
+      speculatedTokenCount: 0,
+      acceptedTokenCount: 0,
       resumeCount: 0,
       queueMs: Math.max(0, now - facts.arrivedAt),
       isMixedNumerics: false,
@@ -82,6 +86,8 @@ export function endOfRow(
     cachedTokenCount: ended.cachedTokenCount,
     completionTokenCount: ended.completionTokenCount,
     preemptionCount: ended.preemptionCount,
+    speculatedTokenCount: ended.speculatedTokenCount,
+    acceptedTokenCount: ended.acceptedTokenCount,
     resumeCount,
     queueMs: ended.queueMs,
     isMixedNumerics: ended.isMixedNumerics,
@@ -119,9 +125,8 @@ export function requestRow(facts: RequestFacts, timing: TimingSummary, end: RowE
     promptTokenCount: facts.promptTokenCount,
     cachedTokenCount: end.cachedTokenCount,
     completionTokenCount: end.completionTokenCount,
-    // No path speculates yet.
-    speculatedTokenCount: 0,
-    acceptedTokenCount: 0,
+    speculatedTokenCount: end.speculatedTokenCount,
+    acceptedTokenCount: end.acceptedTokenCount,
     queueMs: end.queueMs,
     prefillMs:
       timing.ttftMs === 0

@@ -23,7 +23,7 @@ import { activeMatrices } from '@variator/kernels/model/active-weights';
 import { type TensorSource, valueSizeOf } from '@variator/kernels/model/model-shape';
 import { type KvCacheHandle, loadNative } from '@variator/kernels/native';
 import type { Device } from './device.ts';
-import { entryLogprobs, stepInput } from './step-input.ts';
+import { drawnTokens, entryLogprobs, stepInput } from './step-input.ts';
 
 export interface CpuDeviceOptions extends KvPlanOptions {
   readonly threadCount: number;
@@ -31,6 +31,8 @@ export interface CpuDeviceOptions extends KvPlanOptions {
 }
 
 const MAX_TOKEN_BUDGET = 2048;
+/** More guesses in a row are hardly ever right. */
+const MAX_DRAFT_TOKEN_COUNT = 16;
 
 /** @throws KvPlanError when the KV memory cannot hold one sequence; NativeError from below */
 export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device {
@@ -74,6 +76,7 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
     maxModelLenTokens,
     maxTokenBudget: MAX_TOKEN_BUDGET,
     maxRunningCount: MAX_RUNNING_COUNT,
+    maxDraftTokenCount: MAX_DRAFT_TOKEN_COUNT,
     vocabularySize: shape.vocabularySize,
     layerCount: shape.layerCount,
     headCount: shape.headCount,
@@ -107,10 +110,11 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
     async run(path, entries, blocks) {
       const cache = blocks === 'scratch' ? scratchCache(kvFormatOf(path.attention)) : kvCache;
       const output = await native.runStep(handle, cache, stepInput(path, entries));
-      const { sampledTokenIds, deviceMs, foreignCpuShare } = output;
+      const { deviceMs, foreignCpuShare } = output;
+      const drawn = drawnTokens(entries, output.sampledTokenIds);
       const logprobs = entryLogprobs(entries, output);
       return {
-        sampledTokenIds,
+        ...drawn,
         deviceMs,
         foreignCpuShare,
         ...(logprobs === null ? {} : { logprobs }),

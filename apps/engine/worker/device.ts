@@ -9,6 +9,8 @@ import type { TokenLogprobs } from '@variator/scheduler/sequence';
 export interface DeviceResult {
   /** One per entry, -1 where nothing was sampled. */
   readonly sampledTokenIds: Int32Array;
+  /** As StepResult has them; absent where no entry has drafts. */
+  readonly afterDraftTokenIds?: readonly (Int32Array | null)[];
   /** One list per entry, as StepResult has them; absent where no entry wants any. */
   readonly logprobs?: readonly (readonly TokenLogprobs[])[];
   readonly deviceMs: number;

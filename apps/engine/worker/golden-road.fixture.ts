@@ -31,6 +31,8 @@ export interface RoadOutcome {
   /** What was generated here, in the order asked. */
   readonly outputs: number[][];
   readonly preemptionCount: number;
+  readonly acceptedDraftCount: number;
+  readonly stepCount: number;
   readonly cachedTokenCount: number;
   readonly largestBatch: number;
   readonly switchCount: number;
@@ -67,7 +69,14 @@ export async function runRoad(
     numericsId: numericsId(path),
   });
   const outputs = asked.map((): number[] => []);
-  const seen = { preemptionCount: 0, cachedTokenCount: 0, largestBatch: 0, switchCount: 0 };
+  const seen = {
+    preemptionCount: 0,
+    cachedTokenCount: 0,
+    acceptedDraftCount: 0,
+    stepCount: 0,
+    largestBatch: 0,
+    switchCount: 0,
+  };
   let now = 0;
   const submit = (index: number) => {
     const question = asked[index];
@@ -107,6 +116,8 @@ export async function runRoad(
     }
     seen.preemptionCount += settled.preemptionCount;
     seen.cachedTokenCount += settled.cachedTokenCount;
+    seen.acceptedDraftCount += settled.acceptedDraftCount;
+    seen.stepCount += 1;
     if (other === first || step % (conditions.switchSteps ?? 3) !== 0) continue;
     path = path === first ? other : first;
     scheduler.setLimits(path);

@@ -78,6 +78,11 @@ for (const name of [...tinyModels, 'stories-5m']) {
       expect(preemptionCount).toBeGreaterThan(0);
     });
 
+    it('speculating, and across a switch between guessing and not', async () => {
+      const path = `${wide},draftTokenCount=8`;
+      expect((await runRoad(await open(), asked, { path, otherPath: wide })).outputs).toEqual(expected);
+    });
+
     it('across a switch of budget and running batch', async () => {
       const path = limited('reference', 5, 2);
       const { outputs, switchCount } = await runRoad(await open(), asked, { path, otherPath: wide });
@@ -104,9 +109,24 @@ describe('the fast path gives the same bits whatever is around a sequence', () =
         { path: limited('balanced', 7, 3) },
         { path: limited('balanced', 512, 32), blockCount: Math.ceil((251 + 32) / 16) + 2 },
         { path: limited('balanced', 3, 1), otherPath: limited('balanced', 512, 32) },
+        { path: `${limited('balanced', 512, 32)},draftTokenCount=8` },
+        { path: `${limited('balanced', 9, 3)},draftTokenCount=4`, otherPath: limited('balanced', 512, 32) },
       ];
       for (const conditions of others)
         expect((await runRoad(device, asked, conditions)).outputs).toEqual(alone.outputs);
+      // Asked again with what it answered in the prompt, it says much of it again, and the guesses are right.
+      const again = asked.map((one, index) => ({
+        ...one,
+        prompt: [...one.prompt, ...(alone.outputs[index] ?? []), ...one.prompt],
+        temperature: 0,
+      }));
+      const plain = await runRoad(device, again, { path: limited('balanced', 512, 32) });
+      const guessing = await runRoad(device, again, {
+        path: `${limited('balanced', 512, 32)},draftTokenCount=8`,
+      });
+      expect(guessing.outputs).toEqual(plain.outputs);
+      expect(guessing.acceptedDraftCount).toBeGreaterThan(20);
+      expect(guessing.stepCount).toBeLessThan(plain.stepCount);
     },
   );
 });

@@ -8,6 +8,7 @@ const incumbent: ExecutionPath = {
   threadCount: 2,
   tokenBudget: 64,
   maxRunningCount: 1,
+  draftTokenCount: 0,
 };
 const candidate: ExecutionPath = { ...incumbent, maxRunningCount: 8 };
 const plan: CanaryPlan = {

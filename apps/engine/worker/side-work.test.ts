@@ -13,6 +13,7 @@ const path: ExecutionPath = {
   threadCount: 2,
   tokenBudget: 64,
   maxRunningCount: 8,
+  draftTokenCount: 0,
 };
 
 const blockSize = 4;

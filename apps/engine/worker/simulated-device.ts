@@ -157,6 +157,7 @@ function envelopeOf(model: LoadedModel, options: SimulatedDeviceOptions): Envelo
     threadCount: 1,
     kvBlockCount,
     kvBlockCounts: {},
+    maxDraftTokenCount: 0,
     kvBlockSize: KV_BLOCK_SIZE,
     maxModelLenTokens: wanted,
     maxTokenBudget: MAX_TOKEN_BUDGET,

@@ -24,6 +24,7 @@ export function stepInput(path: ExecutionPath, entries: readonly BatchEntry[]): 
     blockTables: new Int32Array(count * blockTableStride),
     blockTableStride,
     isSampled: new Uint8Array(count),
+    draftCounts: new Int32Array(count),
     temperatures: new Float32Array(count),
     topPs: new Float32Array(count),
     topKs: new Int32Array(count),
@@ -34,13 +35,14 @@ export function stepInput(path: ExecutionPath, entries: readonly BatchEntry[]): 
     isLogitsWanted: false,
   };
   let at = 0;
-  entries.forEach(({ tokenIds, contextLength, blockTable, isSampled, sampling }, index) => {
+  entries.forEach(({ tokenIds, contextLength, blockTable, isSampled, draftCount = 0, sampling }, index) => {
     input.tokenIds.set(tokenIds, at);
     at += tokenIds.length;
     input.tokenStarts[index + 1] = at;
     input.contextLengths[index] = contextLength;
     input.blockTables.set(blockTable, index * blockTableStride);
     input.isSampled[index] = isSampled ? 1 : 0;
+    input.draftCounts[index] = draftCount;
     input.temperatures[index] = sampling.temperature;
     input.topPs[index] = sampling.topP;
     input.topKs[index] = sampling.topK;
@@ -119,6 +121,23 @@ function scoring(entries: readonly BatchEntry[], tokenCount: number): Scoring {
     at += tokenIds.length;
   });
   return wanted;
+}
+
+/** The flat tokens of a step by entry: what follows its last known token, and what follows each of its drafts. */
+export function drawnTokens(
+  entries: readonly BatchEntry[],
+  flat: Int32Array,
+): { sampledTokenIds: Int32Array; afterDraftTokenIds?: (Int32Array | null)[] } {
+  if (flat.length === entries.length) return { sampledTokenIds: flat };
+  const sampledTokenIds = new Int32Array(entries.length);
+  let at = 0;
+  const afterDraftTokenIds = entries.map(({ draftCount = 0 }, index) => {
+    sampledTokenIds[index] = flat[at] ?? -1;
+    const after = draftCount === 0 ? null : flat.subarray(at + 1, at + 1 + draftCount);
+    at += 1 + draftCount;
+    return after;
+  });
+  return { sampledTokenIds, afterDraftTokenIds };
 }
 
 /** One list per entry: its scored tokens in order, then its sampled one; null where the step brought none. */

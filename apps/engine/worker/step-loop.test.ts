@@ -13,6 +13,7 @@ const path: ExecutionPath = {
   threadCount: 1,
   tokenBudget: 16,
   maxRunningCount: 4,
+  draftTokenCount: 0,
 };
 const envelope: Envelope = {
   deviceKind: 'test',
@@ -28,6 +29,7 @@ const envelope: Envelope = {
   maxModelLenTokens: 128,
   maxTokenBudget: 64,
   maxRunningCount: 8,
+  maxDraftTokenCount: 0,
   vocabularySize: 100,
   layerCount: 1,
   headCount: 1,

@@ -44,6 +44,8 @@ const ownAccount: Omit<
   cachedTokenCount: 0,
   preemptionCount: 0,
   emittedTokenCount: 0,
+  draftedTokenCount: 0,
+  acceptedDraftCount: 0,
   firstTokenCount: 0,
   itlMeanMs: 0,
   itlMaxMs: 0,

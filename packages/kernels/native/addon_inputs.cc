@@ -220,6 +220,7 @@ std::shared_ptr<Step> readStep(napi_env env, napi_value input) {
   step->blockTables = readTypedArray<int32_t>(env, field("blockTables"), "blockTables");
   step->blockTableStride = integerOf(env, input, "blockTableStride", 1, sizeAtMost);
   step->isSampled = readTypedArray<uint8_t>(env, field("isSampled"), "isSampled");
+  step->draftCounts = readTypedArray<int32_t>(env, field("draftCounts"), "draftCounts");
   const auto temperatures = readTypedArray<float>(env, field("temperatures"), "temperatures");
   const auto topPs = readTypedArray<float>(env, field("topPs"), "topPs");
   const auto topKs = readTypedArray<int32_t>(env, field("topKs"), "topKs");

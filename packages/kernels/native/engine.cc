@@ -169,11 +169,14 @@ void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
   require(count >= 1, "contextLengths: a step needs a sequence");
   requireSize(step.tokenStarts.size(), count + 1, "tokenStarts");
   requireSize(step.isSampled.size(), count, "isSampled");
+  requireSize(step.draftCounts.size(), count, "draftCounts");
   requireSize(step.blockTables.size(), count * step.blockTableStride, "blockTables");
   require(step.tokenStarts[0] == 0, "tokenStarts: must begin with 0");
   for (int64_t s = 0; s < count; s++) {
     const std::string who = "[" + std::to_string(s) + "]: ";
     require(step.tokenStarts[s] < step.tokenStarts[s + 1], "tokenStarts" + who + "every sequence needs a token");
+    require(step.draftCounts[s] >= 0 && step.draftCounts[s] < step.chunkLength(s),
+            "draftCounts" + who + "must leave a token before the drafts");
     require(step.contextLengths[s] >= 0, "contextLengths" + who + "must not be negative");
     const int64_t length = step.contextLengths[s] + step.chunkLength(s);
     require(length <= shape.maxPositionCount, "contextLengths" + who + "ends at position " + std::to_string(length) +
@@ -193,6 +196,11 @@ void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
   }
   if (step.rules) checkRules(*step.rules, count, shape.vocabularySize);
   if (step.scoring) checkScoring(step, shape.vocabularySize);
+  for (int64_t s = 0; s < count; s++) {
+    const bool isPlain = !(step.rules && step.rules->changesLogits(s)) && !(step.scoring && step.scoring->topCounts[s] >= 0);
+    require(step.draftCounts[s] == 0 || (step.isSampled[s] != 0 && isPlain),
+            "draftCounts[" + std::to_string(s) + "]: drafts need a sampled sequence without rules and scores");
+  }
   requireSize(step.tokenIds.size(), step.tokenStarts[count], "tokenIds");
   requireTokens(step.tokenIds, 0, shape.vocabularySize, "tokenIds");
 }

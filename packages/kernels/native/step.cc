@@ -178,14 +178,12 @@ void StepRunner::storeKeyValue(int64_t layer, int64_t kvHead, int64_t row, const
                                   position % kvCache_->blockSize, key, value);
 }
 
-// Final norm, LM head and sampling, of the rows that need them: the last rows at once, then scored rows in portions.
+// Final norm, LM head and sampling, of the rows that need them, in portions.
 void StepRunner::finish(int thread) {
   const auto headRowCount = static_cast<int64_t>(headRows_.size());
   const int64_t stride = padded(model_.shape.vocabularySize);
-  int64_t rowCount = lastRowCount_;
-  for (int64_t first = 0; first < headRowCount; first += rowCount, rowCount = scoredRowsAtOnce) {
-    rowCount = std::min(rowCount, headRowCount - first);
-    if (rowCount == 0) continue;
+  for (int64_t first = 0; first < headRowCount; first += headRowsAtOnce()) {
+    const int64_t rowCount = std::min(headRowsAtOnce(), headRowCount - first);
     computeLogits(thread, first, rowCount);
     const Share share = shareOf(rowCount, thread, step_->threadCount);
     for (int64_t i = share.begin; i < share.end; i++) {
@@ -222,7 +220,7 @@ void StepRunner::computeLogits(int thread, int64_t firstHeadRow, int64_t rowCoun
 void StepRunner::chooseToken(const HeadRow& row, const float* logits, ThreadScratch& scratch) {
   const int64_t vocabularySize = model_.shape.vocabularySize;
   const int32_t sequence = row.sequence;
-  if (step_->isLogitsWanted) {
+  if (step_->isLogitsWanted && row.row == step_->tokenStarts[sequence + 1] - 1) {
     std::copy(logits, logits + vocabularySize, step_->logits.begin() + sequence * vocabularySize);
   }
   if (step_->isSampled[sequence] == 0) return;
@@ -233,10 +231,10 @@ void StepRunner::chooseToken(const HeadRow& row, const float* logits, ThreadScra
     sampling.hasBans = applyRules(*step_->rules, sequence, scratch.sampling.ruled.data());
     ruled = scratch.sampling.ruled.data();
   }
-  const int64_t position = step_->contextLengths[sequence] + step_->chunkLength(sequence);
+  const int64_t position = positions_[row.row] + 1;
   const int32_t token = sampleToken(ruled, vocabularySize, sampling, position, scratch.sampling);
   if (token < 0) isBroken_.store(true);
-  step_->sampledTokenIds[sequence] = token;
+  step_->sampledTokenIds[row.sampledAt] = token;
   if (token >= 0 && row.logprobsAt >= 0) score(row, token, logits, scratch);
 }
 

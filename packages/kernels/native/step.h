@@ -49,12 +49,14 @@ struct Step {
   std::vector<int32_t> blockTables;     // [n, blockTableStride]
   int64_t blockTableStride;
   std::vector<uint8_t> isSampled;       // [n]
+  std::vector<int32_t> draftCounts;     // [n] how many of its last tokens are drafts; then as many more rows yield a token
   std::vector<Sampling> samplings;      // [n]
   std::optional<LogitRules> rules;
   std::optional<Scoring> scoring;
   bool isLogitsWanted;
 
-  std::vector<int32_t> sampledTokenIds;  // [n], -1 where nothing was sampled
+  // By sequence: 1 + its draft count, what follows each row from the one before its drafts on; -1 where nothing was sampled.
+  std::vector<int32_t> sampledTokenIds;
   std::vector<float> logits;             // [n, vocabularySize] when wanted
   // By sequence: its scored rows, then its sampled token; 1 + top count entries each, the token itself first.
   std::vector<int32_t> logprobTokenIds;
@@ -101,8 +103,8 @@ class StepRunner {
     SamplingScratch sampling;
     RoutingScratch routing;
   };
-  // Scored rows pass through the LM head so many at a time: a prompt's logits all at once would be too much memory.
-  static constexpr int64_t scoredRowsAtOnce = 64;
+  // Rows pass through the LM head at most so many at a time (or one a sequence): all of a prompt's would be too much memory.
+  static constexpr int64_t leastHeadRowsAtOnce = 64;
   // Up to maxPairCount (row, head) pairs of one sequence and KV head, and so many splits of their context. Where it is not
   // all of them, `group` names the pairs, whose splits come together in splitResults_.
   struct AttentionUnit {
@@ -114,11 +116,12 @@ class StepRunner {
     int64_t resultsAt;  // in splitResults_, [splits, pairs, splitSize]
     int32_t splitCount;
   };
-  // A row whose logits are needed: the last of a sequence, or one that is scored.
+  // A row whose logits are needed: the last of a sequence, one of its drafts', or one that is scored.
   struct HeadRow {
     int32_t row, sequence;
-    int32_t scoredTokenId;  // -1: a last row
+    int32_t scoredTokenId;  // -1: a token is drawn
     int64_t logprobsAt;     // where its log-probabilities go; -1: nowhere
+    int64_t sampledAt;      // where the token goes
   };
   struct Linear {
     const Tensor* tensor;
@@ -191,8 +194,7 @@ class StepRunner {
   const PackedModel* packed_ = nullptr;
   Step* step_ = nullptr;
   std::vector<int32_t> positions_, sequences_;  // [T]
-  std::vector<HeadRow> headRows_;               // last rows, then scored rows
-  int64_t lastRowCount_ = 0;
+  std::vector<HeadRow> headRows_;               // those that a token is drawn from, then scored ones
   std::vector<AttentionUnit> attentionUnits_;
   std::vector<SplitGroup> splitGroups_;
   std::vector<std::atomic<int32_t>> doneSplitCounts_;  // [group]

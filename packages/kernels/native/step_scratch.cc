@@ -68,7 +68,6 @@ void StepRunner::prepareScratch() {
     scratch.sampling.weights.resize(shape.vocabularySize);
     scratch.sampling.candidates.resize(shape.vocabularySize);
   }
-  step_->sampledTokenIds.assign(step.sequenceCount(), -1);
   if (step.isLogitsWanted) step_->logits.resize(step.sequenceCount() * shape.vocabularySize);
 }
 
@@ -99,18 +98,23 @@ void StepRunner::prepareExperts() {
 }
 
 int64_t StepRunner::headRowsAtOnce() const {
-  const auto scoredRowCount = static_cast<int64_t>(headRows_.size()) - lastRowCount_;
-  return std::max(lastRowCount_, std::min(scoredRowCount, scoredRowsAtOnce));
+  return std::min(static_cast<int64_t>(headRows_.size()), std::max(leastHeadRowsAtOnce, step_->sequenceCount()));
 }
 
 void StepRunner::listHeadRows() {
   const Step& step = *step_;
   headRows_.clear();
+  int64_t sampledAt = 0;
   for (int64_t s = 0; s < step.sequenceCount(); s++) {
-    if (step.isSampled[s] == 0 && !step.isLogitsWanted) continue;
-    headRows_.push_back({step.tokenStarts[s + 1] - 1, static_cast<int32_t>(s), -1, -1});
+    const int32_t end = step.tokenStarts[s + 1], draftCount = step.draftCounts[s];
+    if (step.isSampled[s] != 0 || step.isLogitsWanted) {
+      for (int32_t row = end - 1 - draftCount; row < end; row++) {
+        headRows_.push_back({row, static_cast<int32_t>(s), -1, -1, sampledAt + row - (end - 1 - draftCount)});
+      }
+    }
+    sampledAt += 1 + draftCount;
   }
-  lastRowCount_ = static_cast<int64_t>(headRows_.size());
+  step_->sampledTokenIds.assign(sampledAt, -1);
   if (!step.scoring) return;
   int64_t at = 0, lastRow = 0;
   for (int64_t s = 0; s < step.sequenceCount(); s++) {
@@ -119,7 +123,7 @@ void StepRunner::listHeadRows() {
       for (int32_t row = step.tokenStarts[s]; row < step.tokenStarts[s + 1]; row++) {
         const int32_t tokenId = step.scoring->scoredTokenIds[row];
         if (tokenId < 0) continue;
-        headRows_.push_back({row, static_cast<int32_t>(s), tokenId, at});
+        headRows_.push_back({row, static_cast<int32_t>(s), tokenId, at, -1});
         at += size;
       }
     }
@@ -128,7 +132,7 @@ void StepRunner::listHeadRows() {
       headRows_[lastRow].logprobsAt = at;
       at += size;
     }
-    lastRow++;
+    lastRow += 1 + step.draftCounts[s];
   }
   step_->logprobTokenIds.resize(at);
   step_->logprobs.resize(at);

@@ -8,6 +8,7 @@ const from = {
   threadCount: 2,
   tokenBudget: 128,
   maxRunningCount: 16,
+  draftTokenCount: 0,
 } as const;
 
 test('a larger token budget is guarded by ITL, with the policy’s own numbers', () => {
