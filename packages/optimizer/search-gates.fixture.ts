@@ -120,6 +120,7 @@ const firstPath: ExecutionPath = {
   threadCount: 1,
   tokenBudget: 16,
   maxRunningCount: 1,
+  draftTokenCount: 0,
 };
 
 function allPaths(): ExecutionPath[] {
