@@ -7,6 +7,7 @@ import {
   formatChange,
   formatChangeRange,
   formatCount,
+  formatError,
   formatFactor,
   formatId,
   formatMoment,
@@ -45,6 +46,10 @@ describe('a duration', () => {
     expect(formatAgo(1_000_000, 1_030_000)).toBe('30 s ago');
     expect(formatAgo(1_000_000, 1_200_000)).toBe('3 min ago');
   });
+});
+
+test('an error may be more than all', () => {
+  expect([null, 0.0421, 0.9999, 1.434].map(formatError)).toEqual(['–', '4.2 %', '100 %', '143 %']);
 });
 
 test('a moment of a long range has its day, on an axis the day alone', () => {

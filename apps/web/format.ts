@@ -71,6 +71,13 @@ export function formatShare(share: number | null): string {
   return `${oneDecimal.format(percent)} %`;
 }
 
+/** `4.2 %`, `143 %`: how far something is off, which may be more than all of it. */
+export function formatError(error: number | null): string {
+  if (error === null) return DASH;
+  const percent = error * 100;
+  return `${(percent < 99.95 ? oneDecimal : whole).format(percent)} %`;
+}
+
 /** `+12 %`, `−3.4 %`, `0 %`: a relative change, one decimal below ten per cent. */
 export function formatChange(change: number | null): string {
   if (change === null) return DASH;

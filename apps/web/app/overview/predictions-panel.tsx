@@ -5,7 +5,7 @@
  */
 import type { FitPredictions, KernelsKey } from '../../api.ts';
 import { StepScatter } from '../../charts/step-scatter.tsx';
-import { formatAge, formatCount, formatId, formatShare } from '../../format.ts';
+import { formatAge, formatCount, formatError, formatId, formatShare } from '../../format.ts';
 import { useFitPredictions } from '../../frame/queries.ts';
 import type { TimeRange } from '../../frame/time-range.ts';
 import { useSelection } from '../../frame/use-selection.ts';
@@ -106,9 +106,9 @@ function Errors({ errors }: { readonly errors: FitPredictions['errors'] }) {
               <th scope="row">{one.steps}</th>
               <td>{formatCount(one.stepCount)}</td>
               <td>{formatShare(one.insideShare)}</td>
-              <td>{formatShare(one.mape)}</td>
-              <td>{formatShare(one.insideMape)}</td>
-              <td>{formatShare(one.outsideMape)}</td>
+              <td>{formatError(one.mape)}</td>
+              <td>{formatError(one.insideMape)}</td>
+              <td>{formatError(one.outsideMape)}</td>
             </tr>
           ))}
         </tbody>
@@ -123,7 +123,7 @@ function sentenceOf({ errors, fit }: FitPredictions): string {
     errors.find(({ steps }) => steps === 'undisturbed') ?? errors.find(({ steps }) => steps === 'all');
   if (figures === undefined) return '';
   const which = figures.steps === 'all' ? 'steps' : 'undisturbed steps';
-  const off = `${formatCount(figures.stepCount)} ${which} were ${formatShare(figures.mape)} off what was foretold`;
+  const off = `${formatCount(figures.stepCount)} ${which} were ${formatError(figures.mape)} off what was foretold`;
   if (figures.insideShare === null || fit?.logBand90 == null) return `${off}; the fit has no band yet.`;
   return `${off}, and ${formatShare(figures.insideShare)} of them lie in the band that should hold 90 %.`;
 }
@@ -134,7 +134,7 @@ function noteOf({ drawn, errors, fit, fromMs, toMs }: FitPredictions): string {
   const span = `Of the last ${formatAge(toMs - fromMs)}. `;
   const of = fit === null ? '' : `Fit ${formatId(fit.fitId)} of ${formatCount(fit.sampleCount)} steps`;
   const held =
-    fit === null || fit.heldOutMape === null ? '' : `, ${formatShare(fit.heldOutMape)} off on those held out`;
+    fit === null || fit.heldOutMape === null ? '' : `, ${formatError(fit.heldOutMape)} off on those held out`;
   return `${span}${sample}Each is beside the prediction of its moment${of === '' ? '' : `; the band is that of the present one. ${of}${held}`}.`;
 }
 
