@@ -6,6 +6,7 @@ import { memory, readMigrations } from './migrate.ts';
 import { arrivals } from './queries/arrivals.ts';
 import { costSummary } from './queries/cost-summary.ts';
 import { latestFits } from './queries/fits.ts';
+import { keptPrefixes } from './queries/kept-prefixes.ts';
 import { kernelsInSpan } from './queries/kernels-in-span.ts';
 import { overviewSeries } from './queries/overview-series.ts';
 import { overviewSummary } from './queries/overview-summary.ts';
@@ -106,6 +107,8 @@ const COUNT = 3000;
 const requests = Array.from({ length: COUNT }, (_, index) =>
   requestRow({
     requestId: `r${index}`,
+    session: `s${index % 70}`,
+    cachedTokenCount: 1000,
     arrivedAt: fromMs + (index % 70) * HOUR_MS + index,
     e2eMs: 1,
     promptTokenCount: index,
@@ -162,6 +165,10 @@ test('rows sent again, by whichever server, are on their shard once, and so are 
   const kernels = { deviceKind: 'cpu', modelHash: 'hash', kernelsId: step?.kernelsId ?? '' };
   expect(await stepSamples(one, { ...span, ...kernels, limit: 7 })).toHaveLength(7);
   expect(await stepCount(two, { ...span, workerId: 'w1' })).toBe(COUNT);
+  const kept = { ...span, by: 'tenant' as const, keys: ['default'] };
+  // Turns of one session lie on both shards; each but the first waited 69 ms for 1000 tokens.
+  expect(await keptPrefixes(two, kept)).toEqual(await keptPrefixes(one, kept));
+  expect((await keptPrefixes(one, kept))[0]?.keptTokenSeconds).toBeCloseTo((COUNT - 70) * 69, 1);
   expect(await kernelsInSpan(two, span)).toMatchObject([{ stepCount: COUNT, predictedStepCount: COUNT }]);
   const banded = { ...span, ...kernels, logBand90: 0.1, quietShare: 0.1 };
   const { errors, drawn } = await stepPredictions(two, banded);

@@ -9,7 +9,7 @@ import { endedRequests, type Span, spanParams } from './measures.ts';
 import { sourceOf } from './source-of.ts';
 
 /** Column of `requests` that each grouping goes by. */
-const columns = {
+export const columns = {
   model: 'modelId',
   tier: 'serviceTier',
   tenant: 'tenant',

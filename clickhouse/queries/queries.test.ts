@@ -7,6 +7,7 @@ import { arrivals } from './arrivals.ts';
 import { costGroups } from './cost-groups.ts';
 import { costSummary } from './cost-summary.ts';
 import { fitRow, latestFits } from './fits.ts';
+import { keptPrefixes } from './kept-prefixes.ts';
 import { kernelsInSpan } from './kernels-in-span.ts';
 import { kvPressure } from './kv-pressure.ts';
 import { overviewSeries } from './overview-series.ts';
@@ -359,6 +360,46 @@ test('step sample: served steps with their features, the same ones each time', a
     prefillAttention: 5000.5,
     deviceMs: 60,
   });
+});
+
+test('kept prefixes: cached tokens by the seconds that they waited for the next turn of their session', async () => {
+  const at = t0 + 900_000;
+  const turn = (requestId: string, session: string, arrivedMs: number, cachedTokenCount: number) =>
+    requestRow({
+      requestId: `kept-${requestId}`,
+      tenant: 'keeper',
+      program: session === 's1' ? 'p' : 'q',
+      session,
+      arrivedAt: at + arrivedMs,
+      e2eMs: 1000,
+      cachedTokenCount,
+    });
+  const rows = [
+    // What a session's first turn finds is not its own.
+    turn('a', 's1', 0, 500),
+    turn('b', 's1', 5000, 100),
+    turn('c', 's1', 5200, 64),
+    turn('d', 's2', 0, 0),
+    turn('e', 's2', 3000, 10),
+    turn('f', '', 9000, 400),
+  ];
+  await insertRows(client, 'requests', rows, 'kept');
+  const asked = { fromMs: at, toMs: at + 60_000 };
+  // b waited from 1000 to 5000; c came while b ran; e waited from 1000 to 3000.
+  expect(await keptPrefixes(reader, { ...asked, by: 'session', keys: ['s1', 's2'] })).toEqual([
+    { key: 's1', keptTokenSeconds: 400 },
+    { key: 's2', keptTokenSeconds: 20 },
+  ]);
+  expect(await keptPrefixes(reader, { ...asked, by: 'program', keys: ['q'] })).toEqual([
+    { key: 'q', keptTokenSeconds: 20 },
+  ]);
+  expect(await keptPrefixes(reader, { ...asked, by: 'tenant', keys: ['keeper'] })).toEqual([
+    { key: 'keeper', keptTokenSeconds: 420 },
+  ]);
+  // A turn counts where it ended, and what came before it may lie before the span.
+  const later = { fromMs: at + 4000, toMs: at + 60_000, by: 'tenant' as const, keys: ['keeper'] };
+  expect(await keptPrefixes(reader, later)).toEqual([{ key: 'keeper', keptTokenSeconds: 420 }]);
+  expect(await keptPrefixes(reader, { ...asked, by: 'tenant', keys: [] })).toEqual([]);
 });
 
 test('step predictions: how far off, in the band and out of it, disturbed or not, and what is drawn', async () => {

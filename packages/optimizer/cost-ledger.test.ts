@@ -5,6 +5,7 @@ import {
   availableMs,
   type ChargedGroup,
   capacityOf,
+  kvResidencyMs,
   kvResidencyPrice,
   priceGroup,
   type TierDemand,
@@ -201,5 +202,7 @@ describe('the capacity ledger', () => {
     expect(kvResidencyPrice(window)).toBe(0.5);
     expect(kvResidencyPrice({ ...window, evictedBlockCount: 0 })).toBe(0);
     expect(kvResidencyPrice({ ...window, idleBlockSeconds: 0 })).toBe(0);
+    // 64 tokens for ten seconds are four blocks of 16.
+    expect(kvResidencyMs(640, 16, kvResidencyPrice(window))).toBe(20);
   });
 });

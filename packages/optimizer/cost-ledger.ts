@@ -135,6 +135,18 @@ export function kvResidencyPrice(window: {
   return window.recomputeDeviceMs / window.idleBlockSeconds;
 }
 
+/**
+ * Device ms of what the cache kept for a group until it came back, at the residency price. A price beside the others: the
+ * recomputed ms that it is made of are charged to those who recomputed, so it adds to no sum.
+ */
+export function kvResidencyMs(
+  keptTokenSeconds: number,
+  kvBlockSize: number,
+  deviceMsPerBlockSecond: number,
+): number {
+  return (keptTokenSeconds / kvBlockSize) * deviceMsPerBlockSecond;
+}
+
 /** When a worker was there to be used, epoch ms. */
 export interface Presence {
   readonly workerId: string;

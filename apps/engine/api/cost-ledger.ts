@@ -6,12 +6,19 @@
 import type { TelemetryClient } from '@variator/clickhouse/client';
 import { costGroups } from '@variator/clickhouse/queries/cost-groups';
 import { costSummary } from '@variator/clickhouse/queries/cost-summary';
+import { keptPrefixes } from '@variator/clickhouse/queries/kept-prefixes';
 import { kvPressure } from '@variator/clickhouse/queries/kv-pressure';
 import { HOUR_MS } from '@variator/clickhouse/queries/source-of';
 import { type SampledStep, stepSample } from '@variator/clickhouse/queries/step-sample';
 import { tierDemand } from '@variator/clickhouse/queries/tier-demand';
 import { workerSpans } from '@variator/clickhouse/queries/worker-spans';
-import { availableMs, capacityOf, kvResidencyPrice, priceGroup } from '@variator/optimizer/cost-ledger';
+import {
+  availableMs,
+  capacityOf,
+  kvResidencyMs,
+  kvResidencyPrice,
+  priceGroup,
+} from '@variator/optimizer/cost-ledger';
 import { marginalShares, type TimedStep } from '@variator/optimizer/cost-marginal';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import type { Fleet } from '../fleet/fleet.ts';
@@ -64,13 +71,24 @@ export async function costLedger(
       fleet.workers().flatMap(({ fits }) => fits),
     ),
   );
+  const price = kvResidencyPrice(kv);
+  // While none had to leave, keeping costs nobody anything.
+  const keys = price === 0 ? [] : groups.map(({ key }) => key);
+  const kept = new Map(
+    (await keptPrefixes(client, { ...recent, by, keys })).map((one) => [one.key, one.keptTokenSeconds]),
+  );
+  const kvBlockSize = fleet.workers()[0]?.envelope.kvBlockSize ?? null;
   const terms = { capacity, demand, marginal, deviceUsdPerHour };
   return {
     by,
     deviceUsdPerHour,
     ...capacity,
-    kvDeviceMsPerBlockSecond: kvResidencyPrice(kv),
-    groups: groups.map((group) => priceGroup(group, terms)),
+    kvDeviceMsPerBlockSecond: price,
+    groups: groups.map((group) => ({
+      ...priceGroup(group, terms),
+      kvResidencyMs:
+        kvBlockSize === null ? null : kvResidencyMs(kept.get(group.key) ?? 0, kvBlockSize, price),
+    })),
   };
 }
 

@@ -215,6 +215,35 @@ test('predictions are of the live kernels unless others are asked for, with the 
   });
 });
 
+test('where KV blocks had to leave, what was kept for a session until its next turn has a price', async () => {
+  const at = 1_800_000_000_000 - 600_000;
+  const step = (stepId: number, startedAt: number) =>
+    stepRow({
+      bootId: 'short of KV',
+      stepId,
+      startedAt,
+      deviceMs: 0,
+      kvUsedBlockCount: 14,
+      kvBlockCount: 64,
+    });
+  await insertRows(
+    telemetry,
+    'steps',
+    [{ ...step(1, at), evictedBlockCount: 3, recomputeDeviceMs: 250 }, step(2, at + 10_000)],
+    'short-of-kv',
+  );
+  const turn = (requestId: string, arrivedMs: number, cachedTokenCount: number) =>
+    requestRow({ requestId, session: 'agent', arrivedAt: at + arrivedMs, e2eMs: 1000, cachedTokenCount });
+  await insertRows(telemetry, 'requests', [turn('t1', 0, 0), turn('t2', 3000, 160)], 'turns');
+  await withApi(telemetry, async (api) => {
+    const span = { fromMs: at, toMs: at + 60_000 };
+    const ledger = await api.costs.ledger.query({ ...span, by: 'session' });
+    // 250 ms computed again while 50 blocks stood idle for 10 s; 10 blocks of 16 tokens waited for 2 s.
+    expect(ledger.kvDeviceMsPerBlockSecond).toBeCloseTo(0.5, 9);
+    expect(ledger.groups).toMatchObject([{ key: 'agent', kvResidencyMs: 10, deviceMs: 0 }]);
+  });
+});
+
 test('a ClickHouse that takes the connection and says nothing does not hold the page', async () => {
   const sockets: Socket[] = [];
   const silent = createServer((socket) => sockets.push(socket));

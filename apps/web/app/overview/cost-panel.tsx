@@ -83,6 +83,7 @@ function CapacityBar({ ledger }: { readonly ledger: CostLedger }) {
 function Prices({ ledger }: { readonly ledger: CostLedger }) {
   if (ledger.groups.length === 0) return <p className={styles.none}>No request has ended in this range.</p>;
   const shown = ledger.groups.slice(0, shownGroupCount);
+  const isKvPriced = ledger.kvDeviceMsPerBlockSecond > 0;
   const hiddenCount = ledger.groups.length - shown.length;
   return (
     <div className={styles.scroll}>
@@ -98,6 +99,14 @@ function Prices({ ledger }: { readonly ledger: CostLedger }) {
             <th scope="col">attributed $/M tok</th>
             <th scope="col">fully loaded $/M tok</th>
             <th scope="col">in all</th>
+            {isKvPriced && (
+              <th
+                scope="col"
+                title="KV blocks kept until its sessions came back, in the last 48 hours at most"
+              >
+                KV kept
+              </th>
+            )}
           </tr>
         </thead>
         <tbody>
@@ -113,6 +122,7 @@ function Prices({ ledger }: { readonly ledger: CostLedger }) {
               <td>{formatUsd(group.attributedUsdPerMillionTokens)}</td>
               <td>{formatUsd(group.fullyLoadedUsdPerMillionTokens)}</td>
               <td>{formatUsd(group.fullyLoadedUsd)}</td>
+              {isKvPriced && <td>{formatMs(group.kvResidencyMs)}</td>}
             </tr>
           ))}
         </tbody>
