@@ -117,6 +117,8 @@ test('after a crash of ClickHouse and one of its own it goes on, and knows earli
   await insertWindows(8, chats);
   await seeAll(marker);
   expect(marker.current()).toMatchObject({ regimeId: first?.regimeId, name: first?.name, isRecalled: true });
+  expect(marker.livingId(second?.regimeId ?? '')).toBe(second?.regimeId);
+  expect(marker.livingId('regime-of-nobody')).toBe('');
 
   // One that was never interrupted comes to the same.
   const span = { fromMs: first?.startedAt ?? 0, toMs: fedUntil, windowMs: WINDOW_MS };

@@ -14,6 +14,7 @@ import {
   type RegimeMark,
   type RegimeState,
 } from '@variator/optimizer/regime';
+import { livesOnAs } from '@variator/optimizer/regime-library';
 import type { Gateway } from './gateway.ts';
 import { DETECTOR, loadState, saveState } from './stored-regimes.ts';
 
@@ -23,6 +24,8 @@ export interface RegimeMarker {
   current(): RegimeDetection | null;
   /** The workload seems to have left that regime, and nothing has confirmed or refuted it yet. */
   isSuspended(): boolean;
+  /** The id under which this regime goes on: it may have been merged into another. '' where it was forgotten. */
+  livingId(regimeId: string): string;
 }
 
 /** Rows of a window that has just ended are still on their way. */
@@ -92,6 +95,7 @@ export function createRegimeMarker(options: {
   return {
     current: () => state?.current ?? null,
     isSuspended: () => state?.isSuspected ?? false,
+    livingId: (regimeId) => livesOnAs(state?.library ?? [], regimeId)?.regimeId ?? '',
     async round(now) {
       state ??= await load(now);
       if (state.current !== null && now - publishedAt > REPUBLISH_EVERY_MS) await mirror(state.current);
