@@ -2,7 +2,7 @@
  * How many KV blocks a model gets out of the memory it was given, and the longest sequence they allow. Pure; the worker
  * sizes its cache by it and the gateway refuses prompts by it, so that both say the same.
  */
-import { type ModelShape, valueSizeOf } from './model/model-shape.ts';
+import { cachedShapeOf, type ModelShape } from './model/model-shape.ts';
 
 /** Tokens a KV block holds. */
 export const KV_BLOCK_SIZE = 16;
@@ -34,7 +34,8 @@ export class KvPlanError extends Error {
 /** @throws KvPlanError with a sentence that names the option */
 export function kvPlan(shape: ModelShape, options: KvPlanOptions): KvPlan {
   // Keys and values, float32.
-  const kvBytesPerToken = 4 * shape.layerCount * shape.kvHeadCount * (shape.headSize + valueSizeOf(shape));
+  const { headCount, keySize, valueSize } = cachedShapeOf(shape);
+  const kvBytesPerToken = 4 * shape.layerCount * headCount * (keySize + valueSize);
   const wanted = Math.min(shape.maxPositionCount, options.maxModelLenTokens ?? shape.maxPositionCount);
   const affordable =
     Math.floor(options.kvMemoryBytes / (kvBytesPerToken * KV_BLOCK_SIZE)) - SCRATCH_BLOCK_COUNT;

@@ -85,6 +85,29 @@ for (const name of [...tinyModels, 'stories-5m']) {
   );
 }
 
+const deepseek = readGolden('deepseek-v3');
+test.skipIf(deepseek === null)(
+  'deepseek-v3 with keys and values of every head in the cache gives the golden tokens and logits',
+  async () => {
+    if (deepseek === null) return;
+    const { shape, tensors } = await loadModel(deepseek.modelPath);
+    const expanded = { ...shape, latent: shape.latent && { ...shape.latent, isAbsorbed: false } };
+    const options = {
+      sequenceCount: deepseek.cases.length,
+      tokensPerSequence: 320,
+      threadCount: 2,
+      blockSize: 16,
+    };
+    const driver = new StepDriver(native, { shape: expanded, tensors }, options);
+    const prompts = deepseek.cases.map(({ prompt }) => prompt);
+    const settings = { linear, chunkSize: 64, isLogitsWanted: true } as const;
+    const { tokens, logits } = await driver.generate(prompts, 24, settings);
+    expect(tokens).toEqual(deepseek.cases.map(({ greedy }) => greedy));
+    expectGoldenLogits(deepseek, logits);
+    driver.close();
+  },
+);
+
 const smollm2 = readGolden('smollm2');
 test.skipIf(smollm2 === null)(
   'smollm2, batched in chunks of 64: the golden logits, and its tokens wherever they are the best',

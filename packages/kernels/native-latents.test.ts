@@ -3,7 +3,7 @@
  * And the same bits in every company.
  */
 import { afterAll, describe, expect, test } from 'vitest';
-import type { LinearVariantId } from './catalogue.ts';
+import type { AttentionVariantId, LinearVariantId } from './catalogue.ts';
 import { judgedVariants } from './judged-variants.fixture.ts';
 import type {
   LatentShape,
@@ -23,7 +23,7 @@ const VOCABULARY = 50;
 const EPSILON = 1e-6;
 const prompt = Array.from({ length: 75 }, (_, index) => (index * 31) % VOCABULARY);
 
-interface Case extends LatentShape {
+interface Case extends Omit<LatentShape, 'isAbsorbed'> {
   readonly headCount: number;
   /** Of a key beside what is rotated. */
   readonly ownSize: number;
@@ -68,7 +68,9 @@ interface Model {
   readonly head: TensorSource;
 }
 
-function randomModel(seed: number, { headCount, ownSize, isRopeInterleaved, ...latent }: Case): Model {
+function randomModel(seed: number, shapeOf: Case, isAbsorbed: boolean): Model {
+  const { headCount, ownSize, isRopeInterleaved, ...sizes } = shapeOf;
+  const latent = { ...sizes, isAbsorbed };
   const weights = new RandomWeights(seed);
   opened.push(weights);
   const { queryRank, keyValueRank, ropeSize, valueHeadSize } = latent;
@@ -100,7 +102,7 @@ function randomModel(seed: number, { headCount, ownSize, isRopeInterleaved, ...l
     kvHeadCount: headCount,
     headSize,
     vocabularySize: VOCABULARY,
-    maxPositionCount: 128,
+    maxPositionCount: 1024,
     rmsNormEpsilon: EPSILON,
     ropeInverseFrequencies: Float32Array.from({ length: ropeSize / 2 }, (_, pair) => 1 / (1 + pair)),
     ropeAttentionFactor: 1,
@@ -185,14 +187,27 @@ function expectedLogits(model: Model): number[] {
   return weights.multiply(model.head, weights.normalise(model.finalNorm, hidden, EPSILON));
 }
 
-async function openDriver(model: Model, linear: LinearVariantId, blockSize: number): Promise<StepDriver> {
+async function openDriver(
+  model: Model,
+  linear: LinearVariantId,
+  blockSize: number,
+  attention: AttentionVariantId = 'attention.reference',
+): Promise<StepDriver> {
   const { shape, embedding, layer, finalNorm, head } = model;
   const tensors = { embedding, layers: [layer], finalNorm, head };
-  const options = { sequenceCount: 4, tokensPerSequence: 96, threadCount: 3, blockSize };
+  const options = { sequenceCount: 4, tokensPerSequence: 640, threadCount: 3, blockSize, attention };
   const driver = new StepDriver(native, { shape, tensors }, options);
   opened.push(driver);
   await driver.prepare(linear);
   return driver;
+}
+
+/** Largest difference over the largest logit. */
+function relativeDifference(logits: Float32Array | undefined, expected: readonly number[]): number {
+  const most = Math.max(...expected.map(Math.abs));
+  return (
+    Math.max(...expected.map((value, index) => Math.abs(value - (logits?.[index] ?? Number.NaN)))) / most
+  );
 }
 
 const lastLogits = async (
@@ -201,24 +216,46 @@ const lastLogits = async (
   chunkSize: number,
   sequenceCount: number,
   threadCount: number,
+  tokenIds = prompt,
 ) => {
   for (let sequence = 0; sequence < 4; sequence += 1) driver.rewind(sequence, 0);
-  const prompts = Array.from({ length: sequenceCount }, () => prompt);
+  const prompts = Array.from({ length: sequenceCount }, () => tokenIds);
   return (await driver.generate(prompts, 1, { linear, chunkSize, threadCount, isLogitsWanted: true })).logits;
 };
 
-describe.each(cases)('%s', (name, shape) => {
-  const model = randomModel(name.length, shape);
+describe.each(
+  cases.flatMap(([name, shape]) => [[name, 'expanded', shape] as const, [name, 'absorbed', shape] as const]),
+)('%s, %s', (name, form, shape) => {
+  const model = randomModel(name.length, shape, form === 'absorbed');
 
   test.each(variants)('%s gives what the slow computation gives', async (linear) => {
     const driver = await openDriver(model, linear, 16);
     const [logits] = await lastLogits(driver, linear, 512, 1, 2);
-    const expected = expectedLogits(model);
-    const most = Math.max(...expected.map(Math.abs));
-    const difference = Math.max(
-      ...expected.map((value, index) => Math.abs(value - (logits?.[index] ?? Number.NaN))),
-    );
-    expect(difference / most).toBeLessThan(linear === 'linear.reference' ? 1e-5 : 0.06);
+    const difference = relativeDifference(logits, expectedLogits(model));
+    expect(difference).toBeLessThan(linear === 'linear.reference' ? 1e-5 : 0.06);
+  });
+
+  test.each([
+    ['attention.float32', 1e-4],
+    ['attention.bf16', 0.03],
+    ['attention.int8', 0.12],
+  ] as const)('%s is as near as its format is', async (attention, tolerance) => {
+    const linear = 'linear.reference';
+    const driver = await openDriver(model, linear, 16, attention);
+    const [alone] = await lastLogits(driver, linear, 512, 1, 1);
+    expect(relativeDifference(alone, expectedLogits(model))).toBeLessThan(tolerance);
+    expect(await lastLogits(driver, linear, 7, 3, 3)).toEqual([alone, alone, alone]);
+  });
+
+  test('a context of several splits is attended to as the reference does', async () => {
+    const linear = 'linear.reference';
+    const long = Array.from({ length: 600 }, (_, index) => (index * index + 3 * index) % VOCABULARY);
+    const [reference] = await lastLogits(await openDriver(model, linear, 16), linear, 512, 1, 2, long);
+    const driver = await openDriver(model, linear, 16, 'attention.float32');
+    for (const threadCount of [1, 3]) {
+      const [logits] = await lastLogits(driver, linear, 512, 1, threadCount, long);
+      expect(relativeDifference(logits, [...(reference ?? [])])).toBeLessThan(1e-4);
+    }
   });
 
   test.each(variants)('%s gives the same bits batched, chunked, on one to three threads', async (linear) => {
@@ -236,7 +273,7 @@ describe.each(cases)('%s', (name, shape) => {
 });
 
 describe('what does not fit is refused', () => {
-  const model = randomModel(5, cases[0]?.[1] ?? (null as never));
+  const model = randomModel(5, cases[0]?.[1] ?? (null as never), true);
   const openWith =
     (shape: Partial<ModelShape>, latent: Partial<LatentShape>, own: Partial<LatentTensors>) => () =>
       native.openModel(

@@ -20,7 +20,7 @@ import {
 } from '@variator/kernels/kv-plan';
 import type { LoadedModel } from '@variator/kernels/model';
 import { activeMatrices } from '@variator/kernels/model/active-weights';
-import { type TensorSource, valueSizeOf } from '@variator/kernels/model/model-shape';
+import { cachedShapeOf, type TensorSource } from '@variator/kernels/model/model-shape';
 import { type KvCacheHandle, loadNative } from '@variator/kernels/native';
 import type { Device } from './device.ts';
 import { drawnTokens, entryLogprobs, stepInput } from './step-input.ts';
@@ -37,6 +37,7 @@ const MAX_DRAFT_TOKEN_COUNT = 16;
 /** @throws KvPlanError when the KV memory cannot hold one sequence; NativeError from below */
 export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device {
   const { shape, tensors } = model;
+  const cached = cachedShapeOf(shape);
   const native = loadNative();
   native.limitIsa(options.isa);
   const probe = native.probeMachine(options.threadCount);
@@ -80,7 +81,7 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
     vocabularySize: shape.vocabularySize,
     layerCount: shape.layerCount,
     headCount: shape.headCount,
-    headSize: Math.ceil((shape.headSize + valueSizeOf(shape)) / 2),
+    headSize: Math.ceil((cached.keySize + cached.valueSize) / 2),
     activeParameterCount,
     weightBytes: Object.fromEntries(
       linearVariants.map((id) => {

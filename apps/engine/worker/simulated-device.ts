@@ -10,7 +10,7 @@ import { type Envelope, type ExecutionPath, kernelsId } from '@variator/kernels/
 import { KV_BLOCK_SIZE, KvPlanError, SCRATCH_BLOCK_COUNT } from '@variator/kernels/kv-plan';
 import type { LoadedModel } from '@variator/kernels/model';
 import { activeMatrices } from '@variator/kernels/model/active-weights';
-import { valueSizeOf } from '@variator/kernels/model/model-shape';
+import { cachedShapeOf } from '@variator/kernels/model/model-shape';
 import { rooflinePrior } from '@variator/optimizer/roofline-prior';
 import { seededRandom } from '@variator/optimizer/seeded-random';
 import type { BatchEntry } from '@variator/scheduler/batch';
@@ -125,6 +125,7 @@ function answerTokens({ tokenizer, shape }: LoadedModel): number[] {
 
 function envelopeOf(model: LoadedModel, options: SimulatedDeviceOptions): Envelope {
   const { shape } = model;
+  const cached = cachedShapeOf(shape);
   const machine = simulatedMachines[options.name];
   const ownCount = activeMatrices(shape, model.tensors).reduce(
     (sum, { rows, columns }) => sum + rows * columns,
@@ -133,8 +134,7 @@ function envelopeOf(model: LoadedModel, options: SimulatedDeviceOptions): Envelo
   const activeParameterCount = options.parameterCount ?? ownCount;
   // bfloat16, as these machines keep weights and cache.
   const kvBytesPerToken =
-    options.kvBytesPerToken ??
-    2 * shape.layerCount * shape.kvHeadCount * (shape.headSize + valueSizeOf(shape));
+    options.kvBytesPerToken ?? 2 * shape.layerCount * cached.headCount * (cached.keySize + cached.valueSize);
   const weightBytes: Partial<Record<LinearVariantId, number>> = {
     'linear.int8-generic': activeParameterCount,
     'linear.reference': 2 * activeParameterCount,
@@ -165,7 +165,7 @@ function envelopeOf(model: LoadedModel, options: SimulatedDeviceOptions): Envelo
     vocabularySize: shape.vocabularySize,
     layerCount: shape.layerCount,
     headCount: shape.headCount,
-    headSize: Math.ceil((shape.headSize + valueSizeOf(shape)) / 2),
+    headSize: Math.ceil((cached.keySize + cached.valueSize) / 2),
     activeParameterCount,
     weightBytes,
     kvBytesPerToken,

@@ -12,7 +12,7 @@ import type { TensorTable } from './tensor-table.ts';
 
 /** As the native side has them. */
 const MOST_HEADS = 4096;
-const MOST_HEAD_SIZE = 4096;
+const MOST_HEAD_SIZE = 1024;
 const ROPE_DIVISORS = 'rope_freqs.weight';
 
 export type GgufArchitecture = 'llama' | 'qwen2' | 'qwen3' | 'qwen3moe';

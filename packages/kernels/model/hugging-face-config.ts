@@ -41,6 +41,8 @@ export const tokenIdsSchema = z
 
 const count = (most: number) => z.int().min(1).max(most);
 const positive = z.number().positive();
+/** As the native side has it. */
+const MOST_HEAD_SIZE = 1024;
 
 const configSchema = z.object({
   vocab_size: count(4_000_000),
@@ -49,7 +51,7 @@ const configSchema = z.object({
   num_hidden_layers: count(1_000),
   num_attention_heads: count(4096),
   num_key_value_heads: count(4096).nullish(),
-  head_dim: count(4096).nullish(),
+  head_dim: count(MOST_HEAD_SIZE).nullish(),
   max_position_embeddings: count(100_000_000),
   rms_norm_eps: z.number().min(1e-30).lt(1).default(1e-6),
   hidden_act: z.string().default('silu'),
@@ -148,8 +150,11 @@ export function parseHuggingFaceConfig(file: string, json: Record<string, unknow
 function readHeadSize(file: string, architecture: LoadedModel['architecture'], config: Config): number {
   const { head_dim, hidden_size, num_attention_heads } = config;
   const headSize = head_dim ?? (architecture === 'qwen3' ? 128 : hidden_size / num_attention_heads);
-  if (!Number.isInteger(headSize) || headSize % 2 !== 0 || headSize > 4096) {
-    throw new ModelError(file, `a head size of ${headSize} is not an even whole number up to 4096.`);
+  if (!Number.isInteger(headSize) || headSize % 2 !== 0 || headSize > MOST_HEAD_SIZE) {
+    throw new ModelError(
+      file,
+      `a head size of ${headSize} is not an even whole number up to ${MOST_HEAD_SIZE}.`,
+    );
   }
   return headSize;
 }
@@ -161,6 +166,7 @@ function readLatent(file: string, latent: LatentFields, config: Config): LatentS
     ropeSize: latent.qk_rope_head_dim,
     valueHeadSize: latent.v_head_dim,
     scoreFactor: latentScoreFactor(file, config),
+    isAbsorbed: true,
   };
 }
 

@@ -6,7 +6,8 @@ import { z } from 'zod';
 import { ModelError } from './model-error.ts';
 
 const size = (most: number) => z.int().min(1).max(most);
-const MOST_HEAD_SIZE = 4096;
+/** Also of what the cache holds: the latent and the rotated part of the key. */
+const MOST_HEAD_SIZE = 1024;
 const MOST_RANK = 1_000_000;
 
 export const latentFields = {
@@ -27,6 +28,13 @@ export function latentHeadSize(file: string, config: LatentFields): number {
     throw new ModelError(
       file,
       `heads of ${config.qk_nope_head_dim} and ${config.qk_rope_head_dim} rotated elements are not even and up to ${MOST_HEAD_SIZE}.`,
+    );
+  }
+  const cachedSize = config.kv_lora_rank + config.qk_rope_head_dim;
+  if (cachedSize > MOST_HEAD_SIZE) {
+    throw new ModelError(
+      file,
+      `a latent and its rotated part of ${cachedSize} elements are more than ${MOST_HEAD_SIZE}.`,
     );
   }
   return headSize;

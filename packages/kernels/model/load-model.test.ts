@@ -141,6 +141,7 @@ describe.skipIf(!isGoldenThere)('the golden models', () => {
         ropeSize: 16,
         valueHeadSize: 32,
         scoreFactor: 1,
+        isAbsorbed: true,
       });
       expect(shape.experts).toEqual({
         expertCount: 8,
@@ -171,7 +172,11 @@ describe.skipIf(!isGoldenThere)('the golden models', () => {
       );
       expect(active).toBe(3 * attention + 3 * 256 * 96 + 2 * (8 * 96 + 3 * 3 * 64 * 96) + 512 * 96);
       const { kvBytesPerToken } = kvPlan(shape, { kvMemoryBytes: 1e8, maxModelLenTokens: null });
-      expect(kvBytesPerToken).toBe(3 * 4 * (48 + 32) * 4);
+      expect(kvBytesPerToken).toBe(3 * (32 + 16 + 32) * 4);
+      const expanded = { ...shape, latent: shape.latent && { ...shape.latent, isAbsorbed: false } };
+      expect(kvPlan(expanded, { kvMemoryBytes: 1e8, maxModelLenTokens: null }).kvBytesPerToken).toBe(
+        3 * 4 * (48 + 32) * 4,
+      );
     });
 
     test('a YaRN rope scales scores by the square of its factor, and angles by the ratio of both', async () => {

@@ -120,6 +120,8 @@ export interface LatentShape {
   readonly valueHeadSize: number;
   /** What scores are multiplied by beside 1 / sqrt(headSize); YaRN's, 1 elsewhere. */
   readonly scoreFactor: number;
+  /** True: the cache holds latents. False: keys and values of every head, the slow, obvious form that judges the other. */
+  readonly isAbsorbed: boolean;
 }
 
 export interface ModelShape {
@@ -148,5 +150,16 @@ export interface ModelShape {
   readonly latent: LatentShape | null;
 }
 
-/** Elements of a head's value. */
-export const valueSizeOf = ({ headSize, latent }: ModelShape): number => latent?.valueHeadSize ?? headSize;
+/** What the KV cache holds of a token in one layer: heads, and elements of each one's key and value. */
+export function cachedShapeOf({ kvHeadCount, headSize, latent }: ModelShape): CachedShape {
+  if (latent === null) return { headCount: kvHeadCount, keySize: headSize, valueSize: headSize };
+  const { isAbsorbed, keyValueRank, ropeSize, valueHeadSize } = latent;
+  return isAbsorbed
+    ? { headCount: 1, keySize: 2 * Math.ceil((keyValueRank + ropeSize) / 2), valueSize: keyValueRank }
+    : { headCount: kvHeadCount, keySize: headSize, valueSize: valueHeadSize };
+}
+export interface CachedShape {
+  readonly headCount: number;
+  readonly keySize: number;
+  readonly valueSize: number;
+}

@@ -33,6 +33,7 @@ LatentShape readLatentShape(napi_env env, napi_value object) {
   latent.ropeSize = integerOf(env, object, "ropeSize", 2, 4096);
   latent.valueHeadSize = integerOf(env, object, "valueHeadSize", 1, 4096);
   latent.scoreFactor = static_cast<float>(readNumber(env, propertyOf(env, object, "scoreFactor"), "scoreFactor"));
+  latent.isAbsorbed = readBoolean(env, propertyOf(env, object, "isAbsorbed"), "isAbsorbed");
   return latent;
 }
 
@@ -168,6 +169,7 @@ std::unique_ptr<Model> readModel(napi_env env, napi_value shapeObject, napi_valu
       matrices.keyValueDown = matrix(latent, "keyValueDown", rank + shape.latent.ropeSize, shape.hiddenSize);
       vectors.keyValueNorm = vector(latent, "keyValueNorm", rank);
       matrices.keyValueUp = matrix(latent, "keyValueUp", shape.headCount * shape.upHeadSize(), rank);
+      if (shape.latent.isAbsorbed) absorbKeyValueUp(*model, matrices);
     } else {
       matrices.k = matrix(layer, "k", shape.keySize(), shape.hiddenSize);
       matrices.v = matrix(layer, "v", shape.keySize(), shape.hiddenSize);

@@ -158,8 +158,8 @@ void Engine::stop() {
 
 void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
   const ModelShape& shape = engine.model().shape;
-  require(kvCache.layerCount == shape.layerCount && kvCache.kvHeadCount == shape.kvHeadCount &&
-              kvCache.headSize == shape.headSize && kvCache.valueSize == shape.valueHeadSize(),
+  require(kvCache.layerCount == shape.layerCount && kvCache.kvHeadCount == shape.cachedHeadCount() &&
+              kvCache.headSize == shape.cachedKeySize() && kvCache.valueSize == shape.cachedValueSize(),
           "kvCache: was made for another model");
   require(kvCache.format() == kvFormatOf(step.attention), "attention: the kvCache is in the format of another variant");
   require(engine.isPrepared(step.linear), "linear: the variant is not prepared");

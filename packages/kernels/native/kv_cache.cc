@@ -14,7 +14,7 @@ int64_t upTo(int64_t count, int64_t multiple) { return (count + multiple - 1) / 
 
 int64_t regionBytesOf(const ModelShape& shape, const KvLayout& layout, int64_t blockCount) {
   int64_t bytes = 0;
-  if (__builtin_mul_overflow(blockCount, shape.kvHeadCount * layout.headBlockBytes, &bytes) ||
+  if (__builtin_mul_overflow(blockCount, shape.cachedHeadCount() * layout.headBlockBytes, &bytes) ||
       bytes > (int64_t{1} << 46) / shape.layerCount) {
     throw NativeFault("blockCount: the KV cache would be larger than any memory");
   }
@@ -61,11 +61,11 @@ KvFormat parseKvFormat(const std::string& name) {
 
 KvCache::KvCache(const ModelShape& shape, int64_t blockCount, int64_t blockSize, KvFormat format)
     : layerCount(shape.layerCount),
-      kvHeadCount(shape.kvHeadCount),
-      headSize(shape.headSize),
-      valueSize(shape.valueHeadSize()),
+      kvHeadCount(shape.cachedHeadCount()),
+      headSize(shape.cachedKeySize()),
+      valueSize(shape.cachedValueSize()),
       blockSize(blockSize),
-      layout_(kvLayoutOf(format, shape.headSize, shape.valueHeadSize(), blockSize)),
+      layout_(kvLayoutOf(format, shape.cachedKeySize(), shape.cachedValueSize(), blockSize)),
       regionBytes_(regionBytesOf(shape, layout_, blockCount)),
       arena_(regionBytes_ * shape.layerCount, "KV cache") {}
 

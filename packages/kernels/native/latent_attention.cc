@@ -1,6 +1,7 @@
 // Queries, keys and values of multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), part of StepRunner: down to the
-// latents, their norms, up to the heads, rotation, and into the cache. Keys and values are expanded: the cache holds those
-// of every head, and attention is that of any other model, with values of another size than keys.
+// latents, their norms, up to the heads, rotation, and into the cache. This is the expanded form: the cache holds keys and
+// values of every head, and attention is that of any other model, with values of another size than keys. It judges the
+// absorbed form (absorbed_attention.cc), which shares the way down to the latents.
 #include <algorithm>
 
 #include "step.h"
@@ -32,8 +33,10 @@ void StepRunner::projectLatents(int thread, int64_t layer) {
   normaliseLatents(thread, layer);
   team_.barrier();
 
-  const Linear up = linear(&Tensors::keyValueUp, &Packed::keyValueUp);
-  multiplyInto(thread, &up, 1, keyValueLatent_, &keyValueUp_);
+  if (!model_.shape.latent.isAbsorbed) {
+    const Linear up = linear(&Tensors::keyValueUp, &Packed::keyValueUp);
+    multiplyInto(thread, &up, 1, keyValueLatent_, &keyValueUp_);
+  }
   if (hasQueryLatent) multiplyInto(thread, &q, 1, queryLatent_, &q_);
 }
 
@@ -58,7 +61,7 @@ void StepRunner::normaliseLatents(int thread, int64_t layer) {
 void StepRunner::rotateAndStoreLatents(int thread, int64_t layer) {
   const ModelShape& shape = model_.shape;
   const int64_t half = shape.ropeSize() / 2, ownSize = shape.headSize - shape.ropeSize();
-  float* key = threads_[thread].key.sized(shape.headSize);
+  float* key = threads_[thread].key.sized(shape.cachedKeySize());
   const Share share = shareOf(step_->tokenCount(), thread, step_->threadCount);
   for (int64_t row = share.begin; row < share.end; row++) {
     const auto turn = [&](float* part) {

@@ -20,6 +20,8 @@ int64_t packedBytes(const Model& model, LinearFamily family) {
                                &layer.keyValueUp, &layer.gate, &layer.up, &layer.down}) {
       bytes += bytesOf(*matrix);
     }
+    for (const auto& head : layer.keyUpTransposed) bytes += bytesOf(head);
+    for (const auto& head : layer.valueUp) bytes += bytesOf(head);
     for (const auto& expert : layer.experts) {
       bytes += bytesOf(expert.gate) + bytesOf(expert.up) + bytesOf(expert.down);
     }
@@ -54,7 +56,7 @@ void checkShape(const ModelShape& shape) {
     if (!isGood) throw NativeFault(std::string("shape: ") + what);
   };
   check(shape.headSize % 2 == 0, "headSize must be even");
-  check(shape.headSize <= 1024 && shape.valueHeadSize() <= 1024, "heads must have at most 1024 dimensions");
+  check(std::max({shape.headSize, shape.valueHeadSize(), shape.cachedKeySize(), shape.cachedValueSize()}) <= 1024, "heads must have at most 1024 dimensions");
   check(shape.headCount % shape.kvHeadCount == 0, "headCount must be a multiple of kvHeadCount");
   check(static_cast<int64_t>(shape.ropeInverseFrequencies.size()) == shape.ropeSize() / 2,
         "ropeInverseFrequencies must hold a number for each rotated pair of a head");
@@ -107,6 +109,32 @@ std::vector<float> readVector(Model& model, const TensorSource& source, int64_t 
   return values;
 }
 
+void absorbKeyValueUp(Model& model, LayerMatrices<Tensor>& matrices) {
+  const ModelShape& shape = model.shape;
+  const int64_t rank = shape.latent.keyValueRank, own = shape.ownKeySize(), size = shape.latent.valueHeadSize;
+  const Tensor& up = matrices.keyValueUp;
+  std::vector<float> values(static_cast<size_t>(shape.headCount * rank * own));
+  std::vector<float> row(static_cast<size_t>((rank + 31) / 32 * 32));
+  for (int64_t head = 0; head < shape.headCount; head++) {
+    float* transposed = values.data() + head * rank * own;
+    for (int64_t d = 0; d < own; d++) {
+      floatOps().dequantiseRow(up.row(head * shape.upHeadSize() + d), up.dtype, rank, row.data());
+      for (int64_t r = 0; r < rank; r++) transposed[r * own + d] = row[r];
+    }
+    Tensor keyUp, valueUp = up;
+    keyUp.data = reinterpret_cast<const uint8_t*>(transposed);
+    keyUp.rows = rank;
+    keyUp.columns = own;
+    keyUp.rowBytes = rowBytesOf(Dtype::F32, own);
+    valueUp.data = up.row(head * shape.upHeadSize() + own);
+    valueUp.rows = size;
+    matrices.keyUpTransposed.push_back(keyUp);
+    matrices.valueUp.push_back(valueUp);
+  }
+  model.transposed.push_back(std::move(values));
+  matrices.keyValueUp = Tensor{};
+}
+
 PackedModel::PackedModel(const Model& model, LinearFamily family)
     : arena(packedBytes(model, family), "packed weights") {
   uint8_t* next = arena.data();
@@ -119,8 +147,10 @@ PackedModel::PackedModel(const Model& model, LinearFamily family)
   const auto pack = [&](const Tensor& tensor) { return packAs(tensor, panelWidthOf(family)); };
   for (const auto& layer : model.matrices) {
     matrices.push_back({pack(layer.q), pack(layer.o), pack(layer.k), pack(layer.v), pack(layer.queryDown),
-                        pack(layer.keyValueDown), pack(layer.keyValueUp), pack(layer.gate), pack(layer.up),
+                        pack(layer.keyValueDown), pack(layer.keyValueUp), {}, {}, pack(layer.gate), pack(layer.up),
                         pack(layer.down), {}, {}});
+    for (const auto& head : layer.keyUpTransposed) matrices.back().keyUpTransposed.push_back(pack(head));
+    for (const auto& head : layer.valueUp) matrices.back().valueUp.push_back(pack(head));
     for (const auto& expert : layer.experts) {
       matrices.back().experts.push_back({pack(expert.gate), pack(expert.up), pack(expert.down)});
     }

@@ -19,6 +19,7 @@ struct LatentShape {
   int64_t ropeSize = 0;
   int64_t valueHeadSize = 0;
   float scoreFactor = 1;
+  bool isAbsorbed = false;  // the cache holds latents (absorbed_attention.cc), else every head's keys and values
 };
 
 struct ModelShape {
@@ -45,6 +46,15 @@ struct ModelShape {
   int64_t querySize() const { return headCount * headSize; }
   int64_t keySize() const { return kvHeadCount * headSize; }
   int64_t attendedSize() const { return headCount * valueHeadSize(); }
+  // What the KV cache holds of a token.
+  int64_t cachedHeadCount() const { return latent.isAbsorbed ? 1 : kvHeadCount; }
+  // Even; beyond the latent's own elements there may be a zero.
+  int64_t cachedKeySize() const {
+    return latent.isAbsorbed ? (latent.keyValueRank + latent.ropeSize + 1) / 2 * 2 : headSize;
+  }
+  int64_t cachedValueSize() const { return latent.isAbsorbed ? latent.keyValueRank : valueHeadSize(); }
+  // Of a head's key what is not rotated (with latents).
+  int64_t ownKeySize() const { return headSize - latent.ropeSize; }
   // Of one head what is projected up from a latent: its key without the rotated part, its value.
   int64_t upHeadSize() const { return headSize - latent.ropeSize + latent.valueHeadSize; }
 };
@@ -69,7 +79,10 @@ template <typename Matrix>
 struct LayerMatrices {
   Matrix q, o;
   Matrix k, v;                             // without rows where keys and values come from latents
-  Matrix queryDown, keyValueDown, keyValueUp;  // without rows elsewhere
+  Matrix queryDown, keyValueDown, keyValueUp;  // without rows elsewhere; keyValueUp also where it is absorbed
+  // [headCount] keyValueUp by its parts, where it is absorbed: the key rows transposed [keyValueRank, ownKeySize], the value
+  // rows [valueHeadSize, keyValueRank]
+  std::vector<Matrix> keyUpTransposed, valueUp;
   Matrix gate, up, down;  // what every token passes; without rows (no panels) where a layer has nothing but experts
   Matrix router;          // without rows in a dense layer; never packed
   std::vector<MlpMatrices<Matrix>> experts;
@@ -86,6 +99,7 @@ struct Model {
   std::vector<float> finalNorm;
   std::vector<LayerMatrices<Tensor>> matrices;
   std::vector<LayerVectors> vectors;
+  std::vector<std::vector<float>> transposed;  // what keyUpTransposed points to, by layer
   std::vector<std::unique_ptr<MappedFile>> files;
   std::vector<std::string> paths;  // of `files`
 };
@@ -104,5 +118,7 @@ void checkShape(const ModelShape& shape);
 Tensor mapTensor(Model& model, const TensorSource& source, int64_t rows, int64_t columns);
 // The same for a vector [size], read into float32.
 std::vector<float> readVector(Model& model, const TensorSource& source, int64_t size);
+// Takes keyValueUp apart into keyUpTransposed and valueUp, and leaves it without rows.
+void absorbKeyValueUp(Model& model, LayerMatrices<Tensor>& matrices);
 
 }  // namespace variator

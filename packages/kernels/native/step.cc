@@ -23,6 +23,7 @@ void StepRunner::run(Step& step, const KvCache& kvCache, const PackedModel* pack
 }
 
 void StepRunner::runThread(int thread) {
+  const bool isAbsorbed = model_.shape.latent.isAbsorbed;
   embed(thread);
   for (int64_t layer = 0; layer < model_.shape.layerCount; layer++) {
     const auto& matrices = model_.matrices[layer];
@@ -36,12 +37,21 @@ void StepRunner::runThread(int thread) {
     else project(thread, layer);
     team_.barrier();
 
-    if (model_.shape.hasLatents()) rotateAndStoreLatents(thread, layer);
+    if (isAbsorbed) rotateAndStoreAbsorbed(thread, layer);
+    else if (model_.shape.hasLatents()) rotateAndStoreLatents(thread, layer);
     else rotateAndStore(thread, layer);
     team_.barrier();
 
+    if (isAbsorbed) {
+      absorbQueries(thread, layer);
+      team_.barrier();
+    }
     attend(thread, layer);
     team_.barrier();
+    if (isAbsorbed) {
+      expandAttended(thread, layer);
+      team_.barrier();
+    }
 
     if (isPacked()) {
       const Share share = shareOf(rows, thread, step_->threadCount);

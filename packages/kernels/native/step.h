@@ -163,6 +163,13 @@ class StepRunner {
   void projectLatents(int thread, int64_t layer);
   void normaliseLatents(int thread, int64_t layer);
   void rotateAndStoreLatents(int thread, int64_t layer);
+  void rotateAndStoreAbsorbed(int thread, int64_t layer);
+  void absorbQueries(int thread, int64_t layer);
+  void expandAttended(int thread, int64_t layer);
+  // Multiplies the rows of each head with its own matrix; `take(head, row, column, out)` gets panelRows results at a time.
+  template <typename Take>
+  void multiplyHeads(int thread, const std::vector<Tensor>& tensors, const std::vector<Panels>* panels,
+                     const Activations& rows, const Take& take);
   void attend(int thread, int64_t layer);
   void attendSplits(const AttentionUnit& unit, AttentionCall& call, ThreadScratch& scratch);
   void aimAt(const AttentionUnit& unit, int64_t layer, AttentionCall& call) const;
@@ -210,7 +217,8 @@ class StepRunner {
   Scratch<float> hiddenScratch_, cosinesScratch_, sinesScratch_, qScratch_, kScratch_, vScratch_, logitsScratch_;
   Scratch<float> routerLogitsScratch_, queryDownScratch_, keyValueDownScratch_, keyValueUpScratch_;
   ActivationScratch normedScratch_, attendedScratch_, gatedScratch_, routedScratch_, routedGatedScratch_;
-  ActivationScratch queryLatentScratch_, keyValueLatentScratch_;
+  ActivationScratch queryLatentScratch_, keyValueLatentScratch_, ownQueryScratch_, attendedLatentScratch_;
+  Scratch<float> latentQueryScratch_;
   float *hidden_ = nullptr, *cosines_ = nullptr, *sines_ = nullptr;  // [T, hiddenSize], [T, ropeSize / 2]
   float *q_ = nullptr, *k_ = nullptr, *v_ = nullptr;                 // [T, heads padded to 32]
   float* logits_ = nullptr;                                          // [head rows at once, vocabulary padded to 32]
@@ -218,6 +226,8 @@ class StepRunner {
   float *queryDown_ = nullptr, *keyValueDown_ = nullptr;             // [T, rank (and ropeSize) padded to 32]
   float* keyValueUp_ = nullptr;                                      // [T, heads * upHeadSize padded to 32]
   Activations queryLatent_{}, keyValueLatent_{};                     // [T, rank]
+  Activations ownQuery_{}, attendedLatent_{};                        // [heads * T, ownKeySize], [heads * T, keyValueRank]
+  float* latentQuery_ = nullptr;                                     // [heads * T, cachedKeySize]
   Activations normed_{}, attended_{}, gated_{};                      // gated_: stride of the layer's own MLP
   Activations routed_{}, routedGated_{};                             // [entries of RowsByExpert, ...]
 };

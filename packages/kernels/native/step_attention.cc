@@ -22,11 +22,11 @@ KvFormat kvFormatOf(AttentionVariant attention) {
 
 void StepRunner::listAttentionUnits() {
   const ModelShape& shape = model_.shape;
-  const int64_t headsPerKvHead = shape.headCount / shape.kvHeadCount;
+  const int64_t headsPerKvHead = shape.headCount / shape.cachedHeadCount();
   constexpr int64_t most = AttentionCall::maxPairCount;
   int64_t groupCount = 0;
   for (int64_t s = 0; s < step_->sequenceCount(); s++) {
-    groupCount += shape.kvHeadCount * ((step_->chunkLength(s) * headsPerKvHead + most - 1) / most);
+    groupCount += shape.cachedHeadCount() * ((step_->chunkLength(s) * headsPerKvHead + most - 1) / most);
   }
   const bool isCut = isSplit() && step_->threadCount > 1 && groupCount < leastGroupsPerThread * step_->threadCount;
   attentionUnits_.clear();
@@ -35,7 +35,7 @@ void StepRunner::listAttentionUnits() {
   for (int64_t s = 0; s < step_->sequenceCount(); s++) {
     const int64_t pairCount = step_->chunkLength(s) * headsPerKvHead;
     const int64_t partCount = (pairCount + most - 1) / most;
-    for (int64_t kvHead = 0; kvHead < shape.kvHeadCount; kvHead++) {
+    for (int64_t kvHead = 0; kvHead < shape.cachedHeadCount(); kvHead++) {
       for (int64_t part = 0; part < partCount; part++) {
         const int64_t first = pairCount * part / partCount, end = pairCount * (part + 1) / partCount;
         const int64_t length = step_->contextLengths[s] + (end - 1) / headsPerKvHead + 1;
@@ -50,7 +50,7 @@ void StepRunner::listAttentionUnits() {
         unit.splitCount = 1;
         for (; unit.firstSplit < splitCount; unit.firstSplit++) attentionUnits_.push_back(unit);
         splitGroups_.push_back({resultsAt, splitCount});
-        resultsAt += splitCount * unit.pairCount * splitSize(shape.valueHeadSize());
+        resultsAt += splitCount * unit.pairCount * splitSize(shape.cachedValueSize());
       }
     }
   }
@@ -82,15 +82,21 @@ void StepRunner::attend(int thread, int64_t layer) {
 
 void StepRunner::aimAt(const AttentionUnit& unit, int64_t layer, AttentionCall& call) const {
   const ModelShape& shape = model_.shape;
-  const int64_t headsPerKvHead = shape.headCount / shape.kvHeadCount, window = shape.windowTokens[layer];
+  const int64_t headsPerKvHead = shape.headCount / shape.cachedHeadCount(), window = shape.windowTokens[layer];
   call.blocks = kvCache_->blocks(layer, unit.kvHead);
   call.blockTable = step_->blockTables.data() + unit.sequence * step_->blockTableStride;
   call.pairCount = unit.pairCount;
   for (int pair = 0; pair < unit.pairCount; pair++) {
     const int64_t row = step_->tokenStarts[unit.sequence] + (unit.firstPair + pair) / headsPerKvHead;
     const int64_t head = unit.kvHead * headsPerKvHead + (unit.firstPair + pair) % headsPerKvHead;
-    call.queries[pair] = q_ + row * padded(shape.querySize()) + head * shape.headSize;
-    call.outs[pair] = attended_.values + row * attended_.stride + head * shape.valueHeadSize();
+    if (shape.latent.isAbsorbed) {
+      const int64_t headRow = head * step_->tokenCount() + row;
+      call.queries[pair] = latentQuery_ + headRow * shape.cachedKeySize();
+      call.outs[pair] = attendedLatent_.values + headRow * attendedLatent_.stride;
+    } else {
+      call.queries[pair] = q_ + row * padded(shape.querySize()) + head * shape.headSize;
+      call.outs[pair] = attended_.values + row * attended_.stride + head * shape.valueHeadSize();
+    }
     call.lengths[pair] = positions_[row] + 1;
     call.starts[pair] = window == 0 ? 0 : std::max<int64_t>(0, call.lengths[pair] - window);
   }
@@ -98,7 +104,7 @@ void StepRunner::aimAt(const AttentionUnit& unit, int64_t layer, AttentionCall& 
 
 // All splits one after the other; or one, whose result waits for the others: whoever computes the last brings them together.
 void StepRunner::attendSplits(const AttentionUnit& unit, AttentionCall& call, ThreadScratch& scratch) {
-  const int64_t valueSize = model_.shape.valueHeadSize(), size = splitSize(valueSize);
+  const int64_t valueSize = model_.shape.cachedValueSize(), size = splitSize(valueSize);
   const AttendSplit attendOne = attendSplit(kvCache_->format());
   const AttentionOps& ops = attentionOps();
   const AttentionCall whole = call;

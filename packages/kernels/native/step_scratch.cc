@@ -60,8 +60,9 @@ void StepRunner::prepareScratch() {
     ThreadScratch& scratch = threads_[t];
     scratch.weightRows.sized(4 * padded(std::max({shape.hiddenSize, shape.attendedSize(), shape.intermediateSize,
                                                   experts.intermediateSize, experts.sharedIntermediateSize,
-                                                  shape.latent.queryRank, shape.latent.keyValueRank})));
-    scratch.key.sized(shape.headSize);
+                                                  shape.latent.queryRank, shape.latent.keyValueRank,
+                                                  shape.headSize})));
+    scratch.key.sized(shape.cachedKeySize());
     scratch.panels.sized(2 * referenceSlabRows * panelRows);
     scratch.scores.sized(AttentionCall::maxPairCount * scoreStride_);
     if (step.rules) scratch.sampling.ruled.resize(shape.vocabularySize);
@@ -76,7 +77,14 @@ void StepRunner::prepareLatents() {
   const LatentShape& latent = shape.latent;
   const int64_t rows = step_->tokenCount();
   keyValueDown_ = keyValueDownScratch_.sized(rows * padded(latent.keyValueRank + latent.ropeSize));
-  keyValueUp_ = keyValueUpScratch_.sized(rows * padded(shape.headCount * shape.upHeadSize()));
+  if (latent.isAbsorbed) {
+    const int64_t headRows = shape.headCount * rows;
+    ownQuery_ = ownQueryScratch_.sized(headRows, shape.ownKeySize());
+    attendedLatent_ = attendedLatentScratch_.sized(headRows, latent.keyValueRank);
+    latentQuery_ = latentQueryScratch_.sized(headRows * shape.cachedKeySize());
+  } else {
+    keyValueUp_ = keyValueUpScratch_.sized(rows * padded(shape.headCount * shape.upHeadSize()));
+  }
   keyValueLatent_ = keyValueLatentScratch_.sized(rows, latent.keyValueRank);
   if (latent.queryRank == 0) return;
   queryDown_ = queryDownScratch_.sized(rows * padded(latent.queryRank));
