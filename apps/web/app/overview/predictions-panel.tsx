@@ -144,7 +144,7 @@ function nameOf({ path, kernelsId, deviceKind, isLive, stepCount }: Kernels): st
   const name =
     path === null
       ? `kernels ${formatId(kernelsId)} on ${deviceKind}`
-      : `${settingValue(path.linear)}, ${formatCount(path.threadCount)} threads`;
+      : `${settingValue(path.linear)}, ${path.threadCount === 1 ? '1 thread' : `${formatCount(path.threadCount)} threads`}`;
   return `${name}${isLive ? ' (live)' : ''}, ${formatCount(stepCount)} steps`;
 }
 
