@@ -21,7 +21,8 @@ const arrows: Record<string, readonly string[]> = {
   clickhouse: ['packages/scheduler'],
   'apps/web': [],
   'apps/engine': ['packages/optimizer', 'packages/scheduler', 'packages/kernels', 'clickhouse'],
-  'apps/engine/config.ts': [],
+  'apps/engine/config': [],
+  'apps/engine/config.ts': ['apps/engine/config'],
   'apps/engine/sqlite-file.ts': [],
   'apps/engine/generation': ['packages/kernels', 'packages/scheduler'],
   'apps/engine/http': [
@@ -54,6 +55,7 @@ const arrows: Record<string, readonly string[]> = {
     'clickhouse',
   ],
   'apps/engine/worker': [
+    'apps/engine/config',
     'apps/engine/config.ts',
     'apps/engine/cli',
     'apps/engine/fleet',

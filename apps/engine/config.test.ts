@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { ConfigError, helpText, readConfig } from './config.ts';
+import { ConfigError } from './config/config-error.ts';
+import { helpText } from './config/options.ts';
+import { readConfig } from './config.ts';
 
 describe('configuration', () => {
   it('has good defaults with nothing given', () => {

@@ -6,7 +6,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { table } from '../../apps/engine/cli/table.ts';
-import { ConfigError } from '../../apps/engine/config.ts';
+import { ConfigError } from '../../apps/engine/config/config-error.ts';
 import type { Figure } from './figure.ts';
 
 type Bench = (argv: readonly string[]) => Promise<readonly Figure[]>;

@@ -1,5 +1,5 @@
 /** A bench of several parts: runs those named, or all, one after the other, and joins their figures. */
-import { ConfigError } from '../../apps/engine/config.ts';
+import { ConfigError } from '../../apps/engine/config/config-error.ts';
 import type { Figure } from './figure.ts';
 
 export type Part = () => Promise<readonly Figure[]>;

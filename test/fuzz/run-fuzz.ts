@@ -6,7 +6,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ConfigError } from '../../apps/engine/config.ts';
+import { ConfigError } from '../../apps/engine/config/config-error.ts';
 import { startProduct } from '../running-product.ts';
 import { loadMutated } from './load-mutated.ts';
 import { sendMutated } from './send-mutated.ts';

@@ -5,7 +5,8 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Config, ConfigError } from '../config.ts';
+import { ConfigError } from '../config/config-error.ts';
+import type { Config } from '../config.ts';
 import { LEAST_TOKEN_LENGTH } from '../fleet/join-tls.ts';
 
 /** @throws ConfigError where the file was spoiled */

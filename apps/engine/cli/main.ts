@@ -1,6 +1,7 @@
 /** Which command does what. Called by bootstrap.mjs once everything it needs is installed and built. */
 import { UnsafeListenError } from '../api/safe-to-listen.ts';
-import { ConfigError, helpText } from '../config.ts';
+import { ConfigError } from '../config/config-error.ts';
+import { helpText } from '../config/options.ts';
 
 type Command = (argv: readonly string[], root: string) => Promise<number>;
 

@@ -3,7 +3,8 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
-import { ConfigError, readConfig } from '../config.ts';
+import { ConfigError } from '../config/config-error.ts';
+import { readConfig } from '../config.ts';
 import { dashboardHost, linkPlace, makeDataFolder, withFreePorts } from './places.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'variator-places-'));

@@ -7,7 +7,8 @@ import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isLoopback } from '../api/safe-to-listen.ts';
-import { type Config, ConfigError } from '../config.ts';
+import { ConfigError } from '../config/config-error.ts';
+import type { Config } from '../config.ts';
 
 /** 104 bytes with the closing zero on macOS, 108 on Linux. */
 const MOST_SOCKET_PATH_BYTES = 103;

@@ -1,6 +1,6 @@
 /** `npx variator replay`: recorded, generated or demonstration traffic against an endpoint, with progress and a summary. */
 import { writeFileSync } from 'node:fs';
-import { ConfigError } from '../config.ts';
+import { ConfigError } from '../config/config-error.ts';
 import { agentTraffic } from './replay/agent-traffic.ts';
 import { replayDemo } from './replay/demo.ts';
 import type { EndpointAbilities } from './replay/endpoint-probe.ts';

@@ -1,6 +1,7 @@
 /** `npx variator status`: what a running engine does now, from its tRPC API. */
 
-import { ConfigError, readConfig } from '../config.ts';
+import { ConfigError } from '../config/config-error.ts';
+import { readConfig } from '../config.ts';
 import { type AdminClient, adminClient } from './admin-client.ts';
 import { table } from './table.ts';
 

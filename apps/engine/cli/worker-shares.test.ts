@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
-import { ConfigError, readConfig } from '../config.ts';
+import { ConfigError } from '../config/config-error.ts';
+import { readConfig } from '../config.ts';
 import { workerShares } from './worker-shares.ts';
 
 const GiB = 1024 ** 3;

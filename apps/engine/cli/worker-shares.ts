@@ -2,7 +2,9 @@
  * How the workers of this machine share its threads and KV memory: evenly. Asked by start.ts before any part runs, so that
  * what cannot be shared is one sentence and nothing was started.
  */
-import { type Config, ConfigError } from '../config.ts';
+
+import { ConfigError } from '../config/config-error.ts';
+import type { Config } from '../config.ts';
 
 export interface WorkerShares {
   /** Of each worker. */

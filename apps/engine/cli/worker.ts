@@ -2,7 +2,9 @@
  * `npx variator worker --join HOST:PORT`: workers of this machine for the gateway of another, started again when they die and
  * ended with one Ctrl-C. Called by main.ts. The machine needs the model, which is compared by its content, and nothing else.
  */
-import { type Config, ConfigError, environmentForParts, readConfig } from '../config.ts';
+
+import { ConfigError } from '../config/config-error.ts';
+import { type Config, environmentForParts, readConfig } from '../config.ts';
 import { endOfSupervisor } from './end-signals.ts';
 import { modelPlace } from './model-place.ts';
 import { type Part, startPart } from './part.ts';

@@ -16,7 +16,7 @@ import { seededRandom } from '@variator/optimizer/seeded-random';
 import type { BatchEntry } from '@variator/scheduler/batch';
 import type { TokenLogprobs } from '@variator/scheduler/sequence';
 import { featuresOf, predictMs, type StepTimeFit } from '@variator/scheduler/step-time';
-import { type SimulatedDeviceName, simulatedMachines } from '../config.ts';
+import { type SimulatedDeviceName, simulatedMachines } from '../config/simulated-machines.ts';
 import type { Device, DeviceResult } from './device.ts';
 
 export interface SimulatedDeviceOptions {

@@ -2,7 +2,7 @@
  * `npx variator replay --demo`: drives a running engine through two phases that want different paths, and back, with a
  * progress bar and a summary. A client like any other: it knows the endpoint's URL and nothing of the engine's inside.
  */
-import { ConfigError } from '../../config.ts';
+import { ConfigError } from '../../config/config-error.ts';
 import { type ClientRecord, drivePhase, type Endpoint, percentiles, send } from '../drive.ts';
 import { table } from '../table.ts';
 import { type DemoOptions, demoPhases, type Phase } from '../workload.ts';

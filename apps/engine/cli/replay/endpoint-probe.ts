@@ -2,7 +2,7 @@
  * Finds out once, before the first request of a trace, what an endpoint takes: its model, token ids as prompts, forced
  * lengths, and how many tokens the vocabulary's words are. Asks by small requests; a 400 is an answer.
  */
-import { ConfigError } from '../../config.ts';
+import { ConfigError } from '../../config/config-error.ts';
 import type { AskedAnswer, Endpoint, EndpointClient, SeenAnswer } from './answer-request.ts';
 import { vocabulary } from './prompt-writer.ts';
 

@@ -1,6 +1,6 @@
 /** Finds out what a trace is from what it holds, or takes the caller's word, and gives its reader. Used by the command. */
 import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
-import { ConfigError } from '../../config.ts';
+import { ConfigError } from '../../config/config-error.ts';
 import { azureHeader, azureTrace } from './azure-trace.ts';
 import { exgenticSessions, exgenticTrace } from './exgentic-trace.ts';
 import { mooncakeTrace } from './mooncake-trace.ts';

@@ -1,6 +1,7 @@
 /** The flags of `npx variator replay`: read, checked and explained here. A client's options, so not those of config.ts. */
 import { parseArgs } from 'node:util';
-import { ConfigError, readConfig } from '../../config.ts';
+import { ConfigError } from '../../config/config-error.ts';
+import { readConfig } from '../../config.ts';
 import type { Api } from './endpoint-probe.ts';
 import { type TraceFormat, traceFormats } from './open-trace.ts';
 import type { AskedTier } from './planned-traffic.ts';
