@@ -152,11 +152,12 @@ interface Shift {
 
 function shiftsOf(reference: Reference, recent: readonly SeenWindow[]): Shift[] {
   const shifts: Shift[] = [];
+  const newest = meansOfNewest(recent);
   let before = reference;
   recent.forEach((window, index) => {
     const count = recent.length - index;
     if (before.windowCount >= LEAST_WINDOWS && count <= MOST_SHIFTED) {
-      const values = means(recent.slice(index));
+      const values = newest[count - 1] ?? [];
       const varianceOf = varianceOfMeans(before);
       const few = 1 + FEW_WINDOWS_FACTOR * (1 / count - 1 / MOST_SHIFTED);
       FEATURES.forEach((feature, at) => {
@@ -241,11 +242,20 @@ function settle(
   return { state, marks: [{ ...current, kind }] };
 }
 
-function means(windows: readonly SeenWindow[]): FeatureValues {
-  return FEATURES.map((_, index) => {
-    const values = windows.flatMap((window) => window.values[index] ?? []);
-    return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length;
-  });
+/** Of the newest window, the newest two, and so on. */
+function meansOfNewest(recent: readonly SeenWindow[]): FeatureValues[] {
+  const sums = FEATURES.map(() => 0);
+  const counts = FEATURES.map(() => 0);
+  return recent.toReversed().map(({ values }) =>
+    values.map((value, at) => {
+      if (value !== null) {
+        sums[at] = (sums[at] ?? 0) + value;
+        counts[at] = (counts[at] ?? 0) + 1;
+      }
+      const count = counts[at] ?? 0;
+      return count === 0 ? null : (sums[at] ?? 0) / count;
+    }),
+  );
 }
 
 function medians(windows: readonly SeenWindow[]): FeatureValues {
