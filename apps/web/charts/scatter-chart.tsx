@@ -131,7 +131,8 @@ export function ScatterChart(props: {
   );
 }
 
-const axisNumber = (value: number): string => value.toLocaleString('en-US', { maximumSignificantDigits: 3 });
+const axisNumber = (value: number): string =>
+  value.toLocaleString('en-US', Number.isInteger(value) ? {} : { maximumSignificantDigits: 3 });
 
 /** The plot's scales for a layer; null before it has a size. */
 export function usePlot() {

@@ -38,7 +38,10 @@ export function StepScatter(props: {
       x: step.predictedMs,
       y: step.deviceMs,
       words: [
-        { name: kindOf(step), value: `${formatCount(step.tokenCount)} tokens` },
+        {
+          name: kindOf(step),
+          value: step.tokenCount === 1 ? '1 token' : `${formatCount(step.tokenCount)} tokens`,
+        },
         { name: 'predicted', value: formatMs(step.predictedMs) },
         { name: 'measured', value: formatMs(step.deviceMs) },
         { name: '', value: formatFactor(step.deviceMs / step.predictedMs) },
