@@ -65,6 +65,8 @@ export interface FleetRun {
   readonly loadRatio: number;
   readonly ttftP99Ms: Readonly<Partial<Record<KindName, number>>>;
   readonly goodShareOf: Readonly<Partial<Record<KindName, number>>>;
+  /** Of the device ms charged. */
+  readonly deviceShareOf: Readonly<Partial<Record<KindName, number>>>;
 }
 
 export interface FleetQuestion {
@@ -95,24 +97,29 @@ export function runFleet({ traffic, policy, paths }: FleetQuestion): FleetRun {
       }),
   );
   const warmMs = 0.25 * traffic.spanMs;
-  const kinds = new Map<KindName, { ttft: ValueSketch; goodCount: number; count: number }>();
+  const kinds = new Map<
+    KindName,
+    { ttft: ValueSketch; goodCount: number; count: number; deviceMs: number }
+  >();
   const charged = workers.map(() => 0);
   let tokens = { prompt: 0, cached: 0 };
   const totals = new TwinTotals(({ spec, arrivedAt, workerIndex, ttftMs, tpotMs, ended }) => {
     if (arrivedAt < warmMs) return;
     const { prefillDeviceMs, decodeDeviceMs, recomputeDeviceMs } = ended.account;
-    charged[workerIndex] = (charged[workerIndex] ?? 0) + prefillDeviceMs + decodeDeviceMs + recomputeDeviceMs;
+    const ownMs = prefillDeviceMs + decodeDeviceMs + recomputeDeviceMs;
+    charged[workerIndex] = (charged[workerIndex] ?? 0) + ownMs;
     tokens = {
       prompt: tokens.prompt + ended.promptTokenCount,
       cached: tokens.cached + ended.cachedTokenCount,
     };
     const name = kindOf(spec);
-    const kind = kinds.get(name) ?? { ttft: new ValueSketch(), goodCount: 0, count: 0 };
+    const kind = kinds.get(name) ?? { ttft: new ValueSketch(), goodCount: 0, count: 0, deviceMs: 0 };
     kinds.set(name, kind);
     const { ttftMs: mostTtftMs, itlMs } = spec.objectives;
     const isGood = mostTtftMs === 0 || (ttftMs <= mostTtftMs && tpotMs <= itlMs);
     kind.ttft.add(ttftMs);
     kind.count += 1;
+    kind.deviceMs += ownMs;
     if (isGood) kind.goodCount += 1;
   });
   runTwin({
@@ -134,6 +141,7 @@ export function runFleet({ traffic, policy, paths }: FleetQuestion): FleetRun {
     cachedShare: tokens.cached / tokens.prompt,
     loadRatio: Math.max(...charged) / Math.min(...charged),
     ttftP99Ms: Object.fromEntries([...kinds].map(([name, { ttft }]) => [name, ttft.quantiles()?.p99 ?? 0])),
+    deviceShareOf: Object.fromEntries([...kinds].map(([name, { deviceMs }]) => [name, deviceMs / total])),
     goodShareOf: Object.fromEntries([...kinds].map(([name, kind]) => [name, kind.goodCount / kind.count])),
   };
 }

@@ -1,16 +1,16 @@
 /**
  * Which worker gets a request, on four simulated H100s behind the gateway's own router code: agents, chats and batch calls in
- * closed loop, at three loads, seeds 6 to 8, beside other policies. Virtual time: nothing here depends on the machine. What
+ * closed loop, at three loads, seeds 8 and 9, beside other policies. Virtual time: nothing here depends on the machine. What
  * was chosen by looking was chosen on seed 1.
  */
 import { policies, runFleet } from '@variator/optimizer/fleet-run.fixture';
 import { agentsAndChats } from '@variator/optimizer/fleet-traffic.fixture';
 import type { Figure } from '../figure.ts';
 
-const SEEDS = [6, 7, 8];
+const SEEDS = [8, 9];
 const SPAN_MS = 200_000;
-/** Sessions a second; from 2 on the four workers cannot keep up. */
-const LOADS = { light: 1, middling: 1.3, heavy: 1.6 } as const;
+/** Sessions a second; below 1.6 every policy that keeps prefixes keeps the objectives, at 2.6 none does. */
+const LOADS = { light: 1.4, middling: 2, heavy: 2.6 } as const;
 /** Whom the gateway's own must not fall behind. */
 const RIVALS = ['session-sticky', 'LMetric', 'cache-aware'];
 const ALLOWED_LOSS = 0.01;
@@ -29,6 +29,7 @@ export async function benchRouting(): Promise<readonly Figure[]> {
         }),
       ),
     }));
+    console.log(`    ${load} load: ${runs.map(({ name }) => name).join(', ')}`);
     const goodOf = (name: string): number =>
       mean(runs.find((each) => each.name === name)?.runs.map(({ goodShare }) => goodShare) ?? []);
     const best = RIVALS.reduce((a, b) => (goodOf(b) > goodOf(a) ? b : a));
