@@ -172,7 +172,7 @@ const mean = (values: readonly number[]): number =>
   values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
 
 /** As clickhouse/queries/workload-windows.ts counts it. */
-function windowFrom(requests: readonly Request[], startedAt: number): RegimeWindow {
+export function windowFrom(requests: readonly Request[], startedAt: number): RegimeWindow {
   const arrivals = requests.map(({ at }) => at).sort((a, b) => a - b);
   const gaps = arrivals.slice(1).map((at, index) => at - (arrivals[index] ?? 0));
   const cv2 = mean(gaps.map((gap) => gap * gap)) / mean(gaps) ** 2 - 1;

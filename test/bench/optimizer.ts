@@ -16,6 +16,7 @@ const parts: Parts = {
   regimes: async () => (await import('./optimizer/regimes.ts')).benchRegimes,
   'service-cost': async () => (await import('./optimizer/service-cost.ts')).benchServiceCost,
   search: async () => (await import('./optimizer/search.ts')).benchSearch,
+  day: async () => (await import('./optimizer/day.ts')).benchDay,
   scheduling: async () => (await import('./optimizer/scheduling.ts')).benchScheduling,
 };
 

@@ -110,7 +110,7 @@ export const proposalDraft: z.ZodType<ProposalDraft> = z.strictObject({
   from: executionPath,
   to: executionPath,
   changes: pathChanges,
-  aim: z.enum(['deviceMs', 'itl']),
+  aim: z.enum(['deviceMs', 'itl']).default('deviceMs'),
   title: z.string().min(1).max(300),
   reason: z.string().min(1).max(4000),
   metrics: z

@@ -1,0 +1,208 @@
+/**
+ * A simulated day as it goes: workload windows into the regime detector, a search when a regime is settled, a canary by the
+ * real judge and reducer for each proposal, and what it taught into the memory. Used by simulated-day.fixture.ts.
+ */
+import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
+import type { StepFeatures } from '@variator/scheduler/step-time';
+import { freezePrices, type JudgedStep, judgePair, planBlocks } from './canary-judge.ts';
+import { candidatePaths } from './candidate-paths.ts';
+import { realisedOf, type TriedPath } from './path-memory.ts';
+import type { ProposalDraft } from './proposal.ts';
+import { propose } from './propose.ts';
+import { advance as advanceRegime, NO_REGIME, type RegimeState } from './regime.ts';
+import type { Arrival } from './replay.ts';
+import { advance, beginRollout } from './rollout.ts';
+import { type SeededRandom, seededRandom } from './seeded-random.ts';
+import { DayWorker, envelope, MINUTE, type Reality, startPath } from './simulated-day-worker.fixture.ts';
+import { windowFrom } from './simulated-traffic.fixture.ts';
+
+const WINDOW_MS = 15_000;
+const BLOCK_MS = 8000;
+/** A search that found nothing is repeated after so long, or when the regime has changed. */
+const SEARCH_AGAIN_MS = 30 * MINUTE;
+/** What a search looks back, and the least that it wants of a regime. */
+const LOOK_BACK_MS = 5 * MINUTE;
+const LEAST_REQUESTS = 60;
+const MOST_PAIRS = 24;
+
+export interface Played {
+  readonly worker: DayWorker;
+  readonly switches: { readonly minute: number; readonly from: ExecutionPath; readonly to: ExecutionPath }[];
+  /** Minutes at which they began. */
+  readonly canaries: number[];
+}
+
+/** The day as it goes: windows into the detector, searches when a regime is settled, a canary for each proposal. */
+export function play(
+  reality: Reality,
+  arrivals: readonly Arrival[],
+  endsAt: number,
+  seed: number,
+  log: (line: string) => void,
+): Played {
+  const random = seededRandom(seed + 5);
+  const worker = new DayWorker(arrivals, reality, startPath, seed);
+  const tried: TriedPath[] = [];
+  const played: Played = { worker, switches: [], canaries: [] };
+  let regimes: RegimeState = NO_REGIME;
+  let searchedFor = '';
+  let searchAgainAt = 0;
+  let typical: StepFeatures[] = [];
+
+  const watch = (): void => {
+    while (regimes.seenUntil + WINDOW_MS <= worker.now) {
+      const from = regimes.seenUntil;
+      const own = arrivals.filter(({ at }) => at >= from && at < from + WINDOW_MS);
+      const window = windowFrom(
+        own.map((arrival) => ({
+          at: arrival.at,
+          session: Number(arrival.session),
+          promptTokens: arrival.promptTokenCount,
+          cachedTokens: arrival.cachedTokenCount,
+          outputTokens: arrival.completionTokenCount,
+        })),
+        from,
+      );
+      const step = advanceRegime(regimes, window);
+      for (const { kind: what, name, regimeId, isRecalled } of step.marks) {
+        log(`${minuteOf(worker)} ${what} ${name} ${regimeId}${isRecalled ? ' (again)' : ''}`);
+      }
+      regimes = { ...step.state, seenUntil: from + WINDOW_MS };
+    }
+  };
+
+  while (worker.now < endsAt) {
+    worker.runUntil(Math.min(endsAt, worker.now + WINDOW_MS));
+    typical = worker.takeSteps().slice(-500);
+    watch();
+    const regime = regimes.current;
+    if (regime === null || regimes.isSuspected) continue;
+    const searching = `${regime.regimeId} ${tried.length}`;
+    if (searching === searchedFor && worker.now < searchAgainAt) continue;
+    const from = Math.max(regime.detectedAt - 4 * WINDOW_MS, regime.startedAt, worker.now - LOOK_BACK_MS);
+    const recorded = arrivals.filter(({ at }) => at >= from && at < worker.now - 3000);
+    if (recorded.length < LEAST_REQUESTS) continue;
+    const { draft, note } = propose({
+      workerId: 'w',
+      incumbent: worker.path,
+      candidates: candidatePaths(worker.path, envelope),
+      fits: reality.fits,
+      arrivals: recorded,
+      envelope,
+      objectives: recorded[0]?.objectives ?? { ttftMs: 0, itlMs: 0 },
+      deviceUsdPerHour: 1,
+      evidence: {
+        windowStartedAt: from,
+        windowEndedAt: worker.now,
+        stepCount: 1,
+        regimeId: regime.regimeId,
+        regimeName: regime.name,
+      },
+      tried,
+      leastGain: LEAST_GAIN,
+      seed: 1,
+    });
+    log(`${minuteOf(worker)} ${note}`);
+    searchedFor = searching;
+    searchAgainAt = worker.now + SEARCH_AGAIN_MS;
+    if (draft === null) continue;
+    played.canaries.push(worker.now / MINUTE);
+    const from0 = worker.path;
+    tried.push(
+      canary(
+        worker,
+        draft,
+        reality,
+        typical,
+        random,
+        regime.regimeId,
+        watch,
+        () => regimes.isSuspected,
+        endsAt,
+      ),
+    );
+    const end = tried.at(-1);
+    log(`${minuteOf(worker)} canary: ${end?.state}`);
+    if (end?.state === 'live')
+      played.switches.push({ minute: worker.now / MINUTE, from: from0, to: draft.to });
+    worker.switchTo(end?.state === 'live' ? draft.to : from0);
+  }
+  return played;
+}
+
+/** A gain that is worth a canary where nobody has to be asked. */
+const LEAST_GAIN = 0.01;
+
+const minuteOf = ({ now }: DayWorker): string => (now / MINUTE).toFixed(1);
+
+/** Blocks of both paths on the traffic that comes, judged as it goes; given up when the workload seems to change. */
+function canary(
+  worker: DayWorker,
+  draft: ProposalDraft,
+  reality: Reality,
+  typical: readonly StepFeatures[],
+  random: SeededRandom,
+  regimeId: string,
+  watch: () => void,
+  isSuspected: () => boolean,
+  endsAt: number,
+): TriedPath {
+  const [from, to] = [draft.from, draft.to];
+  const prices = freezePrices(reality.fitOf(from), typical);
+  const cost = draft.metrics.find(({ metric }) => metric === 'deviceMsPerRequest');
+  let progress = beginRollout({
+    at: worker.now,
+    approvedBy: 'policy',
+    judgingPlan: {
+      aim: draft.aim,
+      leastPairCount: 4,
+      mostPairCount: MOST_PAIRS,
+      itlGuardRatio: 1.5,
+      itlObjectiveMs: worker.arrivals.find(({ at }) => at >= worker.now)?.objectives.itlMs ?? 0,
+      approvedLogCost: draft.aim === 'itl' ? Math.log1p(Math.max(0, cost?.change.high ?? 0)) : 0,
+    },
+  });
+  progress = advance(progress, { kind: 'prepared', at: worker.now, prepareMs: 0 });
+  progress = advance(progress, { kind: 'checked', at: worker.now, summary: '' });
+  const sides = planBlocks(random, MOST_PAIRS);
+  for (let pairIndex = 0; pairIndex < MOST_PAIRS && progress.state === 'canary'; pairIndex += 1) {
+    const steps = { control: [] as JudgedStep[], candidate: [] as JudgedStep[] };
+    for (const side of sides.slice(2 * pairIndex, 2 * pairIndex + 2)) {
+      worker.switchTo(side === 'control' ? from : to);
+      worker.runUntil(worker.now + BLOCK_MS);
+      steps[side] = worker.takeSteps();
+    }
+    watch();
+    if (isSuspected() || worker.now >= endsAt) {
+      progress = advance(progress, {
+        kind: 'rolledBack',
+        at: worker.now,
+        by: 'control',
+        reason: 'The workload changes.',
+      });
+      break;
+    }
+    const pair = judgePair({
+      ...{ pairIndex, prices, leastStepsPerBlock: 8 },
+      ...{ controlSteps: steps.control, candidateSteps: steps.candidate },
+      ...{ controlPathId: pathId(from), candidatePathId: pathId(to) },
+    });
+    progress = advance(
+      progress,
+      pair === null
+        ? { kind: 'pairSkipped', at: worker.now, pairIndex }
+        : { kind: 'pairJudged', at: worker.now, pair },
+    );
+  }
+  if (progress.state === 'canary') progress = advance(progress, { kind: 'planEnded', at: worker.now });
+  const isCutShort = progress.state === 'rolledBack' && progress.verdict === 'inconclusive';
+  return {
+    ...{ deviceKind: '', modelHash: '', regimeId, from, to },
+    state: progress.state,
+    // A canary that the workload cut short may be repeated at once.
+    endedAt: isCutShort ? worker.now - 60 * MINUTE : worker.now,
+    isPathsFault: false,
+    cost: realisedOf(progress.pairs.map(({ logCostRatio }) => logCostRatio)),
+    replayedLogCost: draft.evidence.replayedLogCost ?? null,
+  };
+}
