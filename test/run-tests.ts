@@ -7,6 +7,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ensureBrowser } from './browser.ts';
+import { runSanitized } from './run-sanitized.ts';
 
 interface VitestReport {
   readonly numPassedTests: number;
@@ -60,6 +61,16 @@ export async function runTests(argv: readonly string[], root: string): Promise<n
     if (code !== 0 && counts.failed === 0) counts.failed = 1;
   } finally {
     rmSync(folder, { recursive: true, force: true });
+  }
+  if (argv.length === 0) {
+    const outcome = await runSanitized(root);
+    if ('skippedBecause' in outcome) {
+      counts.skipped += 1;
+      console.log(`SKIPPED: the native tests under sanitizers: ${outcome.skippedBecause}`);
+    } else {
+      counts[outcome.code === 0 ? 'passed' : 'failed'] += 1;
+      console.log(`${outcome.code === 0 ? '✓' : '✗'} the native tests pass under AddressSanitizer and UBSan`);
+    }
   }
   console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
   return counts.failed === 0 ? 0 : 1;

@@ -13,8 +13,8 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const sourceFolder = path.join(here, 'native');
-const buildFolder = path.join(here, 'build');
-export const addonFile = path.join(buildFolder, 'variator_kernels.node');
+const builds = { fast: path.join(here, 'build'), sanitized: path.join(here, 'build', 'sanitized') };
+export const addonFile = path.join(builds.fast, 'variator_kernels.node');
 
 export const noCompilerMessage =
   'Variator needs a C++17 compiler (Debian: apt-get install g++; macOS: xcode-select --install).';
@@ -31,6 +31,14 @@ const baseFlags = [
   '-Wextra',
   '-Wno-psabi',
   '-DNAPI_VERSION=8',
+];
+/** Stops at the first access out of bounds, use after free or undefined operation; for tests, under their preloaded runtime. */
+const sanitizerFlags = [
+  '-O1',
+  '-g',
+  '-fsanitize=address,undefined',
+  '-fno-sanitize-recover=all',
+  '-fno-omit-frame-pointer',
 ];
 const avx512Flags = ['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq'];
 /** Files compiled once for every instruction-set tier, each time into a namespace of its own. */
@@ -109,12 +117,16 @@ async function sameKey(file, key) {
 
 /**
  * Builds what is out of date and returns the addon's path.
- * @param {{ log?: (line: string) => void, compiler?: string, areWarningsShown?: boolean }} options
+ * @param {{ log?: (line: string) => void, compiler?: string, areWarningsShown?: boolean, flavour?: 'fast' | 'sanitized' }} options
  *   `compiler`: instead of c++, g++ or clang++
  * @throws Error with one sentence for people: no compiler, no headers, or the compiler's own words
  */
 export async function buildNative(options = {}) {
   const { log = () => {}, compiler: preferred = process.env.CXX, areWarningsShown = false } = options;
+  const { flavour = 'fast' } = options;
+  const buildFolder = builds[flavour];
+  const outputFile = path.join(buildFolder, 'variator_kernels.node');
+  const flavourFlags = flavour === 'sanitized' ? sanitizerFlags : [];
   const compiler = await findCompiler(preferred);
   if (compiler === null) throw new Error(noCompilerMessage);
   let include;
@@ -140,7 +152,14 @@ export async function buildNative(options = {}) {
   const stale = [];
   for (const unit of units) {
     unit.object = path.join(buildFolder, `${unit.name}.o`);
-    unit.args = [...baseFlags, ...unit.flags, `-I${include}`, '-c', path.join(sourceFolder, unit.source)];
+    unit.args = [
+      ...baseFlags,
+      ...flavourFlags,
+      ...unit.flags,
+      `-I${include}`,
+      '-c',
+      path.join(sourceFolder, unit.source),
+    ];
     unit.key = createHash('sha256')
       .update(headerKey)
       .update(JSON.stringify(unit.args))
@@ -152,7 +171,7 @@ export async function buildNative(options = {}) {
   const linkKey = createHash('sha256')
     .update(units.map((unit) => unit.key).join())
     .digest('hex');
-  if (stale.length === 0 && (await sameKey(`${addonFile}.key`, linkKey))) return addonFile;
+  if (stale.length === 0 && (await sameKey(`${outputFile}.key`, linkKey))) return outputFile;
   if (stale.length > 0) log(`Compiling ${stale.length} native units with ${compiler.command} ...`);
 
   const queue = [...stale];
@@ -171,18 +190,26 @@ export async function buildNative(options = {}) {
   };
   await Promise.all([compileNext(), compileNext()]);
 
-  const partial = `${addonFile}.${process.pid}`;
+  const partial = `${outputFile}.${process.pid}`;
   const platform = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : [];
   const objects = units.map((unit) => unit.object);
-  const linked = await run(compiler.command, ['-shared', '-pthread', ...platform, ...objects, '-o', partial]);
+  const linked = await run(compiler.command, [
+    '-shared',
+    '-pthread',
+    ...platform,
+    ...flavourFlags,
+    ...objects,
+    '-o',
+    partial,
+  ]);
   if (linked.code !== 0)
     throw new Error(`${compiler.command} could not link the native part:\n${linked.output}`);
   // A running process may have the old file mapped: put the new one in its place, never write into it.
-  await rm(addonFile, { force: true });
-  await rename(partial, addonFile);
-  await writeFile(`${addonFile}.key`, linkKey);
+  await rm(outputFile, { force: true });
+  await rename(partial, outputFile);
+  await writeFile(`${outputFile}.key`, linkKey);
   log('The native part is built.');
-  return addonFile;
+  return outputFile;
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {

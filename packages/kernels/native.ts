@@ -82,6 +82,8 @@ export interface StepOutput {
   readonly logprobs: Float32Array | null;
   /** Wall time of the native call, milliseconds. */
   readonly deviceMs: number;
+  /** Threads that computed it: fewer than were asked for while other processes keep processors busy. */
+  readonly threadCount: number;
   /** Share of the machine's CPU time used by other processes during the call, 0..1 (0 where unknown). */
   readonly foreignCpuShare: number;
 }

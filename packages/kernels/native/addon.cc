@@ -253,6 +253,7 @@ napi_value stepOutput(napi_env env, const Step& step) {
   setProperty(env, output, "logprobTokenIds", step.scoring ? makeInt32Array(env, step.logprobTokenIds) : makeNull(env));
   setProperty(env, output, "logprobs", step.scoring ? makeFloat32Array(env, step.logprobs) : makeNull(env));
   setProperty(env, output, "deviceMs", makeNumber(env, step.deviceMs));
+  setProperty(env, output, "threadCount", makeNumber(env, step.threadCount));
   setProperty(env, output, "foreignCpuShare", makeNumber(env, step.foreignCpuShare));
   return output;
 }

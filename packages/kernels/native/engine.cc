@@ -129,10 +129,12 @@ void Engine::run(std::shared_ptr<Step> step, std::shared_ptr<const KvCache> kvCa
                    settled = std::move(settled)] {
     const auto compute = [&] {
       foreignCpu_.begin();
+      step->threadCount = brake_.threadCount(step->threadCount);
       const auto start = std::chrono::steady_clock::now();
       runner_.run(*step, *kvCache, packed.get());
       step->deviceMs = msSince(start);
       step->foreignCpuShare = foreignCpu_.end();
+      brake_.note(step->foreignCpuShare);
     };
     settle(compute, settled);
   });

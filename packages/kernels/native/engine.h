@@ -11,6 +11,7 @@
 #include "kv_cache.h"
 #include "model.h"
 #include "step.h"
+#include "thread_brake.h"
 #include "thread_team.h"
 
 namespace variator {
@@ -51,6 +52,7 @@ class Engine {
   ThreadTeam team_;
   StepRunner runner_;
   ForeignCpu foreignCpu_;
+  ThreadBrake brake_{static_cast<int>(std::thread::hardware_concurrency())};
   mutable std::mutex packedMutex_;
   std::map<LinearFamily, std::shared_ptr<const PackedModel>> packed_;
   JobThread packing_, computing_;

@@ -55,10 +55,10 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))) int32_t
 }
 #else
 int32_t int8Dot(int64_t rounds) {
-  typedef int16_t Shorts __attribute__((vector_size(64)));
+  typedef uint16_t Shorts __attribute__((vector_size(64)));
   Shorts sums[chainCount]{};
-  const Shorts codes = Shorts{} + int16_t{3};
-  Shorts others = Shorts{} + int16_t{5};
+  const Shorts codes = Shorts{} + uint16_t{3};
+  Shorts others = Shorts{} + uint16_t{5};
   for (int64_t i = 0; i < rounds * 2; i++) {
     for (auto& sum : sums) sum += codes * others;
     others += sums[0];
