@@ -1,65 +1,80 @@
-/** Fast path against reference path: the same steps on the same model, one after the other, A B A B. */
-import { availableParallelism } from 'node:os';
-import { type LinearVariantId, linearVariantsFor } from '@variator/kernels/catalogue';
-import { loadModel } from '@variator/kernels/model';
-import { loadNative, type StepInput } from '@variator/kernels/native';
+/**
+ * `npm run bench -- kernels [--peer-llama-cpp DIR] [--pairs N] [--large-model FOLDER]`: the path a worker begins with against
+ * the reference path, and against llama.cpp where its folder is given; the 1.1B model is written into FOLDER once.
+ */
+import { parseArgs } from 'node:util';
+import type { LinearVariantId } from '@variator/kernels/catalogue';
+import { ConfigError } from '../../apps/engine/config/config-error.ts';
 import { benchModel } from './bench-model.ts';
 import { type Figure, figure, pairedRatio, spread } from './figure.ts';
+import { benchPeer } from './kernels/peer.ts';
+import { type StepShape, stepRuns } from './kernels/step-runs.ts';
 
 const PAIRS = 7;
-const BLOCK_SIZE = 16;
+const THREADS = 2;
 
-interface Shape {
-  readonly name: string;
-  readonly sequenceCount: number;
-  readonly tokensEach: number;
-  readonly contextLength: number;
-  readonly goal: number;
-}
-
-const shapes: readonly Shape[] = [
-  { name: 'decode, batch 1, context 128', sequenceCount: 1, tokensEach: 1, contextLength: 128, goal: 1.5 },
-  { name: 'decode, batch 16, context 128', sequenceCount: 16, tokensEach: 1, contextLength: 128, goal: 3 },
-  { name: 'prefill of 128 tokens', sequenceCount: 1, tokensEach: 128, contextLength: 0, goal: 4 },
+const shapes: readonly { name: string; step: StepShape; goal: number }[] = [
+  {
+    name: 'decode, batch 1, context 128',
+    step: { sequenceCount: 1, tokensEach: 1, contextLength: 128 },
+    goal: 1.5,
+  },
+  {
+    name: 'decode, batch 16, context 128',
+    step: { sequenceCount: 16, tokensEach: 1, contextLength: 128 },
+    goal: 3,
+  },
+  {
+    name: 'prefill of 128 tokens',
+    step: { sequenceCount: 1, tokensEach: 128, contextLength: 0 },
+    goal: 4,
+  },
 ];
 
-export async function benchKernels(): Promise<readonly Figure[]> {
+/** @throws ConfigError for an unknown flag */
+export async function benchKernels(argv: readonly string[]): Promise<readonly Figure[]> {
+  const flags = readFlags(argv);
+  const peer = flags['peer-llama-cpp'] ?? null;
+  const own = peer === null ? await benchAgainstReference() : [];
+  return [...own, ...(await benchPeer(peer, Number(flags.pairs ?? 6), flags['large-model'] ?? null))];
+}
+
+function readFlags(argv: readonly string[]) {
+  const flag = { type: 'string' } as const;
+  try {
+    const options = { 'peer-llama-cpp': flag, pairs: flag, 'large-model': flag };
+    return parseArgs({ args: [...argv], options }).values;
+  } catch (error) {
+    throw new ConfigError(error instanceof Error ? error.message : String(error));
+  }
+}
+
+async function benchAgainstReference(): Promise<Figure[]> {
   const { path, label } = await benchModel();
-  const model = await loadModel(path);
-  const native = loadNative();
-  const threadCount = Math.min(2, availableParallelism());
-  const probe = native.probeMachine(threadCount);
-  const handle = native.openModel(model.shape, model.tensors, threadCount);
-  const blocksEach = 20;
-  const cache = native.createKvCache(handle, 16 * blocksEach, BLOCK_SIZE, 'float32');
-  const fast =
-    linearVariantsFor(
-      probe.features,
-      new Set(model.tensors.layers.flatMap(({ q, o }) => [q.dtype, o.dtype])),
-    )[0] ?? 'linear.reference';
-  await native.prepareLinear(handle, fast);
+  const runs = await stepRuns(path, THREADS, 16 * 160);
+  const { fastest } = runs;
+  await runs.prepare(fastest);
   const figures: Figure[] = [];
-  for (const shape of shapes) {
-    const times = { fast: [] as number[], reference: [] as number[] };
-    const run = async (linear: LinearVariantId) =>
-      (await native.runStep(handle, cache, stepOf(shape, linear))).deviceMs;
-    await run(fast);
+  for (const { name, step, goal } of shapes) {
+    const times = { fastest: [] as number[], reference: [] as number[] };
+    const run = async (linear: LinearVariantId) => (await runs.run(step, linear, THREADS)).deviceMs;
+    await run(fastest);
     for (let pair = 0; pair < PAIRS; pair += 1) {
-      times.fast.push(await run(fast));
+      times.fastest.push(await run(fastest));
       times.reference.push(await run('linear.reference'));
     }
-    const tokens = shape.sequenceCount * shape.tokensEach;
+    const tokens = step.sequenceCount * step.tokensEach;
     figures.push(
       figure(
-        `${label}, ${shape.name}: reference ms / ${fast} ms`,
-        pairedRatio(times.reference, times.fast),
+        `${label}, ${name}: reference ms / ${fastest} ms`,
+        pairedRatio(times.reference, times.fastest),
         '',
-        `>= ${shape.goal}`,
-        (ratio) => ratio >= shape.goal,
+        `>= ${goal}`,
+        (ratio) => ratio >= goal,
       ),
       figure(
-        `${label}, ${shape.name}: ${fast}`,
-        spread(times.fast.map((ms) => (1000 * tokens) / ms)),
+        `${label}, ${name}: ${fastest}`,
+        spread(times.fastest.map((ms) => (1000 * tokens) / ms)),
         'tok/s',
         '',
         null,
@@ -67,34 +82,6 @@ export async function benchKernels(): Promise<readonly Figure[]> {
       ),
     );
   }
-  native.closeKvCache(cache);
-  native.closeModel(handle);
+  runs.close();
   return figures;
-
-  function stepOf({ sequenceCount, tokensEach, contextLength }: Shape, linear: LinearVariantId): StepInput {
-    const total = sequenceCount * tokensEach;
-    return {
-      linear,
-      attention: 'attention.float32',
-      threadCount,
-      tokenIds: Int32Array.from(
-        { length: total },
-        (_, index) => (7 * index + 11) % model.shape.vocabularySize,
-      ),
-      tokenStarts: Int32Array.from({ length: sequenceCount + 1 }, (_, index) => index * tokensEach),
-      contextLengths: new Int32Array(sequenceCount).fill(contextLength),
-      blockTables: Int32Array.from({ length: sequenceCount * blocksEach }, (_, index) => index),
-      blockTableStride: blocksEach,
-      isSampled: new Uint8Array(sequenceCount).fill(1),
-      draftCounts: new Int32Array(sequenceCount),
-      temperatures: new Float32Array(sequenceCount),
-      topPs: new Float32Array(sequenceCount).fill(1),
-      topKs: new Int32Array(sequenceCount),
-      minPs: new Float32Array(sequenceCount),
-      seeds: new Uint32Array(2 * sequenceCount),
-      rules: null,
-      scoring: null,
-      isLogitsWanted: false,
-    };
-  }
 }

@@ -13,7 +13,7 @@ type Bench = (argv: readonly string[]) => Promise<readonly Figure[]>;
 
 const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
   kernels: {
-    about: 'the fast path against the reference path, step by step',
+    about: 'the fast path against the reference path and, with --peer-llama-cpp DIR, against llama.cpp',
     load: async () => (await import('./kernels.ts')).benchKernels,
   },
   http: {

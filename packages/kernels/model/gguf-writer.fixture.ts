@@ -64,12 +64,15 @@ export function writeGguf(folder: string, name: string, plan: Plan): string {
 
 /** Header and tensor bytes; the header is padded to where they begin. */
 export function ggufBytes(plan: Plan): { header: Buffer; body: Buffer } {
-  let end = 0;
-  const placed = plan.tensors.map((tensor) => {
-    const offset = tensor.offset ?? end;
-    end = Math.ceil((offset + tensor.byteLength) / 32) * 32;
-    return { ...tensor, offset };
-  });
+  const { placed, end } = placedTensors(plan);
+  const body = Buffer.alloc(end, 7);
+  for (const { data, offset } of placed) data?.copy(body, offset);
+  return { header: ggufHeader(plan), body };
+}
+
+/** What stands before the tensors' bytes, padded to where they begin; each of them begins at a multiple of 32. */
+export function ggufHeader(plan: Plan): Buffer {
+  const { placed } = placedTensors(plan);
   const head = Buffer.concat([
     Buffer.from('GGUF'),
     u32(plan.version),
@@ -86,7 +89,15 @@ export function ggufBytes(plan: Plan): { header: Buffer; body: Buffer } {
       ]),
     ),
   ]);
-  const body = Buffer.alloc(end, 7);
-  for (const { data, offset } of placed) data?.copy(body, offset);
-  return { header: Buffer.concat([head, Buffer.alloc((32 - (head.length % 32)) % 32)]), body };
+  return Buffer.concat([head, Buffer.alloc((32 - (head.length % 32)) % 32)]);
+}
+
+function placedTensors(plan: Plan) {
+  let end = 0;
+  const placed = plan.tensors.map((tensor) => {
+    const offset = tensor.offset ?? end;
+    end = Math.ceil((offset + tensor.byteLength) / 32) * 32;
+    return { ...tensor, offset };
+  });
+  return { placed, end };
 }

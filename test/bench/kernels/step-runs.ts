@@ -1,0 +1,82 @@
+/** Steps of one shape on one model through the native border, for the benches of the kernels. */
+import {
+  attentionVariants,
+  kvFormatOf,
+  type LinearVariantId,
+  linearVariantsFor,
+} from '@variator/kernels/catalogue';
+import { loadModel } from '@variator/kernels/model';
+import { loadNative, type StepInput } from '@variator/kernels/native';
+
+const BLOCK_SIZE = 16;
+
+export interface StepShape {
+  readonly sequenceCount: number;
+  readonly tokensEach: number;
+  readonly contextLength: number;
+}
+
+export interface StepRuns {
+  readonly fastest: LinearVariantId;
+  readonly vocabularySize: number;
+  /** Bytes a second read and float32 operations a second, of all threads, in this moment. */
+  probe(): { readBytesPerSecond: number; float32FlopsPerSecond: number };
+  prepare(linear: LinearVariantId): Promise<{ prepareMs: number; packedBytes: number }>;
+  run(
+    shape: StepShape,
+    linear: LinearVariantId,
+    threadCount: number,
+  ): Promise<{ deviceMs: number; foreignCpuShare: number }>;
+  close(): void;
+}
+
+/** `mostTokens`: of all sequences of the largest shape together, their contexts included. */
+export async function stepRuns(path: string, threadCount: number, mostTokens: number): Promise<StepRuns> {
+  const model = await loadModel(path);
+  const native = loadNative();
+  const handle = native.openModel(model.shape, model.tensors, threadCount);
+  const attention = attentionVariants[0] ?? 'attention.reference';
+  const blockCount = Math.ceil(mostTokens / BLOCK_SIZE) + 64;
+  const cache = native.createKvCache(handle, blockCount, BLOCK_SIZE, kvFormatOf(attention));
+  const dtypes = new Set(model.tensors.layers.map(({ o }) => o.dtype));
+  return {
+    fastest: linearVariantsFor(native.probeMachine(1).features, dtypes)[0] ?? 'linear.reference',
+    vocabularySize: model.shape.vocabularySize,
+    probe: () => native.probeMachine(threadCount),
+    prepare: (linear) => native.prepareLinear(handle, linear),
+    run: (shape, linear, threads) => native.runStep(handle, cache, stepOf(shape, linear, threads)),
+    close() {
+      native.closeKvCache(cache);
+      native.closeModel(handle);
+    },
+  };
+
+  function stepOf(shape: StepShape, linear: LinearVariantId, threads: number): StepInput {
+    const { sequenceCount, tokensEach, contextLength } = shape;
+    const blocksEach = Math.ceil((contextLength + tokensEach) / BLOCK_SIZE);
+    const tokenCount = sequenceCount * tokensEach;
+    return {
+      linear,
+      attention,
+      threadCount: threads,
+      tokenIds: Int32Array.from(
+        { length: tokenCount },
+        (_, index) => (7 * index + 11) % model.shape.vocabularySize,
+      ),
+      tokenStarts: Int32Array.from({ length: sequenceCount + 1 }, (_, index) => index * tokensEach),
+      contextLengths: new Int32Array(sequenceCount).fill(contextLength),
+      blockTables: Int32Array.from({ length: sequenceCount * blocksEach }, (_, index) => index),
+      blockTableStride: blocksEach,
+      isSampled: new Uint8Array(sequenceCount).fill(1),
+      draftCounts: new Int32Array(sequenceCount),
+      temperatures: new Float32Array(sequenceCount),
+      topPs: new Float32Array(sequenceCount).fill(1),
+      topKs: new Int32Array(sequenceCount),
+      minPs: new Float32Array(sequenceCount),
+      seeds: new Uint32Array(2 * sequenceCount),
+      rules: null,
+      scoring: null,
+      isLogitsWanted: false,
+    };
+  }
+}
