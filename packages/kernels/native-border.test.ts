@@ -138,13 +138,17 @@ test('closed handles and strange ones are refused', async () => {
 test('preparing twice packs once', async () => {
   const own = native.openModel(loaded.shape, loaded.tensors, 1);
   const [first, second] = await Promise.all([
-    native.prepareLinear(own, 'linear.int8-generic'),
-    native.prepareLinear(own, 'linear.int8-generic'),
+    native.prepareLinear(own, 'linear.int8-generic', null, null),
+    native.prepareLinear(own, 'linear.int8-generic', null, null),
   ]);
   expect(first.packedBytes).toBeGreaterThan(1e6);
   expect(second.packedBytes).toBe(first.packedBytes);
   expect(second.prepareMs).toBeLessThanOrEqual(first.prepareMs);
-  expect(await native.prepareLinear(own, 'linear.reference')).toEqual({ prepareMs: 0, packedBytes: 0 });
+  expect(await native.prepareLinear(own, 'linear.reference', null, null)).toEqual({
+    prepareMs: 0,
+    packedBytes: 0,
+    isFromCache: false,
+  });
   native.closeModel(own);
 });
 

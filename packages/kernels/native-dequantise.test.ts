@@ -100,7 +100,7 @@ async function headColumns(
       head: at(head, ROWS, COLUMNS, dtype),
     };
     const model = native.openModel(shape, tensors, 2);
-    await native.prepareLinear(model, linear);
+    await native.prepareLinear(model, linear, null, null);
     const kvCache = native.createKvCache(model, ROWS, 16, 'float32');
     const count = ROWS;
     const output = await native.runStep(model, kvCache, {

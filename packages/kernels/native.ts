@@ -109,11 +109,17 @@ export interface NativeKernels {
   ): Float32Array;
   /** Maps the files and starts a pool of `maxThreadCount` threads. Throws NativeError when a tensor does not fit its file. */
   openModel(shape: ModelShape, tensors: ModelTensors, maxThreadCount: number): ModelHandle;
-  /** Packs what the variant needs, off the event loop; idempotent. `linear.reference` packs nothing. */
+  /**
+   * Packs what the variant needs, off the event loop; idempotent. `linear.reference` packs nothing. With a cache file the
+   * panels are mapped from it where it holds exactly these (`cacheKey` tells the weights from all others), and kept in it
+   * otherwise; a file that cannot be used or written is no fault.
+   */
   prepareLinear(
     model: ModelHandle,
     linear: LinearVariantId,
-  ): Promise<{ prepareMs: number; packedBytes: number }>;
+    cacheFile: string | null,
+    cacheKey: string | null,
+  ): Promise<{ prepareMs: number; packedBytes: number; isFromCache: boolean }>;
   /** Memory for `blockCount` blocks of `blockSize` tokens in this format. */
   createKvCache(model: ModelHandle, blockCount: number, blockSize: number, kvFormat: KvFormat): KvCacheHandle;
   /** Blocks that the cache's memory holds in a format. */

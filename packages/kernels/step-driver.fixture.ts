@@ -75,7 +75,7 @@ export class StepDriver {
   }
 
   async prepare(linear: LinearVariantId): Promise<void> {
-    await this.native.prepareLinear(this.model, linear);
+    await this.native.prepareLinear(this.model, linear, null, null);
   }
 
   /** From the next step on; converts the cache where its format must change. */

@@ -8,6 +8,7 @@ import {
   type KvFormat,
   kvFormatOf,
   linearVariantsFor,
+  variantOf,
   weightBytes,
 } from '@variator/kernels/catalogue';
 import type { Envelope } from '@variator/kernels/execution-path';
@@ -23,11 +24,14 @@ import { activeMatrices } from '@variator/kernels/model/active-weights';
 import { cachedShapeOf, type TensorSource } from '@variator/kernels/model/model-shape';
 import { type KvCacheHandle, loadNative } from '@variator/kernels/native';
 import type { Device } from './device.ts';
+import { packedWeightsFile, tidyPackedWeights } from './packed-weights.ts';
 import { drawnTokens, entryLogprobs, stepInput } from './step-input.ts';
 
 export interface CpuDeviceOptions extends KvPlanOptions {
   readonly threadCount: number;
   readonly isa: IsaLimit;
+  /** Where packed weights are kept between starts; null: nowhere. */
+  readonly packedWeightsDir: string | null;
 }
 
 const MAX_TOKEN_BUDGET = 2048;
@@ -98,7 +102,12 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
     envelope,
     scratchBlockIds: Array.from({ length: SCRATCH_BLOCK_COUNT }, (_, index) => index),
     async prepare(path) {
-      const { prepareMs } = await native.prepareLinear(handle, path.linear);
+      const folder = options.packedWeightsDir;
+      const { kind } = variantOf(path.linear);
+      const file =
+        folder === null || kind === 'float32' ? null : packedWeightsFile(folder, model.modelHash, kind);
+      const { prepareMs } = await native.prepareLinear(handle, path.linear, file, model.modelHash);
+      if (folder !== null && file !== null) tidyPackedWeights(folder, file, Date.now());
       return { prepareMs };
     },
     async keepKvFor(path, blockIds) {

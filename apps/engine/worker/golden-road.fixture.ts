@@ -44,6 +44,7 @@ export async function openRoadDevice(modelPath: string, threadCount = 2): Promis
     kvMemoryBytes: 256 * 1024 ** 2,
     maxModelLenTokens: 1024,
     isa: 'all',
+    packedWeightsDir: null,
   } as const;
   return cpuDevice(await loadModel(modelPath), options);
 }

@@ -22,6 +22,7 @@ async function run(paths: readonly ExecutionPath[], every: number) {
     kvMemoryBytes: 10 * 1024 ** 2,
     maxModelLenTokens: 256,
     isa: 'all',
+    packedWeightsDir: null,
   } as const;
   const device = cpuDevice(await loadModel(story), options);
   const [first] = paths;
@@ -125,6 +126,7 @@ async function path(attention: ExecutionPath['attention']): Promise<ExecutionPat
     kvMemoryBytes: 10 * 1024 ** 2,
     maxModelLenTokens: 256,
     isa: 'all',
+    packedWeightsDir: null,
   } as const;
   const device = cpuDevice(await loadModel(story), options);
   const { throughput } = namedPaths(device.envelope);

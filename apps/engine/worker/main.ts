@@ -3,6 +3,7 @@
  * supervisor, or by `npx variator worker` on another machine, one per device. A device that cannot run a step ends the process.
  */
 import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
 import { PathError, parsePath } from '@variator/kernels/execution-path';
 import { KvPlanError } from '@variator/kernels/kv-plan';
 import { type LoadedModel, loadModel } from '@variator/kernels/model';
@@ -80,7 +81,7 @@ async function main(): Promise<void> {
 function openDevice(model: LoadedModel, config: Config): Device {
   const { device, maxModelLenTokens } = config;
   return device.kind === 'cpu'
-    ? cpuDevice(model, config)
+    ? cpuDevice(model, { ...config, packedWeightsDir: join(config.dataDir, 'packed-weights') })
     : simulatedDevice(model, { ...device, maxModelLenTokens });
 }
 

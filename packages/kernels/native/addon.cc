@@ -183,19 +183,24 @@ napi_value openModel(napi_env env, napi_callback_info info) {
 }
 
 napi_value prepareLinear(napi_env env, napi_callback_info info) {
-  return call<2>(env, info, [&](napi_value* arguments) {
+  return call<4>(env, info, [&](napi_value* arguments) {
     try {
       const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
       const LinearVariant linear = parseLinear(readString(env, arguments[1], "linear"));
+      PackedCache cache;
+      if (!isNull(env, arguments[2])) {
+        cache = {readString(env, arguments[2], "cacheFile"), readString(env, arguments[3], "cacheKey")};
+      }
       const auto prepared = std::make_shared<Prepared>();
       const auto result = [prepared](napi_env resultEnv) {
         const napi_value object = makeObject(resultEnv);
         setProperty(resultEnv, object, "prepareMs", makeNumber(resultEnv, prepared->prepareMs));
         setProperty(resultEnv, object, "packedBytes", makeNumber(resultEnv, static_cast<double>(prepared->packedBytes)));
+        setProperty(resultEnv, object, "isFromCache", makeBoolean(resultEnv, prepared->isFromCache));
         return object;
       };
       return promise(env, result, [engine] {}, [&](Engine::Settled settled) {
-        engine->prepare(linear, prepared, std::move(settled));
+        engine->prepare(linear, std::move(cache), prepared, std::move(settled));
       });
     } catch (const NativeFault& fault) {
       return rejected(env, fault.what());

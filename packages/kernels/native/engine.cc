@@ -102,17 +102,18 @@ bool Engine::isPrepared(LinearVariant linear) const {
   return linear.family == LinearFamily::Reference || packed_.count(linear.family) > 0;
 }
 
-void Engine::prepare(LinearVariant linear, std::shared_ptr<Prepared> result, Settled settled) {
-  packing_.give([this, linear, result = std::move(result), settled = std::move(settled)] {
+void Engine::prepare(LinearVariant linear, PackedCache cache, std::shared_ptr<Prepared> result, Settled settled) {
+  packing_.give([this, linear, cache = std::move(cache), result = std::move(result), settled = std::move(settled)] {
     const auto pack = [&] {
       const auto start = std::chrono::steady_clock::now();
       if (linear.family == LinearFamily::Reference) return;
       if (!isPrepared(linear)) {
-        auto packed = std::make_shared<const PackedModel>(*model_, linear.family);
+        auto packed = std::make_shared<const PackedModel>(*model_, linear.family, cache);
         const std::lock_guard<std::mutex> lock(packedMutex_);
         packed_[linear.family] = std::move(packed);
       }
-      result->packedBytes = packed_[linear.family]->arena.size();
+      result->packedBytes = packed_[linear.family]->byteLength();
+      result->isFromCache = packed_[linear.family]->isFromCache();
       result->prepareMs = msSince(start);
     };
     settle(pack, settled);

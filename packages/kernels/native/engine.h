@@ -19,6 +19,7 @@ namespace variator {
 struct Prepared {
   double prepareMs = 0;
   int64_t packedBytes = 0;
+  bool isFromCache = false;
 };
 
 // Throws NativeFault for a name that is none.
@@ -36,7 +37,7 @@ class Engine {
 
   // `settled` is called from another thread, with the fault's sentence or an empty one.
   using Settled = std::function<void(const std::string& fault)>;
-  void prepare(LinearVariant linear, std::shared_ptr<Prepared> result, Settled settled);
+  void prepare(LinearVariant linear, PackedCache cache, std::shared_ptr<Prepared> result, Settled settled);
   void run(std::shared_ptr<Step> step, std::shared_ptr<const KvCache> kvCache, Settled settled);
   // Changes the cache's format (KvCache::convert) on the compute thread.
   void convert(std::shared_ptr<KvCache> kvCache, KvFormat format, std::vector<int32_t> blockIds,

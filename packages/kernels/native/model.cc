@@ -1,4 +1,4 @@
-// Checks and maps a model's tensors, and packs its matrices. Called by addon.cc (openModel) and engine.cc (prepare).
+// Checks and maps a model's tensors. Called by addon.cc (openModel).
 #include "model.h"
 
 #include <algorithm>
@@ -9,25 +9,6 @@
 
 namespace variator {
 namespace {
-
-int64_t packedBytes(const Model& model, LinearFamily family) {
-  const auto bytesOf = [family](const Tensor& tensor) {
-    return packedBytesOf(tensor, panelFormatOf(tensor.dtype, panelWidthOf(family)));
-  };
-  int64_t bytes = packedBytesOf(model.head, panelFormatOf(model.head.dtype, headWidthOf(family)));
-  for (const auto& layer : model.matrices) {
-    for (const auto* matrix : {&layer.q, &layer.o, &layer.k, &layer.v, &layer.queryDown, &layer.keyValueDown,
-                               &layer.keyValueUp, &layer.gate, &layer.up, &layer.down}) {
-      bytes += bytesOf(*matrix);
-    }
-    for (const auto& head : layer.keyUpTransposed) bytes += bytesOf(head);
-    for (const auto& head : layer.valueUp) bytes += bytesOf(head);
-    for (const auto& expert : layer.experts) {
-      bytes += bytesOf(expert.gate) + bytesOf(expert.up) + bytesOf(expert.down);
-    }
-  }
-  return bytes;
-}
 
 void checkExperts(const ExpertShape& experts) {
   const auto check = [](bool isGood, const char* what) {
@@ -133,29 +114,6 @@ void absorbKeyValueUp(Model& model, LayerMatrices<Tensor>& matrices) {
   }
   model.transposed.push_back(std::move(values));
   matrices.keyValueUp = Tensor{};
-}
-
-PackedModel::PackedModel(const Model& model, LinearFamily family)
-    : arena(packedBytes(model, family), "packed weights") {
-  uint8_t* next = arena.data();
-  const auto packAs = [&](const Tensor& tensor, PanelWidth width) {
-    const PanelFormat format = panelFormatOf(tensor.dtype, width);
-    const Panels panels = packPanels(tensor, format, next);
-    next += packedBytesOf(tensor, format);
-    return panels;
-  };
-  const auto pack = [&](const Tensor& tensor) { return packAs(tensor, panelWidthOf(family)); };
-  for (const auto& layer : model.matrices) {
-    matrices.push_back({pack(layer.q), pack(layer.o), pack(layer.k), pack(layer.v), pack(layer.queryDown),
-                        pack(layer.keyValueDown), pack(layer.keyValueUp), {}, {}, pack(layer.gate), pack(layer.up),
-                        pack(layer.down), {}, {}});
-    for (const auto& head : layer.keyUpTransposed) matrices.back().keyUpTransposed.push_back(pack(head));
-    for (const auto& head : layer.valueUp) matrices.back().valueUp.push_back(pack(head));
-    for (const auto& expert : layer.experts) {
-      matrices.back().experts.push_back({pack(expert.gate), pack(expert.up), pack(expert.down)});
-    }
-  }
-  head = packAs(model.head, headWidthOf(family));
 }
 
 }  // namespace variator

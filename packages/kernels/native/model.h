@@ -104,14 +104,6 @@ struct Model {
   std::vector<std::string> paths;  // of `files`
 };
 
-// The matrices of a model in panels, in one arena.
-struct PackedModel {
-  PackedModel(const Model& model, LinearFamily family);
-  Arena arena;
-  std::vector<LayerMatrices<Panels>> matrices;
-  Panels head;
-};
-
 // Throws NativeFault where the shape is not one that the kernels can run.
 void checkShape(const ModelShape& shape);
 // Maps the tensor's file (once) and checks that [rows, columns] and its bytes are what they must be.

@@ -132,6 +132,12 @@ napi_value makeString(napi_env env, const std::string& text) {
   return value;
 }
 
+napi_value makeBoolean(napi_env env, bool value) {
+  napi_value result;
+  checkStatus(napi_get_boolean(env, value, &result), "a result");
+  return result;
+}
+
 napi_value makeNull(napi_env env) {
   napi_value value;
   checkStatus(napi_get_null(env, &value), "a result");

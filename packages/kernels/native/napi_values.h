@@ -31,6 +31,7 @@ napi_value makeObject(napi_env env);
 napi_value makeNumber(napi_env env, double number);
 napi_value makeString(napi_env env, const std::string& text);
 napi_value makeNull(napi_env env);
+napi_value makeBoolean(napi_env env, bool value);
 napi_value makeInt32Array(napi_env env, const std::vector<int32_t>& values);
 napi_value makeFloat32Array(napi_env env, const std::vector<float>& values);
 void setProperty(napi_env env, napi_value object, const char* name, napi_value value);

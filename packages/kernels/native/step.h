@@ -12,7 +12,7 @@
 #include "kv_cache.h"
 #include "linear_variants.h"
 #include "logit_rules.h"
-#include "model.h"
+#include "packed_model.h"
 #include "sampling.h"
 #include "thread_team.h"
 

@@ -43,7 +43,7 @@ export async function stepRuns(path: string, threadCount: number, mostTokens: nu
     fastest: linearVariantsFor(native.probeMachine(1).features, dtypes)[0] ?? 'linear.reference',
     vocabularySize: model.shape.vocabularySize,
     probe: () => native.probeMachine(threadCount),
-    prepare: (linear) => native.prepareLinear(handle, linear),
+    prepare: (linear) => native.prepareLinear(handle, linear, null, null),
     run: (shape, linear, threads) => native.runStep(handle, cache, stepOf(shape, linear, threads)),
     close() {
       native.closeKvCache(cache);
