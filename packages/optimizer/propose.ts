@@ -76,6 +76,8 @@ export interface ProposeAnswer {
 
 /** With this few late gaps, the objective is kept also when the fit is a little off. */
 const CLEARLY_KEPT = MOST_LATE_GAPS / 2;
+/** Log share of good requests that regaining the ITL objective may cost. */
+const MOST_LOST_GOOD = 0.01;
 /** Log cost that a second change must be worth. */
 const MORE_CHANGES = 0.01;
 /** 90 % of a normal, to either side. */
@@ -149,9 +151,12 @@ function answerOf(
     })
     .map((finalist) => {
       const metrics = metricsOf(incumbent, finalist, belief);
-      const isObjectiveRegained = misses && meanLateGapShare(finalist.draws) <= CLEARLY_KEPT;
+      const penalty = penaltyOf(finalist);
+      // Gaps that are short because requests wait at the door are no gain.
+      const isObjectiveRegained =
+        misses && meanLateGapShare(finalist.draws) <= CLEARLY_KEPT && penalty <= MOST_LOST_GOOD;
       const changeCount = diffPaths(incumbent.path, finalist.path).length;
-      return { finalist, metrics, changeCount, penalty: penaltyOf(finalist), isObjectiveRegained };
+      return { finalist, metrics, changeCount, penalty, isObjectiveRegained };
     });
   const regained = arms.find(({ isObjectiveRegained }) => isObjectiveRegained);
   // A canary measures device ms alone: where they surely do not fall, it could not be won.
