@@ -247,6 +247,25 @@ describe.each(
     expect(await lastLogits(driver, linear, 7, 3, 3)).toEqual([alone, alone, alone]);
   });
 
+  test('a cache that changes its format keeps what it holds, as nearly as the formats do', async () => {
+    const linear = 'linear.reference';
+    const driver = await openDriver(model, linear, 16, 'attention.float32');
+    const blockIds = Int32Array.from({ length: Math.ceil(prompt.length / 16) }, (_, block) => block);
+    await driver.step([{ sequence: 0, tokenIds: prompt.slice(0, -1), isSampled: false }], { linear });
+    for (const [format, tolerance] of [
+      ['bf16', 0.03],
+      ['int8', 0.12],
+      ['float32', 0.12],
+    ] as const) {
+      await native.convertKvCache(driver.model, driver.kvCache, format, blockIds);
+      driver.attention = `attention.${format}`;
+      driver.rewind(0, prompt.length - 1);
+      const last = { sequence: 0, tokenIds: prompt.slice(-1), isSampled: true };
+      const { logits } = await driver.step([last], { linear, isLogitsWanted: true });
+      expect(relativeDifference(logits ?? undefined, expectedLogits(model))).toBeLessThan(tolerance);
+    }
+  });
+
   test('a context of several splits is attended to as the reference does', async () => {
     const linear = 'linear.reference';
     const long = Array.from({ length: 600 }, (_, index) => (index * index + 3 * index) % VOCABULARY);
