@@ -3,7 +3,7 @@
  * by the worker (which binds them) and by people (`npx variator paths`). Holds no native code and imports none.
  */
 
-import type { TensorDtype, TensorSource } from './model/model-shape.ts';
+import { type TensorDtype, type TensorSource, tensorDtypes } from './model/model-shape.ts';
 
 /** Instruction sets that integer panels are multiplied with, fastest first. */
 const panelIsas = ['avx512vnni', 'avx512', 'avx2', 'generic'] as const;
@@ -34,6 +34,10 @@ export interface Variant {
   readonly operation: 'linear' | 'attention';
   /** What the weights are held as, instructions apart. */
   readonly kind: string;
+  /** Dtypes whose weights it holds without another rounding; of those of `tensorDtypes` that are not here it says how near. */
+  readonly exactDtypes: readonly TensorDtype[];
+  /** Which matrices it takes: sizes that are no multiple are filled up. */
+  readonly shape: { readonly rowsPadTo: number; readonly columnsPadTo: number } | null;
   /** The CPU features the variant needs, as `MachineProbe.features` names them; empty means any machine. */
   readonly needs: readonly string[];
   /** Variants of one operation with the same word here give the same bits on the same model. */
@@ -47,6 +51,8 @@ export interface Variant {
   readonly summary: string;
 }
 
+const eightBitDtypes: readonly TensorDtype[] = ['Q8_0', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1'];
+const panelShape = { rowsPadTo: 32, columnsPadTo: 32 };
 /** What int4 panels hold as int8 ones do. */
 const fourBitDtypes: ReadonlySet<TensorDtype> = new Set(['Q4_0', 'Q4_1', 'Q4_K']);
 const panelNeeds: Readonly<Record<PanelIsa, readonly string[]>> = {
@@ -90,6 +96,8 @@ export const catalogue: readonly Variant[] = [
     id: 'linear.reference',
     operation: 'linear',
     kind: 'float32',
+    exactDtypes: tensorDtypes,
+    shape: { rowsPadTo: 1, columnsPadTo: 1 },
     needs: [],
     bits: 'float32',
     isBatchInvariant: true,
@@ -104,6 +112,8 @@ export const catalogue: readonly Variant[] = [
         id: `linear.${family}-${isa}`,
         operation: 'linear',
         kind: family,
+        exactDtypes: family === 'int4-rounded' ? ['Q4_0', 'Q4_1'] : eightBitDtypes,
+        shape: panelShape,
         needs: panelNeeds[isa],
         bits,
         isBatchInvariant: true,
@@ -118,6 +128,8 @@ export const catalogue: readonly Variant[] = [
       id: `linear.bf16-${isa}`,
       operation: 'linear',
       kind: 'bf16',
+      exactDtypes: ['BF16'],
+      shape: panelShape,
       needs: bf16Needs[isa],
       // The instruction rounds otherwise than portable code.
       bits: `bf16-${isa}`,
@@ -132,6 +144,8 @@ export const catalogue: readonly Variant[] = [
     id: 'attention.reference',
     operation: 'attention',
     kind: 'float32',
+    exactDtypes: [],
+    shape: null,
     needs: [],
     bits: 'float32',
     isBatchInvariant: true,
@@ -143,6 +157,8 @@ export const catalogue: readonly Variant[] = [
     id: 'attention.float32',
     operation: 'attention',
     kind: 'float32',
+    exactDtypes: [],
+    shape: null,
     needs: [],
     bits: 'float32 splits',
     isBatchInvariant: true,
@@ -154,6 +170,8 @@ export const catalogue: readonly Variant[] = [
     id: 'attention.bf16',
     operation: 'attention',
     kind: 'bf16',
+    exactDtypes: [],
+    shape: null,
     needs: [],
     bits: 'bf16',
     isBatchInvariant: true,
@@ -165,6 +183,8 @@ export const catalogue: readonly Variant[] = [
     id: 'attention.int8',
     operation: 'attention',
     kind: 'int8',
+    exactDtypes: [],
+    shape: null,
     needs: [],
     bits: 'int8',
     isBatchInvariant: true,

@@ -1,5 +1,6 @@
 /** `npx variator paths`: the kernel catalogue, and which of its variants this machine can run. */
 import { catalogue, linearVariantsFor } from '@variator/kernels/catalogue';
+import { tensorDtypes } from '@variator/kernels/model/model-shape';
 import { loadNative } from '@variator/kernels/native';
 import { readConfig } from '../config.ts';
 import { table } from './table.ts';
@@ -11,23 +12,34 @@ export async function pathsCommand(argv: readonly string[]): Promise<number> {
   console.log(`${probe.cpuModel}, ${probe.coreCount} cores; ${probe.features.join(' ')}\n`);
   console.log(
     table(
-      ['variant', 'here', 'numerics', 'batch-invariant', 'what it is'],
-      catalogue.map(({ id, operation, numerics, isBatchInvariant, summary }) => [
+      ['variant', 'here', 'bits', 'dtypes kept exactly', 'needs', 'what it is'],
+      catalogue.map(({ id, operation, bits, exactDtypes, needs, summary }) => [
         id,
-        operation !== 'linear' || linear.some((one) => one === id)
-          ? id === linear[0]
-            ? 'fastest'
-            : 'yes'
-          : 'no',
-        numerics,
-        isBatchInvariant ? 'yes' : 'no',
+        operation !== 'linear' || linear.some((one) => one === id) ? 'yes' : 'no',
+        bits,
+        exactDtypes.length === tensorDtypes.length ? 'all' : exactDtypes.join(' '),
+        needs.join(' '),
         summary,
       ]),
     ),
   );
   console.log(
+    '\nVariants of an operation with the same bits give the same tokens. How near each is to the reference:',
+  );
+  for (const [kind, tolerance] of tolerances()) console.log(`  ${kind}: ${tolerance}`);
+  console.log(
     '\nAn execution path is a choice of these plus limits: --path balanced | latency | throughput | reference,',
   );
   console.log('with settings where wanted: --path balanced,tokenBudget=64,maxRunningCount=8');
   return 0;
+}
+
+/** One line for the variants of an operation that share bits. */
+function tolerances(): Map<string, string> {
+  return new Map(
+    catalogue.map(({ operation, bits, tolerance }) => [
+      `${operation}, ${bits}`,
+      tolerance === '' ? 'the reference itself' : tolerance,
+    ]),
+  );
 }
