@@ -16,6 +16,10 @@ const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
     about: 'the fast path against the reference path and, with --peer-llama-cpp DIR, against llama.cpp',
     load: async () => (await import('./kernels.ts')).benchKernels,
   },
+  engine: {
+    about: 'the engine: beside llama-server, beside a busy process, speculation, attention by KV format',
+    load: async () => (await import('./engine.ts')).benchEngine,
+  },
   http: {
     about: 'tokens a second over HTTP, 1 and 16 requests at once',
     load: async () => (await import('./http.ts')).benchHttp,

@@ -2,9 +2,12 @@
  * llama.cpp as a peer: its batched bench on a model file, and its quantiser for the files. Runs what lies in the folder that
  * --peer-llama-cpp names; nothing else needs it.
  */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
@@ -13,6 +16,8 @@ export interface LlamaCpp {
   /** Tokens a second: prefill of `promptTokens`, and decode of `sequenceCount` sequences behind prompts of that length. */
   batched(shape: BatchedShape): Promise<{ prefillRate: number; decodeRate: number }>;
   quantise(from: string, to: string, type: 'Q8_0' | 'Q4_0'): Promise<void>;
+  /** Its server on loopback, ready, with a slot and a context of 512 tokens for each of `slotCount` requests. */
+  serve(model: string, slotCount: number, threadCount: number): Promise<{ url: string; stop(): void }>;
 }
 
 export interface BatchedShape {
@@ -49,8 +54,41 @@ export function llamaCpp(folder: string): LlamaCpp {
       const { speed_pp, speed_tg } = JSON.parse(line) as { speed_pp: number; speed_tg: number };
       return { prefillRate: speed_pp, decodeRate: speed_tg };
     },
+    async serve(model, slotCount, threadCount) {
+      const port = await freePort();
+      const child = spawn(
+        program('llama-server'),
+        [
+          ...['-m', model, '--host', '127.0.0.1', '--port', String(port), '--no-webui'],
+          ...['--parallel', String(slotCount), '-c', String(512 * slotCount)],
+          ...['-t', String(threadCount), '-tb', String(threadCount)],
+        ],
+        { env: options.env, stdio: 'ignore' },
+      );
+      const url = `http://127.0.0.1:${port}`;
+      const until = performance.now() + 60_000;
+      while (child.exitCode === null && performance.now() < until) {
+        const isReady = await fetch(`${url}/health`).then(
+          ({ ok }) => ok,
+          () => false,
+        );
+        if (isReady) return { url, stop: () => void child.kill('SIGTERM') };
+        await pause(200);
+      }
+      child.kill('SIGKILL');
+      throw new Error('llama-server was not ready within a minute.');
+    },
     async quantise(from, to, type) {
       await run(quantiser, ['--allow-requantize', from, to, type], options);
     },
   };
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
 }

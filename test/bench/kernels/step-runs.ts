@@ -1,5 +1,6 @@
 /** Steps of one shape on one model through the native border, for the benches of the kernels. */
 import {
+  type AttentionVariantId,
   attentionVariants,
   kvFormatOf,
   type LinearVariantId,
@@ -31,11 +32,15 @@ export interface StepRuns {
 }
 
 /** `mostTokens`: of all sequences of the largest shape together, their contexts included. */
-export async function stepRuns(path: string, threadCount: number, mostTokens: number): Promise<StepRuns> {
+export async function stepRuns(
+  path: string,
+  threadCount: number,
+  mostTokens: number,
+  attention: AttentionVariantId = attentionVariants[0] ?? 'attention.reference',
+): Promise<StepRuns> {
   const model = await loadModel(path);
   const native = loadNative();
   const handle = native.openModel(model.shape, model.tensors, threadCount);
-  const attention = attentionVariants[0] ?? 'attention.reference';
   const blockCount = Math.ceil(mostTokens / BLOCK_SIZE) + 64;
   const cache = native.createKvCache(handle, blockCount, BLOCK_SIZE, kvFormatOf(attention));
   const dtypes = new Set(model.tensors.layers.map(({ o }) => o.dtype));

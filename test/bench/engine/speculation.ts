@@ -1,0 +1,125 @@
+/**
+ * Speculation by lookup at batch 1: an agent that quotes what it was given, through the scheduler and the CPU device, with
+ * guesses and without in turns. Both must answer alike to the token.
+ */
+
+import { Tokenizer } from '@huggingface/tokenizers';
+import { type ExecutionPath, namedPaths, numericsId } from '@variator/kernels/execution-path';
+import { loadModel } from '@variator/kernels/model';
+import { Scheduler } from '@variator/scheduler/scheduler';
+import { cpuDevice } from '../../../apps/engine/worker/cpu-device.ts';
+import { benchModel } from '../bench-model.ts';
+import { type Figure, figure, pairedRatio, spread } from '../figure.ts';
+
+const ROUNDS = 6;
+const ANSWER_TOKENS = 160;
+const DRAFTS = 8;
+const LEAST_GAIN = 1.5;
+
+const files = Array.from(
+  { length: 12 },
+  (_, index) =>
+    `{"path": "src/part-${index}.ts", "lines": ${120 + 7 * index}, "changed": ${index % 3 === 0}}`,
+).join('\n');
+/** What agents do all day: the same list again, with the next call behind it. */
+const texts: readonly (readonly [name: string, text: string])[] = [
+  [
+    'repetitive agent text',
+    `Tool result:\n${files}\nThe same list once more, unchanged:\n${files.slice(0, 300)}`,
+  ],
+  ['plain prose', 'The history of the lighthouse on the northern coast begins in the year'],
+];
+
+export async function speculation(): Promise<readonly Figure[]> {
+  const { path, label } = await benchModel();
+  const model = await loadModel(path);
+  const options = {
+    threadCount: 2,
+    kvMemoryBytes: 256 * 1024 ** 2,
+    maxModelLenTokens: 2048,
+    isa: 'all',
+    packedWeightsDir: null,
+  } as const;
+  const device = cpuDevice(model, options);
+  const tokenizer = new Tokenizer(model.tokenizer.tokenizerJson, model.tokenizer.tokenizerConfig);
+  const plain = namedPaths(device.envelope).balanced;
+  const guessing = { ...plain, draftTokenCount: DRAFTS };
+  const figures: Figure[] = [];
+  try {
+    await device.prepare(plain);
+    await device.keepKvFor(plain, []);
+    for (const [name, text] of texts) {
+      const prompt = tokenizer.encode(text).ids;
+      const run = (one: ExecutionPath) => answer(one, prompt);
+      await run(plain);
+      const rates = { plain: [] as number[], guessing: [] as number[] };
+      let right = 0;
+      let verified = 0;
+      for (let round = 0; round < ROUNDS; round += 1) {
+        const without = await run(plain);
+        const withGuesses = await run(guessing);
+        if (String(without.tokenIds) !== String(withGuesses.tokenIds)) throw new Error('The answers differ.');
+        rates.plain.push(without.tokensPerSecond);
+        rates.guessing.push(withGuesses.tokensPerSecond);
+        right += withGuesses.acceptedCount;
+        verified += withGuesses.draftedCount;
+      }
+      const isGated = name === 'repetitive agent text';
+      figures.push(
+        figure(
+          `${label}, ${name}: with guesses over without (${right} of ${verified} right)`,
+          pairedRatio(rates.guessing, rates.plain),
+          'x',
+          isGated ? `>= ${LEAST_GAIN}` : '',
+          isGated ? (gain) => gain >= LEAST_GAIN : null,
+        ),
+        figure(`${label}, ${name}: without`, spread(rates.plain), 'tok/s', '', null, 0),
+      );
+    }
+  } finally {
+    device.close();
+  }
+  return figures;
+
+  async function answer(one: ExecutionPath, promptTokenIds: readonly number[]) {
+    const { envelope } = device;
+    const scheduler = new Scheduler({
+      blockCount: envelope.kvBlockCount,
+      blockSize: envelope.kvBlockSize,
+      maxModelLenTokens: envelope.maxModelLenTokens,
+      limits: one,
+      numericsId: numericsId(one),
+    });
+    scheduler.submit(
+      {
+        sequenceId: 'one',
+        promptTokenIds,
+        generatedTokenIds: [],
+        sampling: { temperature: 0, topP: 1, topK: 0, seed: 0 },
+        maxTokens: ANSWER_TOKENS,
+        stopTokenIds: [],
+        tenant: '',
+        program: '',
+        serviceTier: 'default',
+        objectives: { ttftMs: 0, itlMs: 0 },
+        ageLimits: null,
+        cacheSalt: '',
+      },
+      0,
+    );
+    const tokenIds: number[] = [];
+    let firstAt = 0;
+    let acceptedCount = 0;
+    let draftedCount = 0;
+    for (let batch = scheduler.schedule(0); batch !== null; batch = scheduler.schedule(0)) {
+      const result = await device.run(one, batch.entries, 'scheduled');
+      const settled = scheduler.settle({ stepId: batch.stepId, ...result }, performance.now());
+      if (tokenIds.length === 0 && settled.events.length > 0) firstAt = performance.now();
+      tokenIds.push(...settled.events.map(({ tokenId }) => tokenId));
+      acceptedCount += settled.acceptedDraftCount;
+      draftedCount += settled.draftedTokenCount;
+    }
+    const seconds = (performance.now() - firstAt) / 1000;
+    return { tokenIds, tokensPerSecond: (tokenIds.length - 1) / seconds, acceptedCount, draftedCount };
+  }
+}
