@@ -39,7 +39,10 @@ struct Bf16 {
     for (int r = 0; r < count; r++) store(scores + r * call.scoreStride, (even[r] + odd[r]) * call.scale);
   }
 
-  static void scaleWeights(const AttentionCall&, const Span&, float*) {}
+  template <int count>
+  static void attend(const AttentionCall& call) {
+    attendPairs<Bf16, count>(call);
+  }
 
   template <int count, int lanes>
   VARIATOR_INLINE void addValues(const AttentionCall& call, const uint8_t* headBlock, int64_t from, int64_t to,
@@ -47,19 +50,26 @@ struct Bf16 {
     const int64_t stride = call.layout->valueStride;
     const uint16_t* values = reinterpret_cast<const uint16_t*>(headBlock + call.layout->valueOffset) + 2 * dimension;
     // A pair of tokens of which only one takes part is added by itself; the order of the sum is the same.
-    for (int64_t t = from; t < to; t++) {
-      const bool isPair = t % 2 == 0 && t + 1 < to;
+    const auto addOne = [&](int64_t t) {
       for (int v = 0; v < lanes; v++) {
         const Halves value = halvesAt(values + t / 2 * 2 * stride + 32 * v);
         const Lanes one = t % 2 == 0 ? value.first : value.second;
+        for (int r = 0; r < count; r++) sums[r][v] = multiplyAdd(one, fill(weights[r * call.scoreStride + t]), sums[r][v]);
+      }
+    };
+    int64_t t = from;
+    if (t % 2 == 1 && t < to) addOne(t++);
+    for (; t + 2 <= to; t += 2) {
+      for (int v = 0; v < lanes; v++) {
+        const Halves value = halvesAt(values + t * stride + 32 * v);
         for (int r = 0; r < count; r++) {
           const float* weight = weights + r * call.scoreStride + t;
-          sums[r][v] = multiplyAdd(one, fill(weight[0]), sums[r][v]);
-          if (isPair) sums[r][v] = multiplyAdd(value.second, fill(weight[1]), sums[r][v]);
+          sums[r][v] = multiplyAdd(value.first, fill(weight[0]), sums[r][v]);
+          sums[r][v] = multiplyAdd(value.second, fill(weight[1]), sums[r][v]);
         }
       }
-      if (isPair) t++;
     }
+    if (t < to) addOne(t);
   }
 };
 

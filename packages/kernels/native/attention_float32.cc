@@ -28,7 +28,10 @@ struct Float32 {
     for (int r = 0; r < count; r++) store(scores + r * call.scoreStride, (even[r] + odd[r]) * call.scale);
   }
 
-  static void scaleWeights(const AttentionCall&, const Span&, float*) {}
+  template <int count>
+  static void attend(const AttentionCall& call) {
+    attendPairs<Float32, count>(call);
+  }
 
   template <int count, int lanes>
   VARIATOR_INLINE void addValues(const AttentionCall& call, const uint8_t* headBlock, int64_t from, int64_t to,

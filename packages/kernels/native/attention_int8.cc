@@ -24,23 +24,27 @@ int64_t keyPlace(const KvLayout& layout, int64_t slot, int64_t d) {
   return layout.keyOffset + slot / 16 * 16 * padded + d / 4 * 64 + slot % 16 * 4 + d % 4;
 }
 
+int64_t valuePlace(const KvLayout& layout, int64_t slot, int64_t d) {
+  return slot / 4 * 4 * layout.valueStride + 4 * d + slot % 4;
+}
+
 float* scalesAt(uint8_t* headBlock, int64_t offset) { return reinterpret_cast<float*>(headBlock + offset); }
 
 void write(const KvLayout& layout, uint8_t* headBlock, int64_t slot, const float* key, const float* value) {
   int8_t codes[mostHeadSize];
   scalesAt(headBlock, layout.keyScaleOffset)[slot] = encode(key, layout.headSize, codes);
   for (int64_t d = 0; d < layout.headSize; d++) headBlock[keyPlace(layout, slot, d)] = static_cast<uint8_t>(codes[d] + 128);
-  uint8_t* row = headBlock + layout.valueOffset + slot * layout.valueStride;
+  uint8_t* values = headBlock + layout.valueOffset;
   scalesAt(headBlock, layout.valueScaleOffset)[slot] = encode(value, layout.valueSize, codes);
-  for (int64_t d = 0; d < layout.valueSize; d++) row[d] = static_cast<uint8_t>(codes[d]);
+  for (int64_t d = 0; d < layout.valueSize; d++) values[valuePlace(layout, slot, d)] = static_cast<uint8_t>(codes[d]);
 }
 
 void read(const KvLayout& layout, const uint8_t* headBlock, int64_t slot, float* key, float* value) {
   const float keyScale = reinterpret_cast<const float*>(headBlock + layout.keyScaleOffset)[slot];
   const float valueScale = reinterpret_cast<const float*>(headBlock + layout.valueScaleOffset)[slot];
-  const uint8_t* row = headBlock + layout.valueOffset + slot * layout.valueStride;
+  const uint8_t* values = headBlock + layout.valueOffset;
   for (int64_t d = 0; d < layout.headSize; d++) key[d] = keyScale * (static_cast<float>(headBlock[keyPlace(layout, slot, d)]) - 128.0f);
-  for (int64_t d = 0; d < layout.valueSize; d++) value[d] = valueScale * static_cast<float>(static_cast<int8_t>(row[d]));
+  for (int64_t d = 0; d < layout.valueSize; d++) value[d] = valueScale * static_cast<float>(static_cast<int8_t>(values[valuePlace(layout, slot, d)]));
 }
 
 }  // namespace

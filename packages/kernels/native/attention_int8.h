@@ -1,6 +1,6 @@
 // attention.int8: keys and values as int8 with a scale for each token and head. The query is rounded to int8, too, so that
-// scores are whole-number dot products, which every machine computes alike; weights take the scale of V along and stay
-// float32. Included by attention_int8.cc (once a tier) and attention_int8_avx512vnni.cc; the flag says which instructions.
+// scores are whole-number dot products, which every machine computes alike; so are weights times V, the weights of 16
+// tokens together rounded to u8. Included by attention_int8.cc (once a tier) and attention_int8_avx512vnni.cc; the flag says which instructions.
 #pragma once
 #include "attention_splits.h"
 
@@ -71,40 +71,99 @@ struct Int8 {
     }
   }
 
-  // A weight takes its token's scale of V with it.
-  static void scaleWeights(const AttentionCall& call, const Span& span, float* scores) {
+  // Weights of up to 16 tokens that lie together in a block, for every pair: each times its token's scale of V, as u8 codes
+  // with one scale. A token that a pair does not attend to has the code 0, so the codes depend on its own tokens alone.
+  struct Weights {
+    // Blocks of one token have a tile each.
+    static constexpr int64_t mostTiles = variator::attentionSplitTokens + 2;
+    alignas(64) uint8_t codes[maxPairCount][mostTiles][16];
+    float scales[maxPairCount][mostTiles];
+  };
+
+  // Calls `take(headBlock, t, position, tile)` for every tile of the span: t its first token in the block.
+  template <typename Take>
+  VARIATOR_INLINE void forTiles(const AttentionCall& call, const Span& span, const Take& take) {
     const int64_t blockSize = call.layout->blockSize;
+    int64_t tile = 0;
     for (int64_t block = span.first / blockSize; block * blockSize < span.last; block++) {
       const uint8_t* headBlock = call.blocks + call.blockTable[block] * call.blockBytes;
-      const float* scales = reinterpret_cast<const float*>(headBlock + call.layout->valueScaleOffset);
       const int64_t start = block * blockSize;
-      for (int64_t t = span.first > start ? span.first - start : 0; t < blockSize && start + t < span.last; t++) {
-        scores[start + t - span.origin] *= scales[t];
-      }
+      const int64_t begin = span.first > start ? (span.first - start) / 16 * 16 : 0;
+      for (int64_t t = begin; t < blockSize && start + t < span.last; t += 16) take(headBlock, t, start + t, tile++);
     }
   }
 
-  VARIATOR_INLINE Lanes codesAt(const uint8_t* from) {
-#if defined(__AVX512F__)
-    return (Lanes)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+  static void roundWeights(const AttentionCall& call, const Span& span, int pair, const float* weights, Weights& out) {
+    const int64_t blockSize = call.layout->blockSize;
+    forTiles(call, span, [&](const uint8_t* headBlock, int64_t t, int64_t position, int64_t tile) {
+      const int64_t left = blockSize - t;
+      const int64_t end = position + left < span.last ? position + left : span.last;
+      const Lanes scales = load(reinterpret_cast<const float*>(headBlock + call.layout->valueScaleOffset) + t);
+      Lanes weight = load(weights + position - span.origin) * scales;
+      if (position < span.first || position + 16 > end) weight = inside(position, span.first, end) ? weight : Lanes{};
+      const float most = maxOf(weight);
+      const float inverse = most > 0 ? 255.0f / most : 0.0f;
+      const Bytes codes = bytesOf(nearest(weight * inverse));
+      __builtin_memcpy(out.codes[pair][tile], &codes, 16);
+      out.scales[pair][tile] = most / 255.0f;
+    });
+  }
+
+  // The codes of four tokens times theirs of V for 16 dimensions, s8.
+  VARIATOR_INLINE IntLanes addValueDots(IntLanes sum, const uint8_t* codes, IntLanes values) {
+#if defined(VARIATOR_ATTENTION_VNNI)
+    int32_t four;
+    __builtin_memcpy(&four, codes, 4);
+    return (IntLanes)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(four), (__m512i)values);
 #else
-    Bytes bytes;
-    __builtin_memcpy(&bytes, from, 16);
-    return lanesOf(bytes ^ 0x80) - 128.0f;
+    for (int j = 0; j < 4; j++) sum += (values << (24 - 8 * j) >> 24) * static_cast<int32_t>(codes[j]);
+    return sum;
 #endif
   }
 
   template <int count, int lanes>
-  VARIATOR_INLINE void addValues(const AttentionCall& call, const uint8_t* headBlock, int64_t from, int64_t to,
-                                 int64_t dimension, const float* weights, Lanes (&sums)[count][lanes]) {
-    const int64_t stride = call.layout->valueStride;
-    const uint8_t* values = headBlock + call.layout->valueOffset + dimension;
-    for (int64_t t = from; t < to; t++) {
-      for (int v = 0; v < lanes; v++) {
-        const Lanes value = codesAt(values + t * stride + 16 * v);
-        for (int r = 0; r < count; r++) sums[r][v] = multiplyAdd(value, fill(weights[r * call.scoreStride + t]), sums[r][v]);
+  static void addSpan(const AttentionCall& call, const Span& span, int64_t dimension, const Weights& weights) {
+    const int64_t stride = call.layout->valueStride, groupCount = (call.layout->blockSize + 3) / 4;
+    Lanes sums[count][lanes]{};
+    forTiles(call, span, [&](const uint8_t* headBlock, int64_t t, int64_t position, int64_t tile) {
+      if (dimension == 0 && t == 0) {
+        prefetchBlock(call, span, position / call.layout->blockSize, call.layout->valueOffset, call.layout->headBlockBytes);
       }
+      IntLanes dots[count][lanes]{};
+      const uint8_t* values = headBlock + call.layout->valueOffset + 4 * dimension;
+      for (int64_t g = 0; g < 4 && t / 4 + g < groupCount; g++) {
+        for (int v = 0; v < lanes; v++) {
+          const IntLanes value = wordsAt(values + (t / 4 + g) * 4 * stride + 64 * v);
+          for (int r = 0; r < count; r++) dots[r][v] = addValueDots(dots[r][v], weights.codes[r][tile] + 4 * g, value);
+        }
+      }
+      for (int r = 0; r < count; r++) {
+        const Lanes scale = fill(weights.scales[r][tile]);
+        for (int v = 0; v < lanes; v++) sums[r][v] = multiplyAdd(__builtin_convertvector(dots[r][v], Lanes), scale, sums[r][v]);
+      }
+    });
+    for (int r = 0; r < count; r++) {
+      for (int v = 0; v < lanes; v++) store(call.outs[r] + dimension + 16 * v, sums[r][v]);
     }
+  }
+
+  template <int count>
+  static void attend(const AttentionCall& call) {
+    const Span span = spanOf(call);
+    Query queries[count];
+    for (int r = 0; r < count; r++) prepare(call, r, queries[r]);
+    scoreSpan<Int8, count>(call, span, queries);
+    const int64_t stride = call.layout->valueStride;
+    Weights weights;
+    for (int r = 0; r < count; r++) {
+      float* scores = call.scores + r * call.scoreStride;
+      float* out = call.outs[r] + stride;
+      weigh(scores, span, call.starts[r], call.lengths[r], out, out + 1);
+      roundWeights(call, span, r, scores, weights);
+    }
+    int64_t dimension = 0;
+    for (; dimension + 64 <= stride; dimension += 64) addSpan<count, 4>(call, span, dimension, weights);
+    for (; dimension < stride; dimension += 16) addSpan<count, 1>(call, span, dimension, weights);
   }
 };
 

@@ -63,11 +63,20 @@ Span spanOf(const AttentionCall& call) {
   return span;
 }
 
+// Blocks lie apart, so the machine does not see the next one coming: its lines are asked for while this one is computed.
+// Not of float32, whose pieces are long enough for the machine by itself: asking cost more than it brought.
+VARIATOR_INLINE void prefetchBlock(const AttentionCall& call, const Span& span, int64_t block, int64_t from, int64_t to) {
+  if (call.layout->format == variator::KvFormat::Float32 || (block + 1) * call.layout->blockSize >= span.last) return;
+  const uint8_t* next = call.blocks + call.blockTable[block + 1] * call.blockBytes;
+  for (int64_t at = from; at < to; at += 64) __builtin_prefetch(next + at);
+}
+
 template <typename Format, int count>
 void scoreSpan(const AttentionCall& call, const Span& span, const typename Format::Query (&queries)[count]) {
   const int64_t blockSize = call.layout->blockSize;
   for (int64_t block = span.first / blockSize; block * blockSize < span.last; block++) {
     const uint8_t* headBlock = call.blocks + call.blockTable[block] * call.blockBytes;
+    prefetchBlock(call, span, block, 0, call.layout->valueOffset);
     const int64_t start = block * blockSize;
     const int64_t begin = span.first > start ? (span.first - start) / 16 * 16 : 0;
     for (int64_t t = begin; t < blockSize && start + t < span.last; t += 16) {
@@ -90,13 +99,15 @@ void weigh(float* scores, const Span& span, int64_t start, int64_t length, float
   Lanes top = fill(noScore);
   for (int64_t position = begin; position < end; position += 16) {
     const Lanes score = load(scores + position - span.origin);
-    top = maxOf(inside(position, start, length) ? score : fill(noScore), top);
+    const bool isAll = position >= start && position + 16 <= length;
+    top = maxOf(isAll ? score : inside(position, start, length) ? score : fill(noScore), top);
   }
   *most = maxOf(top);
   Lanes total{};
   for (int64_t position = begin; position < end; position += 16) {
     float* at = scores + position - span.origin;
-    const Lanes weight = inside(position, start, length) ? exponential(load(at) - *most) : Lanes{};
+    Lanes weight = exponential(load(at) - *most);
+    if (position < start || position + 16 > length) weight = inside(position, start, length) ? weight : Lanes{};
     store(at, weight);
     total += weight;
   }
@@ -109,6 +120,7 @@ void addSpan(const AttentionCall& call, const Span& span, int64_t dimension) {
   Lanes sums[count][lanes]{};
   for (int64_t block = span.first / blockSize; block * blockSize < span.last; block++) {
     const uint8_t* headBlock = call.blocks + call.blockTable[block] * call.blockBytes;
+    if (dimension == 0) prefetchBlock(call, span, block, call.layout->valueOffset, call.layout->headBlockBytes);
     const int64_t start = block * blockSize;
     const int64_t from = span.first > start ? span.first - start : 0;
     const int64_t to = span.last - start < blockSize ? span.last - start : blockSize;
@@ -130,7 +142,6 @@ void attendPairs(const AttentionCall& call) {
     float* scores = call.scores + r * call.scoreStride;
     float* out = call.outs[r] + stride;
     weigh(scores, span, call.starts[r], call.lengths[r], out, out + 1);
-    Format::scaleWeights(call, span, scores);
   }
   int64_t dimension = 0;
   for (; dimension + 64 <= stride; dimension += 64) addSpan<Format, count, 4>(call, span, dimension);
@@ -140,12 +151,12 @@ void attendPairs(const AttentionCall& call) {
 template <typename Format>
 void attendSplitOf(const AttentionCall& call) {
   switch (call.pairCount) {
-    case 1: return attendPairs<Format, 1>(call);
-    case 2: return attendPairs<Format, 2>(call);
-    case 3: return attendPairs<Format, 3>(call);
-    case 4: return attendPairs<Format, 4>(call);
-    case 5: return attendPairs<Format, 5>(call);
-    default: return attendPairs<Format, maxPairCount>(call);
+    case 1: return Format::template attend<1>(call);
+    case 2: return Format::template attend<2>(call);
+    case 3: return Format::template attend<3>(call);
+    case 4: return Format::template attend<4>(call);
+    case 5: return Format::template attend<5>(call);
+    default: return Format::template attend<maxPairCount>(call);
   }
 }
 

@@ -44,7 +44,7 @@ KvLayout kvLayoutOf(KvFormat format, int64_t headSize, int64_t valueSize, int64_
       layout.valueScaleOffset = tiles * 4;
       layout.keyOffset = 2 * tiles * 4;
       layout.valueOffset = layout.keyOffset + tiles * upTo(headSize, 4);
-      layout.headBlockBytes = layout.valueOffset + blockSize * stride;
+      layout.headBlockBytes = layout.valueOffset + upTo(blockSize, 4) * stride;
       break;
   }
   // No head's block shares a cache line with another's.

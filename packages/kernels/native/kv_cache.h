@@ -2,7 +2,7 @@
 //   Float32  K [tiles of 16 tokens][headSize][16] f32          V [blockSize][valueSize padded to 16] f32
 //   Bf16     K [tiles of 16 tokens][headSize / 2][16][2] bf16  V [pairs of tokens][valueSize padded to 16][2] bf16
 //   Int8     scales of K [tiles of 16 tokens][16] f32, scales of V the same,
-//            K [tiles of 16 tokens][headSize padded to 4, / 4][16][4] u8 = code + 128, V [blockSize][padded to 16] int8
+//            K [tiles of 16 tokens][headSize padded to 4, / 4][16][4] u8 = code + 128, V [fours of tokens][padded to 16][4] int8
 // so that scores of 16 tokens are computed in lanes, without sums across them. An int8 row of one head has one scale, its
 // largest value / 127. Made by createKvCache; written and read by the attention units, which know the layouts.
 //
