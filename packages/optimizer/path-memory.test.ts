@@ -8,6 +8,7 @@ import {
   realisedOf,
   replaySpread,
   type TriedPath,
+  underLivingIds,
 } from './path-memory.ts';
 import { seededRandom } from './seeded-random.ts';
 import { testEnvelope, testPath } from './test-world.ts';
@@ -72,6 +73,14 @@ test('what failed by itself is not tried again for a day, nor what goes further 
   const left = candidatePaths(testPath, testEnvelope, faultyChanges([kernel], 1000));
   expect(left.some(({ linear }) => linear === 'linear.reference')).toBe(false);
   expect(left.some(({ linear }) => linear === testPath.linear)).toBe(true);
+});
+
+test('what was tried in a regime that was merged into another counts for that one, and of a forgotten one for none', () => {
+  const memory = ['r', 'merged', 'forgotten', ''].map((regimeId) => tried({ regimeId, state: 'live' }));
+  expect(inRegime(memory, 'r')).toHaveLength(1);
+  const living = underLivingIds(memory, (id) => ({ r: 'r', merged: 'r' })[id] ?? '');
+  expect(living.map(({ regimeId }) => regimeId)).toEqual(['r', 'r', '', '']);
+  expect(inRegime(living, 'r')).toHaveLength(2);
 });
 
 test('a regime remembers the path it went live with, and which comparisons are fresh', () => {

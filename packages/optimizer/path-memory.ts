@@ -69,6 +69,13 @@ export const faultyChanges = (tried: readonly TriedPath[], now: number): PathCha
     .filter(({ isPathsFault, endedAt }) => isPathsFault && now - endedAt < FAULT_MS)
     .map(({ from, to }) => diffPaths(from, to));
 
+/** A regime that was merged into another goes on under that one's id: its canaries count there. '' where it was forgotten. */
+export const underLivingIds = (
+  tried: readonly TriedPath[],
+  livingId: (regimeId: string) => string,
+): TriedPath[] =>
+  tried.map((one) => (one.regimeId === '' ? one : { ...one, regimeId: livingId(one.regimeId) }));
+
 export const inRegime = (tried: readonly TriedPath[], regimeId: string): TriedPath[] =>
   regimeId === '' ? [] : tried.filter((one) => one.regimeId === regimeId);
 

@@ -9,7 +9,7 @@ import { stepCount as stepCountOf } from '@variator/clickhouse/queries/step-coun
 import { pathId } from '@variator/kernels/execution-path';
 import { candidatePaths } from '@variator/optimizer/candidate-paths';
 import { LEAST_SAMPLE_COUNT } from '@variator/optimizer/fit-step-time';
-import { faultyChanges, type TriedPath } from '@variator/optimizer/path-memory';
+import { faultyChanges, type TriedPath, underLivingIds } from '@variator/optimizer/path-memory';
 import type { ProposalDraft } from '@variator/optimizer/proposal';
 import { propose } from '@variator/optimizer/propose';
 import { quantile } from '@variator/optimizer/quantile';
@@ -81,9 +81,10 @@ export function createPathSuggester(options: {
 
   async function search(worker: Worker, policy: Policy, ledger: readonly LedgerEntry[], now: number) {
     const { workerId, envelope, path } = worker;
-    const tried = ledger
+    const ofDevice = ledger
       .flatMap((entry): TriedPath[] => (entry.tried === undefined ? [] : [entry.tried]))
       .filter((one) => one.deviceKind === envelope.deviceKind && one.modelHash === envelope.modelHash);
+    const tried = underLivingIds(ofDevice, marker.livingId);
     const regime = marker.current();
     const fits = learner.fitsFor(envelope).filter((fit) => fit.sampleCount >= LEAST_SAMPLE_COUNT);
     const last = searched.get(workerId);
