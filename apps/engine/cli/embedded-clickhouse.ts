@@ -2,8 +2,8 @@
  * Keeps the embedded ClickHouse alive on one port: a server that dies is started again on the same data. Used by
  * start.ts. Its readers and writers only ever see a URL that is silent for a moment.
  */
-import { createServer } from 'node:net';
 import { startEmbeddedServer } from '@variator/clickhouse/embedded-server';
+import { freePort } from './free-port.ts';
 
 export interface EmbeddedClickHouse {
   readonly url: string;
@@ -14,7 +14,7 @@ export async function embeddedClickHouse(
   dataDir: string,
   log: (line: string) => void,
 ): Promise<EmbeddedClickHouse> {
-  const port = await freePort();
+  const port = await freePort('127.0.0.1');
   let isStopping = false;
   let pauseMs = 100;
 
@@ -52,15 +52,4 @@ export async function embeddedClickHouse(
       await server.stop();
     },
   };
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer();
-    probe.once('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address();
-      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0));
-    });
-  });
 }

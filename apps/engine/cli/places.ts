@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { isLoopback } from '../api/safe-to-listen.ts';
 import { ConfigError } from '../config/config-error.ts';
 import type { Config } from '../config.ts';
+import { holdFreePort } from './free-port.ts';
 
 /** 104 bytes with the closing zero on macOS, 108 on Linux. */
 const MOST_SOCKET_PATH_BYTES = 103;
@@ -60,23 +61,28 @@ export async function withFreePorts(config: Config): Promise<Config> {
     another: string,
     elsewhere = '--host ADDRESS or VARIATOR_HOST=ADDRESS',
   ): Promise<number> => {
+    const explained = (error: NodeJS.ErrnoException): ConfigError => {
+      const why = portFaults[error.code ?? ''];
+      return new ConfigError(
+        why === undefined
+          ? `${host} is no address to listen on here (${error.message}); choose another with ${elsewhere}.`
+          : `Port ${port} on ${host} ${why}; choose another with ${another}.`,
+      );
+    };
+    if (port === 0) {
+      try {
+        const held = await holdFreePort(host);
+        probes.push(held.server);
+        return held.port;
+      } catch (error) {
+        throw explained(error as NodeJS.ErrnoException);
+      }
+    }
     const probe = createServer();
     probes.push(probe);
     return new Promise((resolve, reject) => {
-      probe.once('error', (error: NodeJS.ErrnoException) => {
-        const why = portFaults[error.code ?? ''];
-        reject(
-          new ConfigError(
-            why === undefined
-              ? `${host} is no address to listen on here (${error.message}); choose another with ${elsewhere}.`
-              : `Port ${port} on ${host} ${why}; choose another with ${another}.`,
-          ),
-        );
-      });
-      probe.listen(port, host, () => {
-        const address = probe.address();
-        resolve(typeof address === 'object' && address ? address.port : port);
-      });
+      probe.once('error', (error: NodeJS.ErrnoException) => reject(explained(error)));
+      probe.listen(port, host, () => resolve(port));
     });
   };
   try {
