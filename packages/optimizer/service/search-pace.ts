@@ -21,10 +21,10 @@ export interface SearchPace {
   readonly restMs: number;
 }
 
-/** Changes come in rows (each new fit is one), and may take a sixth of a core then. */
-const LEAST_REST = 5;
+/** Changes come in rows (each new fit is one), and may take a twelfth of a core then. */
+const LEAST_REST = 12;
 /** Of what the search took. */
-const STEADY_REST = 125;
+const STEADY_REST = 200;
 /** Each search that found nothing changed waits for twice as long as the one before, up to this. */
 const MOST_REST_MS = 600_000;
 const LEAST_FACTOR = 1.7;
