@@ -6,7 +6,7 @@
 import { diffPaths, type Envelope, type ExecutionPath } from '@variator/kernels/execution-path';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { type FittedPath, feasiblePaths, MOST_LATE_GAPS } from './feasible-paths.ts';
-import { quantile } from './quantile.ts';
+import { quantile, upperQuantile } from './quantile.ts';
 import type { Arrival, Replay, ReplayQuestion } from './replay.ts';
 import { DRAW_COUNT, resampled, shaken, stepNoise } from './replay-draws.ts';
 import { halve, MOST_FINALISTS, rungsOf } from './search-rungs.ts';
@@ -180,12 +180,16 @@ export const logAttainmentOf = (replay: Replay): number =>
 
 /** The 99th percentile of streamed gaps, each over its own objective, as a log; above 0 the objective is missed. */
 export function logGapOf({ requests }: Replay): number {
-  const ratios = requests.flatMap(({ arrival, gapsMs }) =>
-    arrival.isStreamed && arrival.objectives.itlMs > 0
-      ? gapsMs.map((gapMs) => gapMs / arrival.objectives.itlMs)
-      : [],
-  );
-  return ratios.length === 0 ? Number.NEGATIVE_INFINITY : Math.log(quantile(ratios, 0.99));
+  const read = requests.filter(({ arrival }) => arrival.isStreamed && arrival.objectives.itlMs > 0);
+  const ratios = new Float64Array(read.reduce((sum, { gapsMs }) => sum + gapsMs.length, 0));
+  let at = 0;
+  for (const { arrival, gapsMs } of read) {
+    for (const gapMs of gapsMs) {
+      ratios[at] = gapMs / arrival.objectives.itlMs;
+      at += 1;
+    }
+  }
+  return ratios.length === 0 ? Number.NEGATIVE_INFINITY : Math.log(upperQuantile(ratios, 0.99));
 }
 
 function replayed({ path, fit }: FittedPath, replay: Replay): Replayed {
