@@ -93,7 +93,7 @@ export function createPathSuggester(options: {
     if (arrivals.length < options.leastRequestCount) return;
     const circumstances = {
       identity: JSON.stringify([worker.pathId, regime?.regimeId, policy.objectives, tried.length]),
-      amounts: amountsOf(arrivals, fits),
+      amounts: amountsOf(arrivals, fits, now),
     };
     if (!isDue(last?.pace, circumstances, now)) return;
     const stepCount = await stepCountOf(telemetry, { workerId, fromMs, toMs });
@@ -152,15 +152,25 @@ export function createPathSuggester(options: {
 }
 
 /** What a search's answer follows from, of the traffic and of what is known of the kernels. */
-function amountsOf(arrivals: readonly Arrival[], fits: readonly StepTimeFit[]): Record<string, number> {
+/** A window that is still filling is no change, nor is a fit that knows enough getting to know more. */
+const LEAST_SPAN_MS = 30_000;
+const ENOUGH_SAMPLES = 200;
+
+function amountsOf(
+  arrivals: readonly Arrival[],
+  fits: readonly StepTimeFit[],
+  now: number,
+): Record<string, number> {
+  const firstAt = arrivals.reduce((first, { at }) => Math.min(first, at), now);
+  const spanMs = Math.max(LEAST_SPAN_MS, now - firstAt);
   const mean = (of: (arrival: Arrival) => number): number =>
     arrivals.reduce((sum, arrival) => sum + of(arrival), 0) / Math.max(1, arrivals.length);
   return {
-    arrivals: arrivals.length,
+    arrivalsAMinute: (60_000 * arrivals.length) / spanMs,
     promptTokenCount: mean((arrival) => arrival.promptTokenCount),
     uncachedTokenCount: mean((arrival) => arrival.promptTokenCount - arrival.cachedTokenCount),
     completionTokenCount: mean((arrival) => arrival.completionTokenCount),
-    ...Object.fromEntries(fits.map((fit) => [fit.kernelsId, fit.sampleCount])),
+    ...Object.fromEntries(fits.map((fit) => [fit.kernelsId, Math.min(ENOUGH_SAMPLES, fit.sampleCount)])),
   };
 }
 
