@@ -13,17 +13,17 @@ import { StepLoop } from './step-loop.ts';
 const story = fileURLToPath(new URL('../../../models/stories-5m', import.meta.url));
 const SEQUENCES = 12;
 const ANSWER_TOKENS = 120;
+/** A pool that float32 fills: what bf16 and int8 hold besides must go when it comes back. */
+const options = {
+  threadCount: 2,
+  kvMemoryBytes: 10 * 1024 ** 2,
+  maxModelLenTokens: 256,
+  isa: 'all',
+  packedWeightsDir: null,
+} as const;
 
 /** Runs `SEQUENCES` answers, switching to the next path whenever one more `every`-th token has come. */
 async function run(paths: readonly ExecutionPath[], every: number) {
-  // A pool that float32 fills: what bf16 and int8 hold besides must go when it comes back.
-  const options = {
-    threadCount: 2,
-    kvMemoryBytes: 10 * 1024 ** 2,
-    maxModelLenTokens: 256,
-    isa: 'all',
-    packedWeightsDir: null,
-  } as const;
   const device = cpuDevice(await loadModel(story), options);
   const [first] = paths;
   if (first === undefined) throw new Error('no path');
@@ -121,13 +121,6 @@ it('an answer whose keys and values were rounded on the way keeps most of its to
 });
 
 async function path(attention: ExecutionPath['attention']): Promise<ExecutionPath> {
-  const options = {
-    threadCount: 2,
-    kvMemoryBytes: 10 * 1024 ** 2,
-    maxModelLenTokens: 256,
-    isa: 'all',
-    packedWeightsDir: null,
-  } as const;
   const device = cpuDevice(await loadModel(story), options);
   const { throughput } = namedPaths(device.envelope);
   device.close();
