@@ -12,6 +12,7 @@ const settingNames: Readonly<Record<PathSetting, string>> = {
   tokenBudget: 'token budget',
   maxRunningCount: 'running batch',
   draftTokenCount: 'drafted tokens',
+  tiles: 'tiles',
 };
 
 export function settingName(setting: PathSetting): string {

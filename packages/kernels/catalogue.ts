@@ -91,6 +91,53 @@ const panelSummaries: Readonly<Record<PanelIsa, string>> = {
   generic: 'portable C++',
 };
 
+/** Parameters of the linear kernels, in the order of LinearTuning in native/panels.h. */
+export const tuningParameters = ['rowsAtOnce', 'prefetchGroups', 'slabRows', 'panelsAtOnce'] as const;
+export type TuningParameter = (typeof tuningParameters)[number];
+
+/** One of the ways in which every packed linear variant multiplies, by how many rows a step has. */
+export interface LinearKernel {
+  readonly id: 'gemv' | 'skinny' | 'full';
+  /** Beyond them the next kernel of the list takes over. */
+  readonly mostRows: number;
+  readonly parameters: Readonly<
+    Partial<
+      Record<TuningParameter, { readonly least: number; readonly most: number; readonly meaning: string }>
+    >
+  >;
+}
+
+const rowsAtOnce = {
+  least: 1,
+  most: 6,
+  meaning: 'rows of the step whose sums stay in registers; 4 at most without VNNI and BF16',
+};
+const slabRows = {
+  least: 1,
+  most: 96,
+  meaning: 'rows that a panel is multiplied with before the next panel',
+};
+const panelsAtOnce = {
+  least: 1,
+  most: 32,
+  meaning: 'panels of 32 matrix rows that a slab of rows passes before the next slab',
+};
+/**
+ * Fewest rows first. All sum in the same order, so that one path may use each where it is quickest: which of them, with
+ * which parameters, changes no bit (linear-dispatch.ts chooses).
+ */
+export const linearKernels: readonly LinearKernel[] = [
+  {
+    id: 'gemv',
+    mostRows: 2,
+    parameters: {
+      prefetchGroups: { least: 0, most: 16, meaning: 'groups of 32 columns that weights are fetched ahead' },
+    },
+  },
+  { id: 'skinny', mostRows: 32, parameters: { rowsAtOnce, slabRows, panelsAtOnce } },
+  { id: 'full', mostRows: Number.POSITIVE_INFINITY, parameters: { rowsAtOnce, slabRows, panelsAtOnce } },
+];
+
 export const catalogue: readonly Variant[] = [
   {
     id: 'linear.reference',

@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { type AttentionVariantId, attentionVariants, type LinearVariantId, variantOf } from './catalogue.ts';
+import { MEASURED_TILES, readTiles } from './linear-dispatch.ts';
 
 /** A legal choice of kernel variants plus batch limits. */
 export interface ExecutionPath {
@@ -17,6 +18,11 @@ export interface ExecutionPath {
   readonly maxRunningCount: number;
   /** Most guesses at its next tokens that a decoding sequence has verified in a step; 0 for no speculation. */
   readonly draftTokenCount: number;
+  /**
+   * How the linear layers' kernels walk their panels: `measured` when the worker started, `prior` from sizes alone, or
+   * settings over what was measured (`readTiles` of linear-dispatch.ts). Changes no bit.
+   */
+  readonly tiles: string;
 }
 
 /** What the speed of this machine was measured to be when the worker started; bytes and operations a second. */
@@ -89,14 +95,18 @@ const shortHash = (text: string): string => createHash('sha256').update(text).di
 /** Names a path by all of its settings. */
 export function pathId(path: ExecutionPath): string {
   const settings = [path.linear, path.attention, path.threadCount, path.tokenBudget, path.maxRunningCount];
-  // A path that speculates is another than the one that was known before any did.
-  return shortHash(JSON.stringify(path.draftTokenCount > 0 ? [...settings, path.draftTokenCount] : settings));
+  // Settings that came later count where they are not what they were before: a path that was known keeps its name.
+  const drafts = path.draftTokenCount > 0 ? [path.draftTokenCount] : [];
+  return shortHash(JSON.stringify([...settings, ...drafts, ...tilesIn(path)]));
 }
 
-/** Names what decides how long a given batch takes: variants and threads, not budgets. */
+/** Names what decides how long a given batch takes: variants, threads and tiles, not budgets. */
 export function kernelsId(path: ExecutionPath): string {
-  return shortHash(JSON.stringify(['kernels', path.linear, path.attention, path.threadCount]));
+  const settings = [path.linear, path.attention, path.threadCount];
+  return shortHash(JSON.stringify(['kernels', ...settings, ...tilesIn(path)]));
 }
+
+const tilesIn = ({ tiles }: ExecutionPath): string[] => (tiles === MEASURED_TILES ? [] : [tiles]);
 
 /**
  * Names what decides bits; it salts the prefix cache's block hashes. Threads split rows, never sums; and the same panels
@@ -119,6 +129,7 @@ export function namedPaths(
     tokenBudget: Math.min(tokenBudget, envelope.maxTokenBudget),
     maxRunningCount: Math.min(maxRunningCount, envelope.maxRunningCount),
     draftTokenCount: 0,
+    tiles: MEASURED_TILES,
   });
   return {
     balanced: limits(128, 16),
@@ -141,7 +152,7 @@ export function parsePath(text: string, envelope: Envelope): ExecutionPath {
   }
   const settings: Record<string, string | number> = { ...base };
   for (const change of changes) {
-    const [setting = '', value = ''] = change.split('=');
+    const [, setting = '', value = ''] = /^([^=]*)=?(.*)$/.exec(change) ?? [];
     const before = settings[setting];
     if (before === undefined) {
       throw new PathError(
@@ -178,6 +189,8 @@ export function pathFaults(path: ExecutionPath, envelope: Envelope): string[] {
       faults.push(`${setting} must be a whole number from ${least} to ${most}, not ${value}.`);
     }
   }
+  const tiles = readTiles(path.tiles);
+  if (typeof tiles === 'string') faults.push(tiles);
   if (faults.length === 0 && path.tokenBudget < path.maxRunningCount) {
     faults.push(
       `tokenBudget ${path.tokenBudget} is below maxRunningCount ${path.maxRunningCount}: every running sequence needs one token a step.`,
@@ -201,6 +214,7 @@ export function diffPaths(from: ExecutionPath, to: ExecutionPath): PathChange[] 
     'tokenBudget',
     'maxRunningCount',
     'draftTokenCount',
+    'tiles',
   ];
   return settings.flatMap((setting) =>
     from[setting] === to[setting] ? [] : [{ setting, from: from[setting], to: to[setting] }],

@@ -15,6 +15,7 @@ let model: ModelHandle;
 
 const goodStep: StepInput = {
   linear: 'linear.reference',
+  tunings: null,
   attention: 'attention.reference',
   threadCount: 1,
   tokenIds: Int32Array.of(1, 2, 3),

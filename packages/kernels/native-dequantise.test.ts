@@ -105,6 +105,7 @@ async function headColumns(
     const count = ROWS;
     const output = await native.runStep(model, kvCache, {
       linear,
+      tunings: null,
       attention: 'attention.reference',
       threadCount: 2,
       tokenIds: Int32Array.from({ length: count }, (_, i) => i),

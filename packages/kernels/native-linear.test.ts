@@ -35,6 +35,19 @@ function tensorOf(dtype: TensorDtype, rows: number, columns: number): TensorSour
   return { file, offset: 0, byteLength: data.length, dtype, rows, columns };
 }
 
+/** The defaults, of the reference too. */
+const plain = Int32Array.of(6, 4, 24, 1);
+/** Rows at once, groups fetched ahead, rows in a slab, panels at once. */
+const tunings = [
+  [1, 0, 1, 1],
+  [2, 16, 2, 3],
+  [3, 1, 3, 1],
+  [4, 4, 4, 32],
+  [5, 8, 11, 2],
+  [6, 2, 25, 4],
+  [6, 4, 96, 1],
+].map((numbers) => Int32Array.from(numbers));
+
 const activations = (rowCount: number, columns: number) =>
   Float32Array.from({ length: rowCount * columns }, () => (random() - 0.5) * 8 ** (random() * 3 - 1));
 
@@ -43,7 +56,7 @@ function weightsOf(tensor: TensorSource): Float32Array {
   const { rows, columns } = tensor;
   const unit = new Float32Array(columns * columns);
   for (let i = 0; i < columns; i += 1) unit[i * columns + i] = 1;
-  const transposed = native.multiply(tensor, 'linear.reference', unit, columns, 32);
+  const transposed = native.multiply(tensor, 'linear.reference', unit, columns, plain);
   return Float32Array.from(
     { length: rows * columns },
     (_, i) => transposed[(i % columns) * rows + Math.floor(i / columns)] ?? Number.NaN,
@@ -71,17 +84,23 @@ test.each(shapes)(
     const tensor = tensorOf(dtype, rows, columns);
     const most = Math.max(...rowCounts);
     const x = activations(most, columns);
-    const expected = native.multiply(tensor, 'linear.int8-generic', x, most, most);
-    const rounded = native.multiply(tensor, 'linear.int4-rounded-generic', x, most, most);
+    const expected = native.multiply(tensor, 'linear.int8-generic', x, most, plain);
+    const rounded = native.multiply(tensor, 'linear.int4-rounded-generic', x, most, plain);
     expect([...expected, ...rounded].every(Number.isFinite)).toBe(true);
-    for (const rowCount of rowCounts) {
+    for (const tuning of tunings) {
       for (const id of exactVariants) {
-        const got = native.multiply(tensor, id, x, most, rowCount);
-        expect(got, `${id}, ${rowCount} rows at once`).toEqual(expected);
+        const got = native.multiply(tensor, id, x, most, tuning);
+        expect(got, `${id}, tuning ${tuning.join(' ')}`).toEqual(expected);
       }
       for (const id of roundedVariants) {
-        const got = native.multiply(tensor, id, x, most, rowCount);
-        expect(got, `${id}, ${rowCount} rows at once`).toEqual(rounded);
+        const got = native.multiply(tensor, id, x, most, tuning);
+        expect(got, `${id}, tuning ${tuning.join(' ')}`).toEqual(rounded);
+      }
+    }
+    for (const rowCount of rowCounts) {
+      for (const id of exactVariants) {
+        const got = native.multiply(tensor, id, x.subarray(0, rowCount * columns), rowCount, plain);
+        expect(got, `${id}, the first ${rowCount} rows`).toEqual(expected.subarray(0, rowCount * rows));
       }
     }
     if (['Q4_0', 'Q4_1', 'Q4_K'].includes(dtype)) expect(rounded).toEqual(expected);
@@ -94,9 +113,9 @@ test.each(shapes)(
     const tensor = tensorOf(dtype, rows, columns);
     const weights = weightsOf(tensor);
     const x = activations(5, columns);
-    const reference = native.multiply(tensor, 'linear.reference', x, 5, 5);
-    const got = native.multiply(tensor, 'linear.int8-generic', x, 5, 5);
-    const rounded = native.multiply(tensor, 'linear.int4-rounded-generic', x, 5, 5);
+    const reference = native.multiply(tensor, 'linear.reference', x, 5, plain);
+    const got = native.multiply(tensor, 'linear.int8-generic', x, 5, plain);
+    const rounded = native.multiply(tensor, 'linear.int4-rounded-generic', x, 5, plain);
     // Codes of these are kept; the others are rounded to 256 steps, or under scales in half precision.
     const isExact = ['Q8_0', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1'].includes(dtype);
     const groupStarts = Array.from({ length: Math.ceil(columns / 32) }, (_, group) => group * 32);
@@ -131,10 +150,10 @@ test.each(shapes)(
     const weights = weightsOf(tensor);
     const most = Math.max(...rowCounts);
     const x = activations(most, columns);
-    const reference = native.multiply(tensor, 'linear.reference', x, most, most);
+    const reference = native.multiply(tensor, 'linear.reference', x, most, plain);
     for (const id of variants.filter((each) => variantOf(each).kind === 'bf16')) {
-      const got = native.multiply(tensor, id, x, most, most);
-      for (const rowCount of rowCounts) expect(native.multiply(tensor, id, x, most, rowCount)).toEqual(got);
+      const got = native.multiply(tensor, id, x, most, plain);
+      for (const tuning of tunings) expect(native.multiply(tensor, id, x, most, tuning)).toEqual(got);
       for (let at = 0; at < most * rows; at += 1) {
         const own = weights.subarray((at % rows) * columns, ((at % rows) + 1) * columns);
         const row = Math.floor(at / rows) * columns;
@@ -154,7 +173,7 @@ test('a process held to fewer instructions names fewer, refuses what needs more,
     native.limitIsa(isa);
     const { features } = native.probeMachine(1);
     const named = linearVariantsFor(features);
-    return { features, named, outputs: named.map((id) => native.multiply(tensor, id, x, 9, 9)) };
+    return { features, named, outputs: named.map((id) => native.multiply(tensor, id, x, 9, plain)) };
   };
   const all = outputsUnder('all');
   for (const isa of isaLimits) {
@@ -162,7 +181,7 @@ test('a process held to fewer instructions names fewer, refuses what needs more,
     expect(all.features).toEqual(expect.arrayContaining([...features]));
     for (const id of all.named) {
       const index = named.indexOf(id);
-      if (index < 0) expect(() => native.multiply(tensor, id, x, 9, 9)).toThrow(/cannot run/);
+      if (index < 0) expect(() => native.multiply(tensor, id, x, 9, plain)).toThrow(/cannot run/);
       else expect(outputs[index]).toEqual(all.outputs[all.named.indexOf(id)]);
     }
   }

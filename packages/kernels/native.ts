@@ -4,6 +4,7 @@
  * Arguments are checked on the native side before any launch; a violated contract throws a NativeError and runs nothing.
  */
 import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
 import type { AttentionVariantId, IsaLimit, KvFormat, LinearVariantId } from './catalogue.ts';
 import type { MachineProbe } from './execution-path.ts';
 import type { ModelShape, ModelTensors, TensorSource } from './model/model-shape.ts';
@@ -42,6 +43,8 @@ export interface Scoring {
  */
 export interface StepInput {
   readonly linear: LinearVariantId;
+  /** How the matrices are walked (dispatchTable of linear-dispatch.ts); null for the defaults. Changes no bit. */
+  readonly tunings: Int32Array | null;
   /** Must be one for the KV cache's format. */
   readonly attention: AttentionVariantId;
   readonly threadCount: number;
@@ -97,15 +100,15 @@ export interface NativeKernels {
   /** CPU features by CPUID and short in-situ speed probes (<= 200 ms in all). */
   probeMachine(threadCount: number): MachineProbe;
   /**
-   * One linear layer by itself, on the calling thread: x [rowCount, columns] -> [rowCount, rows], `slabRows` rows at a
-   * time. For tests; nothing that serves calls it.
+   * One linear layer by itself, on the calling thread: x [rowCount, columns] -> [rowCount, rows], walked by `tuning` (a
+   * LinearTuning as four integers). For tests; nothing that serves calls it.
    */
   multiply(
     tensor: TensorSource,
     linear: LinearVariantId,
     x: Float32Array,
     rowCount: number,
-    slabRows: number,
+    tuning: Int32Array,
   ): Float32Array;
   /** Maps the files and starts a pool of `maxThreadCount` threads. Throws NativeError when a tensor does not fit its file. */
   openModel(shape: ModelShape, tensors: ModelTensors, maxThreadCount: number): ModelHandle;
@@ -120,6 +123,26 @@ export interface NativeKernels {
     cacheFile: string | null,
     cacheKey: string | null,
   ): Promise<{ prepareMs: number; packedBytes: number; isFromCache: boolean }>;
+  /** Sizes of the distinct matrices, [n, 2] rows and columns: the shapes that `StepInput.tunings` is by. */
+  linearShapes(model: ModelHandle): Int32Array;
+  /**
+   * What the matrices of a prepared variant take under each of `tunings` [k, 4], in steps of `rowCount` rows: the model is
+   * walked matrix after matrix, as a step does, with the tunings in random turns, until each has `sampleCount` samples for every shape,
+   * or as many walks or `limitMs` are over. Steps wait for it.
+   */
+  timeLinear(
+    model: ModelHandle,
+    linear: LinearVariantId,
+    threadCount: number,
+    rowCount: number,
+    tunings: Int32Array,
+    sampleCount: number,
+    limitMs: number,
+  ): Promise<{
+    /** [shapes, k] medians, microseconds a panel of 32 rows of the matrix; NaN without a sample. */
+    readonly usPerPanel: Float32Array;
+    readonly sampleCounts: Int32Array;
+  }>;
   /** Memory for `blockCount` blocks of `blockSize` tokens in this format. */
   createKvCache(model: ModelHandle, blockCount: number, blockSize: number, kvFormat: KvFormat): KvCacheHandle;
   /** Blocks that the cache's memory holds in a format. */
@@ -145,15 +168,18 @@ export class NativeError extends Error {
   override readonly name = 'NativeError';
 }
 
+/** What build.mjs compiled. */
+export const nativeFile = fileURLToPath(new URL('./build/variator_kernels.node', import.meta.url));
+
 /**
- * Loads what build.mjs compiled.
+ * Loads it.
  * @throws NativeError where it has not been built, or was built for another machine
  */
 export function loadNative(): NativeKernels {
   const require = createRequire(import.meta.url);
   let addon: { bind(errorClass: typeof NativeError): NativeKernels };
   try {
-    addon = require('./build/variator_kernels.node');
+    addon = require(nativeFile);
   } catch (cause) {
     const reason = cause instanceof Error ? (cause.message.split('\n')[0] ?? '') : String(cause);
     throw new NativeError(`The native part is not there (${reason}). Build it with: npm run build:native`, {

@@ -40,6 +40,7 @@ export interface Chunk {
 
 export interface StepSettings {
   readonly linear: LinearVariantId;
+  readonly tunings?: Int32Array;
   readonly threadCount?: number;
   readonly rules?: LogitRules;
   readonly scoring?: Scoring;
@@ -110,6 +111,7 @@ export class StepDriver {
     }
     const output = await this.native.runStep(this.model, this.kvCache, {
       linear: settings.linear,
+      tunings: settings.tunings ?? null,
       attention: this.attention,
       threadCount: settings.threadCount ?? this.options.threadCount,
       tokenIds: Int32Array.from(chunks.flatMap((chunk) => [...chunk.tokenIds])),

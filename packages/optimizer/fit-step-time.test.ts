@@ -49,6 +49,7 @@ const path: ExecutionPath = {
   tokenBudget: 512,
   maxRunningCount: 32,
   draftTokenCount: 0,
+  tiles: 'measured',
 };
 const prior = rooflinePrior(envelope, path);
 

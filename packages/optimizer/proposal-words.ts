@@ -81,6 +81,8 @@ function changeInWords(change: PathChange): string {
       return `run attention with ${change.to}`;
     case 'draftTokenCount':
       return change.to === 0 ? 'stop speculating' : `verify up to ${change.to} guesses a step`;
+    case 'tiles':
+      return `walk the linear layers' panels as ${change.to}`;
   }
 }
 

@@ -121,6 +121,7 @@ const firstPath: ExecutionPath = {
   tokenBudget: 16,
   maxRunningCount: 1,
   draftTokenCount: 0,
+  tiles: 'measured',
 };
 
 function allPaths(): ExecutionPath[] {

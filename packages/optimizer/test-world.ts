@@ -41,6 +41,7 @@ export const testPath: ExecutionPath = {
   tokenBudget: 512,
   maxRunningCount: 32,
   draftTokenCount: 0,
+  tiles: 'measured',
 };
 
 export const testFit: StepTimeFit = {

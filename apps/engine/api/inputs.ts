@@ -9,6 +9,7 @@ import {
   type Variant,
 } from '@variator/kernels/catalogue';
 import type { ExecutionPath } from '@variator/kernels/execution-path';
+import { MEASURED_TILES } from '@variator/kernels/linear-dispatch';
 import {
   type Estimate,
   type MetricName,
@@ -59,6 +60,7 @@ export const executionPath: z.ZodType<ExecutionPath> = z.strictObject({
   tokenBudget: z.number().int().min(1).max(1_000_000),
   maxRunningCount: z.number().int().min(1).max(1_000_000),
   draftTokenCount: z.number().int().min(0).max(1000).default(0),
+  tiles: z.string().min(1).max(200).default(MEASURED_TILES),
 });
 
 const estimate: z.ZodType<Estimate> = z.strictObject({

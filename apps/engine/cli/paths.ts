@@ -1,5 +1,5 @@
 /** `npx variator paths`: the kernel catalogue, and which of its variants this machine can run. */
-import { catalogue, linearVariantsFor } from '@variator/kernels/catalogue';
+import { catalogue, linearKernels, linearVariantsFor } from '@variator/kernels/catalogue';
 import { tensorDtypes } from '@variator/kernels/model/model-shape';
 import { loadNative } from '@variator/kernels/native';
 import { readConfig } from '../config.ts';
@@ -27,12 +27,33 @@ export async function pathsCommand(argv: readonly string[]): Promise<number> {
     '\nVariants of an operation with the same bits give the same tokens. How near each is to the reference:',
   );
   for (const [kind, tolerance] of tolerances()) console.log(`  ${kind}: ${tolerance}`);
+  console.log('\nHow packed linear variants multiply, by the rows of a step; parameters change no bit:');
+  console.log(
+    table(
+      ['kernel', 'rows', 'parameter', 'range', 'what it is'],
+      linearKernels.flatMap(({ id, mostRows, parameters }, index) =>
+        Object.entries(parameters).map(([name, { least, most, meaning }]) => [
+          id,
+          rowsInWords((linearKernels[index - 1]?.mostRows ?? 0) + 1, mostRows),
+          name,
+          `${least} to ${most}`,
+          meaning,
+        ]),
+      ),
+    ),
+  );
   console.log(
     '\nAn execution path is a choice of these plus limits: --path balanced | latency | throughput | reference,',
   );
   console.log('with settings where wanted: --path balanced,tokenBudget=64,maxRunningCount=8');
+  console.log(
+    'and parameters over those that were measured at the start: --path balanced,tiles=full.slabRows=48',
+  );
   return 0;
 }
+
+const rowsInWords = (least: number, most: number): string =>
+  Number.isFinite(most) ? `${least} to ${most}` : `${least} and more`;
 
 /** One line for the variants of an operation that share bits. */
 function tolerances(): Map<string, string> {

@@ -3,6 +3,7 @@
  * method is one question or one change, in one transaction. Decides nothing; JSON goes in and out as typed nouns.
  */
 import type { ExecutionPath } from '@variator/kernels/execution-path';
+import { MEASURED_TILES } from '@variator/kernels/linear-dispatch';
 import type { ProposalDraft } from '@variator/optimizer/proposal';
 import { Kysely, SqliteDialect, type Transaction } from 'kysely';
 import { openSqliteFile } from '../sqlite-file.ts';
@@ -342,10 +343,11 @@ function proposalOf(row: ControlTables['proposals']): Proposal {
   };
 }
 
-/** A path from before paths could speculate did not. */
+/** A path from before paths had these settings. */
 const completed = (path: ExecutionPath): ExecutionPath => ({
   ...path,
   draftTokenCount: path.draftTokenCount ?? 0,
+  tiles: path.tiles ?? MEASURED_TILES,
 });
 
 function words(error: unknown): string {

@@ -23,6 +23,7 @@ const path: ExecutionPath = {
   tokenBudget: 32,
   maxRunningCount: 8,
   draftTokenCount: 0,
+  tiles: 'measured',
 };
 const envelope: Envelope = {
   deviceKind: 'cpu',

@@ -17,6 +17,7 @@ const executionPath = z.object({
   tokenBudget: z.int().min(1),
   maxRunningCount: z.int().min(1),
   draftTokenCount: count,
+  tiles: name,
 });
 const envelope = z.object({
   deviceKind: name,

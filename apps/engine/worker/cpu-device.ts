@@ -2,16 +2,18 @@
  * The CPU as a device: maps the model, makes the paged KV cache, runs batches through the native border (step-input.ts).
  * Started by worker/main.ts. Scratch blocks are caches of their own, one a format, made when first used.
  */
+import { join } from 'node:path';
 import {
   attentionVariants,
   type IsaLimit,
   type KvFormat,
   kvFormatOf,
+  type LinearVariantId,
   linearVariantsFor,
   variantOf,
   weightBytes,
 } from '@variator/kernels/catalogue';
-import type { Envelope } from '@variator/kernels/execution-path';
+import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
 import {
   KV_BLOCK_SIZE,
   type KvPlanOptions,
@@ -19,11 +21,13 @@ import {
   MAX_RUNNING_COUNT,
   SCRATCH_BLOCK_COUNT,
 } from '@variator/kernels/kv-plan';
+import { dispatchTable, type LinearTunings, tuningsOfTiles } from '@variator/kernels/linear-dispatch';
 import type { LoadedModel } from '@variator/kernels/model';
 import { activeMatrices } from '@variator/kernels/model/active-weights';
 import { cachedShapeOf, type TensorSource } from '@variator/kernels/model/model-shape';
 import { type KvCacheHandle, loadNative } from '@variator/kernels/native';
 import type { Device } from './device.ts';
+import { keptTunings, linearShapesOf, measureTunings, type TuningsOf } from './measured-tunings.ts';
 import { packedWeightsFile, tidyPackedWeights } from './packed-weights.ts';
 import { drawnTokens, entryLogprobs, stepInput } from './step-input.ts';
 
@@ -37,6 +41,8 @@ export interface CpuDeviceOptions extends KvPlanOptions {
 const MAX_TOKEN_BUDGET = 2048;
 /** More guesses in a row are hardly ever right. */
 const MAX_DRAFT_TOKEN_COUNT = 16;
+/** Of dispatch tables kept at hand. */
+const MOST_TABLES = 64;
 
 /** @throws KvPlanError when the KV memory cannot hold one sequence; NativeError from below */
 export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device {
@@ -98,6 +104,43 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
     probe,
   };
 
+  const shapes = linearShapesOf(native, handle);
+  /** By linear variant, once it is prepared. */
+  const measured = new Map<LinearVariantId, LinearTunings>();
+  const tables = new Map<string, Int32Array>();
+  let isServing = false;
+
+  /** Measuring takes the device for a moment: while it serves, what was kept before or else the prior must do. */
+  async function tune(linear: LinearVariantId, folder: string | null): Promise<void> {
+    if (measured.has(linear)) return;
+    const { threadCount } = options;
+    const name = `${model.modelHash}-${linear}-${threadCount}.tunings`;
+    const file = folder === null ? null : join(folder, name);
+    const of: TuningsOf = {
+      native,
+      handle,
+      linear,
+      threadCount,
+      file,
+      key: `${model.modelHash} ${probe.cpuModel}`,
+    };
+    const tunings = keptTunings(of) ?? (isServing ? null : await measureTunings(of));
+    if (tunings !== null) measured.set(linear, tunings);
+    tables.clear();
+  }
+
+  function tableOf({ linear, tiles }: ExecutionPath): Int32Array | null {
+    if (variantOf(linear).kind === 'float32') return null;
+    const key = `${linear} ${tiles}`;
+    let table = tables.get(key);
+    if (table === undefined) {
+      if (tables.size >= MOST_TABLES) tables.clear();
+      table = dispatchTable(tuningsOfTiles(tiles, shapes, measured.get(linear) ?? null));
+      tables.set(key, table);
+    }
+    return table;
+  }
+
   return {
     envelope,
     scratchBlockIds: Array.from({ length: SCRATCH_BLOCK_COUNT }, (_, index) => index),
@@ -108,7 +151,10 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
         folder === null || kind === 'float32' ? null : packedWeightsFile(folder, model.modelHash, kind);
       const { prepareMs } = await native.prepareLinear(handle, path.linear, file, model.modelHash);
       if (folder !== null && file !== null) tidyPackedWeights(folder, file, Date.now());
-      return { prepareMs };
+      if (kind === 'float32') return { prepareMs };
+      const start = performance.now();
+      await tune(path.linear, folder !== null && file !== null ? folder : null);
+      return { prepareMs: prepareMs + performance.now() - start };
     },
     async keepKvFor(path, blockIds) {
       const wanted = kvFormatOf(path.attention);
@@ -118,8 +164,9 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
       return { convertMs };
     },
     async run(path, entries, blocks) {
+      isServing = true;
       const cache = blocks === 'scratch' ? scratchCache(kvFormatOf(path.attention)) : kvCache;
-      const output = await native.runStep(handle, cache, stepInput(path, entries));
+      const output = await native.runStep(handle, cache, stepInput(path, entries, tableOf(path)));
       const { deviceMs, foreignCpuShare } = output;
       const drawn = drawnTokens(entries, output.sampledTokenIds);
       const logprobs = entryLogprobs(entries, output);

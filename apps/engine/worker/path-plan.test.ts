@@ -9,6 +9,7 @@ const incumbent: ExecutionPath = {
   tokenBudget: 64,
   maxRunningCount: 1,
   draftTokenCount: 0,
+  tiles: 'measured',
 };
 const candidate: ExecutionPath = { ...incumbent, maxRunningCount: 8 };
 const plan: CanaryPlan = {

@@ -14,6 +14,7 @@ const path: ExecutionPath = {
   tokenBudget: 64,
   maxRunningCount: 8,
   draftTokenCount: 0,
+  tiles: 'measured',
 };
 
 const blockSize = 4;

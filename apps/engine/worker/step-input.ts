@@ -10,12 +10,18 @@ import type { TokenLogprobs } from '@variator/scheduler/sequence';
 
 const TWO_TO_32 = 2 ** 32;
 
-export function stepInput(path: ExecutionPath, entries: readonly BatchEntry[]): StepInput {
+/** @param tunings the path's dispatch table; null for the defaults */
+export function stepInput(
+  path: ExecutionPath,
+  entries: readonly BatchEntry[],
+  tunings: Int32Array | null,
+): StepInput {
   const count = entries.length;
   const tokenCount = entries.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
   const blockTableStride = entries.reduce((most, { blockTable }) => Math.max(most, blockTable.length), 1);
   const input = {
     linear: path.linear,
+    tunings,
     attention: path.attention,
     threadCount: path.threadCount,
     tokenIds: new Int32Array(tokenCount),

@@ -14,6 +14,7 @@ const path: ExecutionPath = {
   tokenBudget: 16,
   maxRunningCount: 4,
   draftTokenCount: 0,
+  tiles: 'measured',
 };
 const envelope: Envelope = {
   deviceKind: 'test',

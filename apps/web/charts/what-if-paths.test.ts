@@ -12,6 +12,7 @@ const from = {
   tokenBudget: 128,
   maxRunningCount: 16,
   draftTokenCount: 0,
+  tiles: 'measured',
 } as const;
 const budget = (to: number): Changes[number] => ({ setting: 'tokenBudget', from: 128, to });
 const running: Changes[number] = { setting: 'maxRunningCount', from: 16, to: 32 };

@@ -71,16 +71,17 @@ void StepRunner::multiplyHeads(int thread, const std::vector<Tensor>& tensors, c
                                const Activations& rows, const Take& take) {
   const int64_t rowCount = step_->tokenCount(), panelCount = panelCountOf(tensors[0]);
   ThreadScratch& scratch = threads_[thread];
-  float* out = scratch.panels.sized(slabRows() * panelRows);
+  float* out = scratch.panels.sized(mostSlabRows * panelRows);
   const Share share = shareOf(static_cast<int64_t>(tensors.size()) * panelCount, thread, step_->threadCount);
-  for (int64_t unit = share.begin; unit < share.end; unit++) {
-    const int64_t head = unit / panelCount, panel = unit % panelCount;
+  for (int64_t head = share.begin / panelCount; head * panelCount < share.end; head++) {
     const Linear linear{&tensors[head], panels ? (*panels)[head] : Panels{}};
-    for (int64_t start = 0; start < rowCount; start += slabRows()) {
-      const int64_t count = std::min(slabRows(), rowCount - start);
-      multiplyPanel(linear, rows, panel, head * rowCount + start, count, scratch, out);
+    const LinearTuning tuning = tuningOf(linear, rowCount);
+    const int64_t begin = std::max<int64_t>(share.begin - head * panelCount, 0);
+    const int64_t end = std::min(share.end - head * panelCount, panelCount);
+    walkPanels(begin, end, 0, rowCount, tuning, [&](int64_t panel, int64_t start, int64_t count) {
+      multiplyPanel(linear, rows, panel, head * rowCount + start, count, tuning, scratch, out);
       for (int64_t m = 0; m < count; m++) take(head, start + m, panel * panelRows, out + m * panelRows);
-    }
+    });
   }
 }
 

@@ -161,14 +161,15 @@ napi_value limitIsaCall(napi_env env, napi_callback_info info) {
 
 napi_value multiplyCall(napi_env env, napi_callback_info info) {
   return call<5>(env, info, [&](napi_value* arguments) {
+    const auto tunings = readTunings(readTypedArray<int32_t>(env, arguments[4], "tuning"), "tuning");
+    if (tunings.size() != 1) throw NativeFault("tuning: must be four integers");
     Model model;
     const Tensor tensor = readTensor(env, arguments[0], model);
     const LinearVariant linear = parseLinear(readString(env, arguments[1], "linear"));
     const auto x = readTypedArray<float>(env, arguments[2], "x");
     const int64_t rowCount = readInteger(env, arguments[3], "rowCount", 1, 1 << 20);
-    const int64_t slabRows = readInteger(env, arguments[4], "slabRows", 1, 1 << 20);
     if (static_cast<int64_t>(x.size()) != rowCount * tensor.columns) throw NativeFault("x: must be [rowCount, columns]");
-    return makeFloat32Array(env, multiplyAlone(tensor, linear, x, rowCount, slabRows));
+    return makeFloat32Array(env, multiplyAlone(tensor, linear, x, rowCount, tunings[0]));
   });
 }
 
@@ -201,6 +202,47 @@ napi_value prepareLinear(napi_env env, napi_callback_info info) {
       };
       return promise(env, result, [engine] {}, [&](Engine::Settled settled) {
         engine->prepare(linear, std::move(cache), prepared, std::move(settled));
+      });
+    } catch (const NativeFault& fault) {
+      return rejected(env, fault.what());
+    }
+  });
+}
+
+napi_value linearShapes(napi_env env, napi_callback_info info) {
+  return call<1>(env, info, [&](napi_value* arguments) {
+    std::vector<int32_t> sizes;
+    for (const LinearShape& shape : handleOf<Engine>(env, arguments[0], engineTag, "model")->model().linearShapes) {
+      sizes.push_back(static_cast<int32_t>(shape.rows));
+      sizes.push_back(static_cast<int32_t>(shape.columns));
+    }
+    return makeInt32Array(env, sizes);
+  });
+}
+
+napi_value timeLinear(napi_env env, napi_callback_info info) {
+  return call<7>(env, info, [&](napi_value* arguments) {
+    try {
+      const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
+      const LinearVariant linear = parseLinear(readString(env, arguments[1], "linear"));
+      if (linear.family == LinearFamily::Reference) throw NativeFault("linear: the reference has no tunings");
+      if (!engine->isPrepared(linear)) throw NativeFault("linear: the variant is not prepared");
+      const auto threadCount = static_cast<int>(readInteger(env, arguments[2], "threadCount", 1, engine->maxThreadCount()));
+      const int64_t rowCount = readInteger(env, arguments[3], "rowCount", 1, 1 << 12);
+      auto tunings = readTunings(readTypedArray<int32_t>(env, arguments[4], "tunings"), "tunings");
+      if (tunings.empty()) throw NativeFault("tunings: must not be empty");
+      const auto sampleCount = static_cast<int32_t>(readInteger(env, arguments[5], "sampleCount", 1, 1 << 20));
+      const double limitMs = readNumber(env, arguments[6], "limitMs");
+      if (!(limitMs >= 0 && limitMs <= 60000)) throw NativeFault("limitMs: must be from 0 to 60000");
+      const auto times = std::make_shared<LinearTimes>();
+      const auto result = [times](napi_env resultEnv) {
+        const napi_value object = makeObject(resultEnv);
+        setProperty(resultEnv, object, "usPerPanel", makeFloat32Array(resultEnv, times->usPerPanel));
+        setProperty(resultEnv, object, "sampleCounts", makeInt32Array(resultEnv, times->sampleCounts));
+        return object;
+      };
+      return promise(env, result, [engine] {}, [&](Engine::Settled settled) {
+        engine->time(linear, threadCount, rowCount, std::move(tunings), sampleCount, limitMs, times, std::move(settled));
       });
     } catch (const NativeFault& fault) {
       return rejected(env, fault.what());
@@ -330,7 +372,8 @@ napi_value bind(napi_env env, napi_callback_info info) {
   const napi_property_descriptor methods[] = {
       method("limitIsa", limitIsaCall),       method("probeMachine", probeMachineCall),
       method("multiply", multiplyCall),       method("openModel", openModel),
-      method("prepareLinear", prepareLinear), method("createKvCache", createKvCache),
+      method("prepareLinear", prepareLinear), method("linearShapes", linearShapes),
+      method("timeLinear", timeLinear),       method("createKvCache", createKvCache),
       method("kvBlockCount", kvBlockCount),   method("convertKvCache", convertKvCache),
       method("runStep", runStep),             method("closeKvCache", closeKvCache),
       method("closeModel", closeModel)};

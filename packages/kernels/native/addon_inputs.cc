@@ -207,6 +207,7 @@ std::unique_ptr<Model> readModel(napi_env env, napi_value shapeObject, napi_valu
   }
   model->finalNorm = vector(tensors, "finalNorm", shape.hiddenSize);
   model->head = matrix(tensors, "head", shape.vocabularySize, shape.hiddenSize);
+  listLinearShapes(*model);
   return model;
 }
 
@@ -214,6 +215,9 @@ std::shared_ptr<Step> readStep(napi_env env, napi_value input) {
   const auto field = [&](const char* name) { return propertyOf(env, input, name); };
   auto step = std::make_shared<Step>();
   step->linear = parseLinear(readString(env, field("linear"), "linear"));
+  if (!isNull(env, field("tunings"))) {
+    step->dispatch.tunings = readTunings(readTypedArray<int32_t>(env, field("tunings"), "tunings"), "tunings");
+  }
   step->attention = parseAttention(readString(env, field("attention"), "attention"));
   step->threadCount = static_cast<int>(integerOf(env, input, "threadCount", 1, ThreadTeam::maxThreadCount));
   step->tokenIds = readTypedArray<int32_t>(env, field("tokenIds"), "tokenIds");

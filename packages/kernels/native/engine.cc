@@ -154,6 +154,22 @@ void Engine::convert(std::shared_ptr<KvCache> kvCache, KvFormat format, std::vec
   });
 }
 
+void Engine::time(LinearVariant linear, int threadCount, int64_t rowCount, std::vector<LinearTuning> tunings,
+                  int32_t sampleCount, double limitMs, std::shared_ptr<LinearTimes> times, Settled settled) {
+  std::shared_ptr<const PackedModel> packed;
+  {
+    const std::lock_guard<std::mutex> lock(packedMutex_);
+    packed = packed_[linear.family];
+  }
+  computing_.give([this, linear, threadCount, rowCount, tunings = std::move(tunings), sampleCount, limitMs,
+                   times = std::move(times), packed = std::move(packed), settled = std::move(settled)] {
+    const auto work = [&] {
+      *times = timeLinears(*model_, *packed, linear, team_, threadCount, rowCount, tunings, sampleCount, limitMs);
+    };
+    settle(work, settled);
+  });
+}
+
 void Engine::stop() {
   computing_.stop();
   packing_.stop();
@@ -166,6 +182,9 @@ void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
           "kvCache: was made for another model");
   require(kvCache.format() == kvFormatOf(step.attention), "attention: the kvCache is in the format of another variant");
   require(engine.isPrepared(step.linear), "linear: the variant is not prepared");
+  const size_t tuningCount = engine.model().linearShapes.size() * rowBucketCount;
+  require(step.dispatch.tunings.empty() || step.dispatch.tunings.size() == tuningCount,
+          "tunings: must be [" + std::to_string(tuningCount) + ", 4]");
   require(step.threadCount >= 1 && step.threadCount <= engine.maxThreadCount(),
           "threadCount: must be from 1 to " + std::to_string(engine.maxThreadCount()));
   const int64_t count = step.sequenceCount();

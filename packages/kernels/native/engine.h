@@ -9,6 +9,7 @@
 #include "foreign_cpu.h"
 #include "job_thread.h"
 #include "kv_cache.h"
+#include "linear_timing.h"
 #include "model.h"
 #include "step.h"
 #include "thread_brake.h"
@@ -42,6 +43,9 @@ class Engine {
   // Changes the cache's format (KvCache::convert) on the compute thread.
   void convert(std::shared_ptr<KvCache> kvCache, KvFormat format, std::vector<int32_t> blockIds,
                std::shared_ptr<double> convertMs, Settled settled);
+  // Times a prepared variant (timeLinears) on the compute thread.
+  void time(LinearVariant linear, int threadCount, int64_t rowCount, std::vector<LinearTuning> tunings, int32_t sampleCount,
+            double limitMs, std::shared_ptr<LinearTimes> times, Settled settled);
   // Finishes what is under way and joins the threads.
   void stop();
 

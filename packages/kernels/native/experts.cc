@@ -29,12 +29,12 @@ void StepRunner::routeRows(int thread, int64_t layer) {
   const std::vector<float>& bias = model_.vectors[layer].routerBias;
   const ExpertShape& shape = model_.shape.experts;
   ThreadScratch& scratch = threads_[thread];
-  float* out = scratch.panels.sized(2 * slabRows() * panelRows);
+  float* out = scratch.panels.sized(mostSlabRows * panelRows);
   float* weightRows = scratch.weightRows.sized(4 * normed_.stride);
   const int64_t stride = padded(shape.expertCount);
   const Share share = shareOf(step_->tokenCount(), thread, step_->threadCount);
-  for (int64_t start = share.begin; start < share.end; start += slabRows()) {
-    const int64_t count = std::min(slabRows(), share.end - start);
+  for (int64_t start = share.begin; start < share.end; start += mostSlabRows) {
+    const int64_t count = std::min<int64_t>(mostSlabRows, share.end - start);
     for (int64_t panel = 0; panel < panelCountOf(router); panel++) {
       floatOps().linearPanel(router, normed_, panel, start, count, weightRows, out);
       for (int64_t m = 0; m < count; m++) {
@@ -95,10 +95,10 @@ void StepRunner::multiplyExpertsGateUp(int thread, int64_t layer) {
     const int64_t unit = nextExpertUnits_[layer].fetch_add(1, std::memory_order_relaxed);
     if (unit >= unitCount) return;
     const int32_t expert = byExpert_.busy[unit / panelCount];
-    const int32_t first = byExpert_.starts[expert];
-    gateUpPanel(thread, expertLinear(layer, expert, &MlpMatrices<Tensor>::gate, &MlpMatrices<Panels>::gate),
-                expertLinear(layer, expert, &MlpMatrices<Tensor>::up, &MlpMatrices<Panels>::up), routed_,
-                unit % panelCount, first, byExpert_.starts[expert + 1] - first, routedGated_);
+    const int64_t panel = unit % panelCount;
+    gateUpPanels(thread, expertLinear(layer, expert, &MlpMatrices<Tensor>::gate, &MlpMatrices<Panels>::gate),
+                 expertLinear(layer, expert, &MlpMatrices<Tensor>::up, &MlpMatrices<Panels>::up), routed_, {panel, panel + 1},
+                 {byExpert_.starts[expert], byExpert_.starts[expert + 1]}, routedGated_);
   }
 }
 
@@ -106,20 +106,19 @@ void StepRunner::multiplyExpertsGateUp(int thread, int64_t layer) {
 void StepRunner::multiplyExpertsDown(int thread, int64_t layer) {
   const int64_t stride = padded(model_.shape.hiddenSize);
   ThreadScratch& scratch = threads_[thread];
-  float* out = scratch.panels.sized(slabRows() * panelRows);
+  float* out = scratch.panels.sized(mostSlabRows * panelRows);
   const Share share = shareOf(stride / panelRows, thread, step_->threadCount);
   for (const int32_t expert : byExpert_.busy) {
     const Linear down = expertLinear(layer, expert, &MlpMatrices<Tensor>::down, &MlpMatrices<Panels>::down);
-    for (int64_t panel = share.begin; panel < share.end; panel++) {
-      for (int64_t start = byExpert_.starts[expert]; start < byExpert_.starts[expert + 1]; start += slabRows()) {
-        const int64_t count = std::min<int64_t>(slabRows(), byExpert_.starts[expert + 1] - start);
-        multiplyPanel(down, routedGated_, panel, start, count, scratch, out);
-        for (int64_t m = 0; m < count; m++) {
-          floatOps().addScaled(out + m * 32, 32, byExpert_.weights[start + m],
-                               hidden_ + byExpert_.rows[start + m] * stride + panel * 32);
-        }
+    const int64_t first = byExpert_.starts[expert], rowCount = byExpert_.starts[expert + 1] - first;
+    const LinearTuning tuning = tuningOf(down, rowCount);
+    walkPanels(share.begin, share.end, first, rowCount, tuning, [&](int64_t panel, int64_t start, int64_t count) {
+      multiplyPanel(down, routedGated_, panel, start, count, tuning, scratch, out);
+      for (int64_t m = 0; m < count; m++) {
+        floatOps().addScaled(out + m * 32, 32, byExpert_.weights[start + m],
+                             hidden_ + byExpert_.rows[start + m] * stride + panel * 32);
       }
-    }
+    });
   }
 }
 

@@ -31,27 +31,25 @@ void StepRunner::feedForward(int thread, int64_t layer) {
 // Gate and up by the same panel, so that SwiGLU (and the rounding of its 32 results) needs no region of its own.
 void StepRunner::multiplyGateUp(int thread, const Linear& gate, const Linear& up, const Activations& gated) {
   const Share share = shareOf(panelCountOf(*gate.tensor), thread, step_->threadCount);
-  for (int64_t panel = share.begin; panel < share.end; panel++) {
-    gateUpPanel(thread, gate, up, normed_, panel, 0, step_->tokenCount(), gated);
-  }
+  gateUpPanels(thread, gate, up, normed_, share, {0, step_->tokenCount()}, gated);
 }
 
-void StepRunner::gateUpPanel(int thread, const Linear& gate, const Linear& up, const Activations& rows, int64_t panel,
-                             int64_t rowStart, int64_t rowCount, const Activations& gated) {
+void StepRunner::gateUpPanels(int thread, const Linear& gate, const Linear& up, const Activations& rows, Share panels,
+                              Share rowShare, const Activations& gated) {
   ThreadScratch& scratch = threads_[thread];
-  float* gateOut = scratch.panels.sized(2 * slabRows() * panelRows);
-  float* upOut = gateOut + slabRows() * panelRows;
-  const int64_t end = rowStart + rowCount;
-  for (int64_t start = rowStart; start < end; start += slabRows()) {
-    const int64_t count = std::min(slabRows(), end - start);
-    multiplyPanel(gate, rows, panel, start, count, scratch, gateOut);
-    multiplyPanel(up, rows, panel, start, count, scratch, upOut);
+  float* gateOut = scratch.panels.sized(2 * mostSlabRows * panelRows);
+  float* upOut = gateOut + mostSlabRows * panelRows;
+  const int64_t rowCount = rowShare.end - rowShare.begin;
+  const LinearTuning tuning = tuningOf(gate, rowCount);
+  walkPanels(panels.begin, panels.end, rowShare.begin, rowCount, tuning, [&](int64_t panel, int64_t start, int64_t count) {
+    multiplyPanel(gate, rows, panel, start, count, tuning, scratch, gateOut);
+    multiplyPanel(up, rows, panel, start, count, tuning, scratch, upOut);
     for (int64_t m = 0; m < count; m++) {
       const int64_t row = start + m, column = row * gated.stride + panel * 32;
       floatOps().swiGlu(gateOut + m * 32, upOut + m * 32, 32, gated.values + column);
       if (isPacked()) roundGroups(gated, row, panel, 1);
     }
-  }
+  });
 }
 
 }  // namespace variator

@@ -10,7 +10,7 @@
 namespace variator {
 
 std::vector<float> multiplyAlone(const Tensor& tensor, const LinearVariant& linear, const std::vector<float>& x,
-                                 int64_t rowCount, int64_t slabRows) {
+                                 int64_t rowCount, const LinearTuning& tuning) {
   const int64_t columns = tensor.columns;
   ActivationScratch scratch;
   const Activations rows = scratch.sized(rowCount, columns);
@@ -30,24 +30,21 @@ std::vector<float> multiplyAlone(const Tensor& tensor, const LinearVariant& line
   }
   std::vector<float> weightRows(static_cast<size_t>(4 * rows.stride));
   std::vector<float> out(static_cast<size_t>(rowCount * tensor.rows), std::nanf(""));
-  std::vector<float> results(static_cast<size_t>(slabRows * panelRows));
-  for (int64_t panel = 0; panel < panelCountOf(tensor); panel++) {
-    for (int64_t start = 0; start < rowCount; start += slabRows) {
-      const int64_t count = std::min(slabRows, rowCount - start);
-      std::fill(results.begin(), results.end(), std::nanf(""));
-      if (linear.family == LinearFamily::Reference) {
-        floatOps().linearPanel(tensor, rows, panel, start, count, weightRows.data(), results.data());
-      } else {
-        const uint8_t* first = panels.data + panel * panels.groupCount * groupBytesOf(panels.format);
-        linear.kernels->functions[static_cast<int>(panels.format)](first, panels.groupCount, rows, start, count,
-                                                                   PanelTuning{}, results.data());
-      }
-      const int64_t width = std::min(panelRows, tensor.rows - panel * panelRows);
-      for (int64_t m = 0; m < count; m++) {
-        std::copy_n(results.begin() + m * panelRows, width, out.begin() + (start + m) * tensor.rows + panel * panelRows);
-      }
+  std::vector<float> results(static_cast<size_t>(tuning.slabRows * panelRows));
+  walkPanels(0, panelCountOf(tensor), 0, rowCount, tuning, [&](int64_t panel, int64_t start, int64_t count) {
+    std::fill(results.begin(), results.end(), std::nanf(""));
+    if (linear.family == LinearFamily::Reference) {
+      floatOps().linearPanel(tensor, rows, panel, start, count, weightRows.data(), results.data());
+    } else {
+      const uint8_t* first = panels.data + panel * panels.groupCount * groupBytesOf(panels.format);
+      linear.kernels->functions[static_cast<int>(panels.format)](first, panels.groupCount, rows, start, count, tuning,
+                                                                 results.data());
     }
-  }
+    const int64_t width = std::min(panelRows, tensor.rows - panel * panelRows);
+    for (int64_t m = 0; m < count; m++) {
+      std::copy_n(results.begin() + m * panelRows, width, out.begin() + (start + m) * tensor.rows + panel * panelRows);
+    }
+  });
   return out;
 }
 

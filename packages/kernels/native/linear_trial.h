@@ -2,12 +2,13 @@
 #pragma once
 #include <vector>
 
+#include "linear_dispatch.h"
 #include "linear_variants.h"
 
 namespace variator {
 
-// x [rowCount, columns] times the matrix: [rowCount, rows]. Rows are multiplied at most `slabRows` at a time.
+// x [rowCount, columns] times the matrix: [rowCount, rows].
 std::vector<float> multiplyAlone(const Tensor& tensor, const LinearVariant& linear, const std::vector<float>& x,
-                                 int64_t rowCount, int64_t slabRows);
+                                 int64_t rowCount, const LinearTuning& tuning);
 
 }  // namespace variator

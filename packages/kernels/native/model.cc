@@ -90,6 +90,20 @@ std::vector<float> readVector(Model& model, const TensorSource& source, int64_t 
   return values;
 }
 
+void listLinearShapes(Model& model) {
+  const auto name = [&](Tensor& tensor) {
+    if (tensor.rows == 0) return;
+    auto& shapes = model.linearShapes;
+    const auto known = std::find_if(shapes.begin(), shapes.end(), [&](const LinearShape& shape) {
+      return shape.rows == tensor.rows && shape.columns == tensor.columns;
+    });
+    tensor.linearShape = static_cast<int32_t>(known - shapes.begin());
+    if (known == shapes.end()) shapes.push_back({tensor.rows, tensor.columns});
+  };
+  for (auto& layer : model.matrices) visitMatrices(layer, name);
+  name(model.head);
+}
+
 void absorbKeyValueUp(Model& model, LayerMatrices<Tensor>& matrices) {
   const ModelShape& shape = model.shape;
   const int64_t rank = shape.latent.keyValueRank, own = shape.ownKeySize(), size = shape.latent.valueHeadSize;

@@ -88,6 +88,23 @@ struct LayerMatrices {
   std::vector<MlpMatrices<Matrix>> experts;
 };
 
+// Every matrix of a layer that may be packed, in a fixed order; also those without rows.
+template <typename Layer, typename Visit>
+void visitMatrices(Layer& layer, const Visit& visit) {
+  for (auto* one : {&layer.q, &layer.o, &layer.k, &layer.v, &layer.queryDown, &layer.keyValueDown, &layer.keyValueUp}) visit(*one);
+  for (auto& one : layer.keyUpTransposed) visit(one);
+  for (auto& one : layer.valueUp) visit(one);
+  for (auto* one : {&layer.gate, &layer.up, &layer.down}) visit(*one);
+  for (auto& expert : layer.experts) {
+    for (auto* one : {&expert.gate, &expert.up, &expert.down}) visit(*one);
+  }
+}
+
+// Matrices of one shape are walked alike.
+struct LinearShape {
+  int64_t rows, columns;
+};
+
 struct LayerVectors {
   std::vector<float> inputNorm, postAttentionNorm;
   std::vector<float> qBias, kBias, vBias, qNorm, kNorm, routerBias, queryNorm, keyValueNorm;  // empty where the model has none
@@ -99,6 +116,7 @@ struct Model {
   std::vector<float> finalNorm;
   std::vector<LayerMatrices<Tensor>> matrices;
   std::vector<LayerVectors> vectors;
+  std::vector<LinearShape> linearShapes;  // all that there are, in the order of visitMatrices, the LM head's last
   std::vector<std::vector<float>> transposed;  // what keyUpTransposed points to, by layer
   std::vector<std::unique_ptr<MappedFile>> files;
   std::vector<std::string> paths;  // of `files`
@@ -110,6 +128,8 @@ void checkShape(const ModelShape& shape);
 Tensor mapTensor(Model& model, const TensorSource& source, int64_t rows, int64_t columns);
 // The same for a vector [size], read into float32.
 std::vector<float> readVector(Model& model, const TensorSource& source, int64_t size);
+// Fills linearShapes, and names each matrix's.
+void listLinearShapes(Model& model);
 // Takes keyValueUp apart into keyUpTransposed and valueUp, and leaves it without rows.
 void absorbKeyValueUp(Model& model, LayerMatrices<Tensor>& matrices);
 

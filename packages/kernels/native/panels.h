@@ -60,15 +60,18 @@ PanelFormat panelFormatOf(Dtype dtype, PanelWidth width);
 // Packs the whole matrix into `out` [packedBytesOf]. Throws NativeFault where a weight is beyond half precision's range.
 Panels packPanels(const Tensor& tensor, PanelFormat format, uint8_t* out);
 
-struct PanelTuning {
+// How the panels of a matrix are walked; catalogue.ts has the ranges. None of it changes a bit.
+struct LinearTuning {
   int32_t rowsAtOnce = 6;      // activation rows whose sums stay in registers; a variant takes fewer where it has fewer
   int32_t prefetchGroups = 4;  // how far ahead weights are fetched, where few rows are multiplied; 0 = not at all
+  int32_t slabRows = 24;       // rows that a panel is multiplied with before the next one
+  int32_t panelsAtOnce = 1;    // panels that a slab passes before the next slab
 };
 
 // One panel ([groupCount] groups at `panel`) times activation rows rowStart .. rowStart + rowCount, into
 // out [rowCount, 32]. A row's bits do not depend on the rows beside it, nor on the tuning.
 using PanelFunction = void (*)(const uint8_t* panel, int64_t groupCount, const Activations& activations,
-                               int64_t rowStart, int64_t rowCount, PanelTuning tuning, float* out);
+                               int64_t rowStart, int64_t rowCount, LinearTuning tuning, float* out);
 
 // What a variant multiplies with, by format.
 struct PanelKernels {

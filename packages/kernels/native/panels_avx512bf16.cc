@@ -39,7 +39,7 @@ inline __attribute__((always_inline)) void multiply(const uint8_t* panel, int64_
 }
 
 void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
-                   int64_t rowCount, PanelTuning tuning, float* out) {
+                   int64_t rowCount, LinearTuning tuning, float* out) {
   const int64_t most = tuning.rowsAtOnce, ahead = tuning.prefetchGroups;
   while (rowCount > 0) {
     const int64_t passes = (rowCount + most - 1) / most;

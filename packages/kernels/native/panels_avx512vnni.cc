@@ -78,7 +78,7 @@ inline __attribute__((always_inline)) void multiply(const uint8_t* panel, int64_
 
 template <PanelFormat format>
 void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
-                   int64_t rowCount, PanelTuning tuning, float* out) {
+                   int64_t rowCount, LinearTuning tuning, float* out) {
   const int64_t most = tuning.rowsAtOnce;
   while (rowCount > 0) {
     // A rest of one or two rows is slow: 4 + 4 is quicker than 6 + 2.

@@ -46,7 +46,7 @@ void readGroup(const uint8_t* panel, GroupLanes& group) {
 
 template <PanelFormat format>
 void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
-                   int64_t rowCount, PanelTuning, float* out) {
+                   int64_t rowCount, LinearTuning, float* out) {
   const int64_t groupStride = activations.stride / 32;
   for (int64_t i = 0; i < rowCount * 32; i++) out[i] = 0;
   GroupLanes group;
@@ -77,7 +77,7 @@ void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& 
 
 // A register of 16 rows holds of each row a pair of neighbouring columns, the first in its low half.
 void multiplyBf16(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
-                  int64_t rowCount, PanelTuning, float* out) {
+                  int64_t rowCount, LinearTuning, float* out) {
   for (int64_t m = 0; m < rowCount; m++) {
     const uint16_t* x = activations.bf16 + (rowStart + m) * activations.stride;
     Lanes sums[2]{};

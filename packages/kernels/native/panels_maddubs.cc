@@ -129,7 +129,7 @@ VARIATOR_INLINE void multiplyRows(const uint8_t* panel, int64_t groupCount, cons
 
 template <PanelFormat format>
 void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
-                   int64_t rowCount, PanelTuning tuning, float* out) {
+                   int64_t rowCount, LinearTuning tuning, float* out) {
   const int64_t most = tuning.rowsAtOnce < 4 ? tuning.rowsAtOnce : 4;
   while (rowCount > 0) {
     const int64_t rows = rowCount < most ? rowCount : most;

@@ -122,8 +122,13 @@ void StepRunner::roundGroups(const Activations& rows, int64_t row, int64_t first
   }
 }
 
+LinearTuning StepRunner::tuningOf(const Linear& linear, int64_t rowCount) const {
+  if (!isPacked()) return {1, 0, mostSlabRows, 1};
+  return step_->dispatch.of(linear.tensor->linearShape, rowCount);
+}
+
 void StepRunner::multiplyPanel(const Linear& linear, const Activations& rows, int64_t panel, int64_t rowStart,
-                               int64_t rowCount, ThreadScratch& scratch, float* out) const {
+                               int64_t rowCount, const LinearTuning& tuning, ThreadScratch& scratch, float* out) const {
   if (!isPacked()) {
     floatOps().linearPanel(*linear.tensor, rows, panel, rowStart, rowCount, scratch.weightRows.sized(4 * rows.stride), out);
     return;
@@ -131,7 +136,7 @@ void StepRunner::multiplyPanel(const Linear& linear, const Activations& rows, in
   const Panels& panels = linear.panels;
   const uint8_t* first = panels.data + panel * panels.groupCount * groupBytesOf(panels.format);
   step_->linear.kernels->functions[static_cast<int>(panels.format)](first, panels.groupCount, rows, rowStart, rowCount,
-                                                                      PanelTuning{}, out);
+                                                                      tuning, out);
 }
 
 void StepRunner::multiplyInto(int thread, const Linear* linears, int linearCount, const Activations& rows,

@@ -10,6 +10,7 @@
 #include "expert_routing.h"
 #include "float_ops.h"
 #include "kv_cache.h"
+#include "linear_dispatch.h"
 #include "linear_variants.h"
 #include "logit_rules.h"
 #include "packed_model.h"
@@ -41,6 +42,7 @@ struct Scoring {
 // StepInput of native.ts, copied and checked (addon.cc), and StepOutput.
 struct Step {
   LinearVariant linear;
+  LinearDispatch dispatch;
   AttentionVariant attention;
   int threadCount;
   std::vector<int32_t> tokenIds;        // [T]
@@ -147,8 +149,10 @@ class StepRunner {
   void normalise(int thread, const std::vector<float>& weight, const Activations& out);
   // What a packed variant multiplies with in place of float32, of so many groups of 32 columns.
   void roundGroups(const Activations& rows, int64_t row, int64_t firstGroup, int64_t groupCount) const;
+  // The reference dequantises its weights anew for each slab of rows.
+  LinearTuning tuningOf(const Linear& linear, int64_t rowCount) const;
   void multiplyPanel(const Linear& linear, const Activations& rows, int64_t panel, int64_t rowStart, int64_t rowCount,
-                     ThreadScratch& scratch, float* out) const;
+                     const LinearTuning& tuning, ThreadScratch& scratch, float* out) const;
   // Multiplies every row with its share of the matrices' panels; `take(matrix, panel, rowStart, rowCount, out)` gets each.
   template <typename Take>
   void multiply(int thread, const Linear* linears, int linearCount, const Activations& rows, int64_t rowCount,
@@ -175,9 +179,9 @@ class StepRunner {
   void aimAt(const AttentionUnit& unit, int64_t layer, AttentionCall& call) const;
   void feedForward(int thread, int64_t layer);
   void multiplyGateUp(int thread, const Linear& gate, const Linear& up, const Activations& gated);
-  // SwiGLU of 32 columns for rows rowStart .. rowStart + rowCount, into the same rows of `gated`.
-  void gateUpPanel(int thread, const Linear& gate, const Linear& up, const Activations& rows, int64_t panel,
-                   int64_t rowStart, int64_t rowCount, const Activations& gated);
+  // SwiGLU of these panels' columns for these rows, into the same rows of `gated`.
+  void gateUpPanels(int thread, const Linear& gate, const Linear& up, const Activations& rows, Share panels, Share rowShare,
+                    const Activations& gated);
   void passExperts(int thread, int64_t layer);
   void routeRows(int thread, int64_t layer);
   void sortByExpert();
@@ -190,7 +194,6 @@ class StepRunner {
   void computeLogits(int thread, int64_t firstHeadRow, int64_t rowCount);
   void chooseToken(const HeadRow& row, const float* logits, ThreadScratch& scratch);
   void score(const HeadRow& row, int32_t tokenId, const float* logits, ThreadScratch& scratch);
-  int64_t slabRows() const;
   int64_t headRowsAtOnce() const;
   bool isSplit() const { return step_->attention != AttentionVariant::Reference; }
   bool isPacked() const { return step_->linear.family != LinearFamily::Reference; }
@@ -236,19 +239,21 @@ template <typename Take>
 void StepRunner::multiply(int thread, const Linear* linears, int linearCount, const Activations& rows, int64_t rowCount,
                           const Take& take) {
   ThreadScratch& scratch = threads_[thread];
-  float* out = scratch.panels.sized(slabRows() * panelRows);
+  float* out = scratch.panels.sized(mostSlabRows * panelRows);
   int64_t panelCount = 0;
   for (int i = 0; i < linearCount; i++) panelCount += panelCountOf(*linears[i].tensor);
   const Share share = shareOf(panelCount, thread, step_->threadCount);
-  int matrix = 0;
-  int64_t before = 0;  // panels of the matrices before `matrix`
-  for (int64_t index = share.begin; index < share.end; index++) {
-    while (index - before >= panelCountOf(*linears[matrix].tensor)) before += panelCountOf(*linears[matrix++].tensor);
-    for (int64_t row = 0; row < rowCount; row += slabRows()) {
-      const int64_t count = std::min(slabRows(), rowCount - row);
-      multiplyPanel(linears[matrix], rows, index - before, row, count, scratch, out);
-      take(matrix, index - before, row, count, out);
-    }
+  int64_t before = 0;  // panels of the matrices before this one
+  for (int matrix = 0; matrix < linearCount; matrix++) {
+    const Linear& linear = linears[matrix];
+    const int64_t own = panelCountOf(*linear.tensor);
+    const int64_t begin = std::max<int64_t>(share.begin - before, 0), end = std::min(share.end - before, own);
+    const LinearTuning tuning = tuningOf(linear, rowCount);
+    walkPanels(begin, end, 0, rowCount, tuning, [&](int64_t panel, int64_t rowStart, int64_t count) {
+      multiplyPanel(linear, rows, panel, rowStart, count, tuning, scratch, out);
+      take(matrix, panel, rowStart, count, out);
+    });
+    before += own;
   }
 }
 

@@ -5,22 +5,11 @@
 #include "step.h"
 
 namespace variator {
-namespace {
-
-// Rows that a panel's results are computed for at once. Few, so that they stay in the first-level cache until they are
-// used; more where weights are dequantised anew for each slab.
-constexpr int64_t packedSlabRows = 24;
-constexpr int64_t referenceSlabRows = 96;
-
-}  // namespace
-
 Activations ActivationScratch::sized(int64_t rows, int64_t columns) {
   const int64_t stride = padded(columns);
   return {values.sized(rows * stride), codes.sized(rows * stride), scales.sized(rows * stride / 32),
           scaledSums.sized(rows * stride / 32), bf16.sized(rows * stride), stride};
 }
-
-int64_t StepRunner::slabRows() const { return isPacked() ? packedSlabRows : referenceSlabRows; }
 
 void StepRunner::prepareScratch() {
   const ModelShape& shape = model_.shape;
@@ -63,7 +52,7 @@ void StepRunner::prepareScratch() {
                                                   shape.latent.queryRank, shape.latent.keyValueRank,
                                                   shape.headSize})));
     scratch.key.sized(shape.cachedKeySize());
-    scratch.panels.sized(2 * referenceSlabRows * panelRows);
+    scratch.panels.sized(2 * mostSlabRows * panelRows);
     scratch.scores.sized(AttentionCall::maxPairCount * scoreStride_);
     if (step.rules) scratch.sampling.ruled.resize(shape.vocabularySize);
     scratch.sampling.weights.resize(shape.vocabularySize);

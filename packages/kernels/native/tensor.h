@@ -32,6 +32,7 @@ struct Tensor {
   int64_t rows = 0;
   int64_t columns = 0;
   int64_t rowBytes = 0;
+  int32_t linearShape = -1;  // of Model::linearShapes; -1 where it is no linear layer of a step
   __attribute__((always_inline)) const uint8_t* row(int64_t index) const { return data + index * rowBytes; }
 };
 

@@ -1,12 +1,14 @@
 // See thread_team.h.
 #include "thread_team.h"
 
-#include <chrono>
-
 namespace variator {
 namespace {
 
-constexpr auto spinTime = std::chrono::microseconds(40);
+// Between runs.
+constexpr auto shortSpin = std::chrono::microseconds(40);
+// At a barrier, longer than a sleeping thread takes to wake up (50 to 100 us): else one that came late, and so found the others
+// asleep, goes on without them and falls asleep at the next barrier before they come, and so on to the step's end.
+constexpr auto barrierSpin = std::chrono::microseconds(250);
 
 void relax() {
 #if defined(__x86_64__)
@@ -25,12 +27,12 @@ void Gate::set(uint32_t value) {
   changed_.notify_all();
 }
 
-void Gate::waitWhile(uint32_t value) {
+void Gate::waitWhile(uint32_t value, std::chrono::microseconds spin) {
   for (int i = 0; i < 64; i++) {
     if (this->value() != value) return;
     relax();
   }
-  const auto end = std::chrono::steady_clock::now() + spinTime;
+  const auto end = std::chrono::steady_clock::now() + spin;
   while (std::chrono::steady_clock::now() < end) {
     for (int i = 0; i < 16; i++) {
       if (this->value() != value) return;
@@ -75,13 +77,13 @@ void ThreadTeam::barrier() {
     barriers_.set(number + 1);
     return;
   }
-  barriers_.waitWhile(number);
+  barriers_.waitWhile(number, barrierSpin);
 }
 
 void ThreadTeam::help(int index) {
   uint32_t seen = 0;
   for (;;) {
-    runs_.waitWhile(seen);
+    runs_.waitWhile(seen, shortSpin);
     seen = runs_.value();
     if (isStopping_.load()) return;
     if (index >= static_cast<int>(seen & 255u)) continue;

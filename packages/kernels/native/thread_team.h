@@ -3,6 +3,7 @@
 // Owned by Engine; used by its compute thread alone.
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -17,7 +18,8 @@ class Gate {
  public:
   uint32_t value() const { return value_.load(std::memory_order_acquire); }
   void set(uint32_t value);
-  void waitWhile(uint32_t value);
+  // Spins for so long, then sleeps.
+  void waitWhile(uint32_t value, std::chrono::microseconds spin);
 
  private:
   std::atomic<uint32_t> value_{0};

@@ -62,6 +62,7 @@ export async function stepRuns(
     const tokenCount = sequenceCount * tokensEach;
     return {
       linear,
+      tunings: null,
       attention,
       threadCount: threads,
       tokenIds: Int32Array.from(

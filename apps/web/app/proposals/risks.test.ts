@@ -9,6 +9,7 @@ const from = {
   tokenBudget: 128,
   maxRunningCount: 16,
   draftTokenCount: 0,
+  tiles: 'measured',
 } as const;
 
 test('a larger token budget is guarded by ITL, with the policy’s own numbers', () => {
