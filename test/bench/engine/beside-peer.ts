@@ -1,157 +1,193 @@
 /**
- * The product over HTTP against llama-server on the same weights: 16 requests at once (about 110 tokens in, 64 out, no prefix
- * shared) and one at a time, in rounds that take turns. The peer serves with one and with two threads; its better one counts.
+ * The product over HTTP against other engines on the same weights: 16 requests at once (about 110 tokens in, 64 out, no
+ * prefix shared) and one at a time, in rounds that take turns. A peer serves with one and with two threads; its better one
+ * counts. node-llama-cpp has no server: it is asked through its JavaScript interface.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Endpoint, percentiles, send } from '../../../apps/engine/cli/drive.ts';
-import { generator, words } from '../../../apps/engine/cli/workload.ts';
+import { loadModel } from '@variator/kernels/model';
+import { generator } from '../../../apps/engine/cli/workload.ts';
 import { startProduct } from '../../running-product.ts';
 import { benchModel } from '../bench-model.ts';
 import { type Figure, figure, spread } from '../figure.ts';
-import { llamaCpp } from '../kernels/llama-cpp.ts';
 import { ratioInterval } from '../kernels/ratio-interval.ts';
+import { type Arm, type Load, load, overHttp } from '../peers/arm.ts';
+import { writeHuggingFaceFolder } from '../peers/hugging-face-folder.ts';
+import { llamaCpp } from '../peers/llama-cpp.ts';
+import { serveNodeLlamaCpp } from '../peers/node-llama-cpp.ts';
+import { serveVllm } from '../peers/vllm.ts';
+import type { Precision } from '../precisions.ts';
 
 const ROUNDS = 5;
 const AT_ONCE = 16;
-const PRECISIONS = ['Q8_0', 'Q4_0'] as const;
-/** Of 16 at once, by the issue. */
-const LEAST_RATIO = 1.5;
+const THREAD_COUNTS = [1, 2];
 
-export async function besidePeer(folder: string | null): Promise<readonly Figure[]> {
-  const { path, label } = await benchModel();
-  if (folder === null || !path.endsWith('.gguf')) {
-    console.log(
-      '  SKIPPED: llama-server (name its folder with --peer-llama-cpp DIR; the default model must be there)',
-    );
-    return [];
-  }
-  const peer = llamaCpp(folder);
-  const scratch = mkdtempSync(join(tmpdir(), 'variator-peer-'));
-  const figures: Figure[] = [];
-  try {
-    for (const precision of PRECISIONS) {
-      const file = join(scratch, `${precision}.gguf`);
-      await peer.quantise(path, file, precision);
-      figures.push(...(await comparePrecision(peer, file, `${label} ${precision}`)));
-      rmSync(file);
+interface Comparison {
+  readonly label: string;
+  readonly peerName: string;
+  /** Of 16 at once, by the issue. */
+  readonly leastRatio: number;
+  /** What the product is started with. */
+  readonly flags: readonly string[];
+  start(threadCount: number): Promise<Arm>;
+}
+
+export interface BesideOptions {
+  /** Where the peer is installed; null where it is not. */
+  readonly place: string | null;
+  readonly precisions: readonly Precision[];
+  /** The execution path the product starts on; null for its own choice. */
+  readonly path: string | null;
+}
+
+export async function besideLlamaServer(options: BesideOptions): Promise<readonly Figure[]> {
+  const { place } = options;
+  if (place === null) return skipped('llama-server (name its folder with --peer-llama-cpp DIR)');
+  return overFiles(place, options, 'llama-server', 1.5, (file, threadCount) =>
+    llamaCpp(place).serve(file, AT_ONCE, threadCount),
+  );
+}
+
+/** @param quantiser llama.cpp's folder; without it the default model's own file is compared */
+export async function besideNodeLlamaCpp(
+  options: BesideOptions,
+  quantiser: string | null,
+): Promise<readonly Figure[]> {
+  const { place } = options;
+  if (place === null)
+    return skipped('node-llama-cpp (name where it is installed with --peer-node-llama-cpp DIR)');
+  return overFiles(quantiser, options, 'node-llama-cpp', 4, (file, threadCount) =>
+    serveNodeLlamaCpp(place, file, AT_ONCE, threadCount),
+  );
+}
+
+/** Both on the same folder of bf16 weights; what the product makes of them is its path's affair. */
+export async function besideVllm(options: BesideOptions): Promise<readonly Figure[]> {
+  const { place } = options;
+  if (place === null) return skipped('vLLM (name the Python it is installed for with --peer-vllm PYTHON)');
+  return inScratch(async (path, label, scratch) => {
+    const folder = join(scratch, 'bf16');
+    writeHuggingFaceFolder(await loadModel(path), folder);
+    return compare({
+      label: `${label} in bf16`,
+      peerName: 'vLLM',
+      leastRatio: 1.5,
+      flags: productFlags(folder, options.path),
+      start: (threadCount) => serveVllm(place, folder, AT_ONCE, threadCount),
+    });
+  });
+}
+
+function skipped(what: string): readonly Figure[] {
+  console.log(`  SKIPPED: ${what}`);
+  return [];
+}
+
+const productFlags = (model: string, path: string | null): string[] => [
+  ...['--model', model],
+  ...(path === null ? [] : ['--path', path]),
+];
+
+function overFiles(
+  quantiser: string | null,
+  { precisions, path: executionPath }: BesideOptions,
+  peerName: string,
+  leastRatio: number,
+  serve: (file: string, threadCount: number) => Promise<Arm>,
+): Promise<readonly Figure[]> {
+  return inScratch(async (path, label, scratch) => {
+    const figures: Figure[] = [];
+    const compareOn = async (file: string, name: string) => {
+      const start = (threadCount: number) => serve(file, threadCount);
+      const flags = productFlags(file, executionPath);
+      figures.push(...(await compare({ label: name, peerName, leastRatio, flags, start })));
+    };
+    if (quantiser === null) await compareOn(path, `${label} as it ships`);
+    else {
+      const { quantise } = llamaCpp(quantiser);
+      for (const precision of precisions) {
+        const file = join(scratch, `${precision}.gguf`);
+        await quantise(path, file, precision);
+        await compareOn(file, `${label} ${precision}`);
+        rmSync(file);
+      }
     }
+    return figures;
+  });
+}
+
+async function inScratch(
+  run: (path: string, label: string, scratch: string) => Promise<readonly Figure[]>,
+): Promise<readonly Figure[]> {
+  const { path, label } = await benchModel();
+  if (!path.endsWith('.gguf')) return skipped('other engines (the default model must be there)');
+  const scratch = mkdtempSync(join(tmpdir(), 'variator-peer-'));
+  try {
+    return await run(path, label, scratch);
   } finally {
     rmSync(scratch, { recursive: true });
   }
-  return figures;
 }
 
-async function comparePrecision(
-  peer: ReturnType<typeof llamaCpp>,
-  file: string,
-  label: string,
-): Promise<Figure[]> {
-  const product = await startProduct({ flags: ['--model', file] });
-  const servers = [];
+async function compare({ label, peerName, leastRatio, flags, start }: Comparison): Promise<Figure[]> {
+  const product = await startProduct({ flags });
+  const own = { send: overHttp({ url: product.inferenceUrl, modelId: product.modelId, apiKey: null }) };
+  const arms: Arm[] = [];
   try {
-    for (const threadCount of [1, 2]) servers.push(await peer.serve(file, AT_ONCE, threadCount));
-    const own: Endpoint = { url: product.inferenceUrl, modelId: product.modelId, apiKey: null };
-    const others = servers.map(({ url }): Endpoint => ({ url, modelId: 'peer', apiKey: null }));
+    for (const threadCount of THREAD_COUNTS) arms.push(await start(threadCount));
     const random = generator(7);
-    for (const endpoint of [own, ...others]) await load(endpoint, AT_ONCE, AT_ONCE, random);
-    const rounds = { own: [] as Load[], peers: others.map(() => [] as Load[]) };
-    const alone = { own: [] as number[], peers: others.map(() => [] as number[]) };
-    for (let index = 0; index < ROUNDS; index += 1) {
-      rounds.own.push(await load(own, AT_ONCE, 2 * AT_ONCE, random));
-      for (const [at, endpoint] of others.entries()) {
-        rounds.peers[at]?.push(await load(endpoint, AT_ONCE, AT_ONCE, random));
-      }
-      alone.own.push((await load(own, 1, 3, random)).tokensPerSecond);
-      for (const [at, endpoint] of others.entries()) {
-        alone.peers[at]?.push((await load(endpoint, 1, 2, random)).tokensPerSecond);
-      }
+    for (const one of [own, ...arms]) await load(one, AT_ONCE, AT_ONCE, random);
+    const crowd = { own: [] as Load[], arms: arms.map(() => [] as Load[]) };
+    const alone = { own: [] as Load[], arms: arms.map(() => [] as Load[]) };
+    for (let round = 0; round < ROUNDS; round += 1) {
+      crowd.own.push(await load(own, AT_ONCE, 2 * AT_ONCE, random));
+      for (const [at, arm] of arms.entries()) crowd.arms[at]?.push(await load(arm, AT_ONCE, AT_ONCE, random));
+      alone.own.push(await load(own, 1, 3, random));
+      for (const [at, arm] of arms.entries()) alone.arms[at]?.push(await load(arm, 1, 2, random));
     }
-    const rates = (loads: readonly Load[]) => loads.map(({ tokensPerSecond }) => tokensPerSecond);
-    const best = better(rounds.peers.map(rates));
-    const bestAlone = better(alone.peers);
-    const crowd = ratioInterval(
-      rates(rounds.own).map((rate, index) => rate / (best.rates[index] ?? Number.NaN)),
-    );
-    const single = ratioInterval(
-      alone.own.map((rate, index) => rate / (bestAlone.rates[index] ?? Number.NaN)),
-    );
-    const inWords = (rate: number): string => `${rate.toFixed(2)}x`;
-    return [
-      {
-        figure: `${label}, 16 at once: tok/s over llama-server's (${best.threadCount} threads)`,
-        goal: `>= ${LEAST_RATIO}`,
-        measured: inWords(crowd.mean),
-        interval: `${inWords(crowd.low)} to ${inWords(crowd.high)}, ${ROUNDS} rounds`,
-        isMet: crowd.mean >= LEAST_RATIO,
-      },
-      {
-        figure: `${label}, one at a time: the same (${bestAlone.threadCount} threads)`,
-        goal: '',
-        measured: inWords(single.mean),
-        interval: `${inWords(single.low)} to ${inWords(single.high)}, ${ROUNDS} rounds`,
-        isMet: null,
-      },
-      figure(`${label}, 16 at once: ours`, spread(rates(rounds.own)), 'tok/s', '', null, 0),
-      figure(`${label}, 16 at once: llama-server`, spread(best.rates), 'tok/s', '', null, 0),
-      figure(`${label}, one at a time: ours`, spread(alone.own), 'tok/s', '', null, 0),
-      figure(`${label}, one at a time: llama-server`, spread(bestAlone.rates), 'tok/s', '', null, 0),
-      figure(
-        `${label}, 16 at once: our TTFT p50`,
-        spread(rounds.own.map((one) => one.ttftMs)),
-        'ms',
-        '',
-        null,
-        0,
-      ),
-      figure(
-        `${label}, 16 at once: llama-server's TTFT p50`,
-        spread((rounds.peers[best.threadCount - 1] ?? []).map((one) => one.ttftMs)),
-        'ms',
-        '',
-        null,
-        0,
-      ),
+    const figures = [
+      ...compared(`${label}, 16 at once`, peerName, leastRatio, crowd.own, crowd.arms),
+      ...compared(`${label}, one at a time`, peerName, null, alone.own, alone.arms),
     ];
+    for (const one of figures) console.log(`    ${one.figure}: ${one.measured} (${one.interval})`);
+    return figures;
   } finally {
-    for (const server of servers) server.stop();
+    for (const arm of arms) await arm.stop();
     await product.stop();
     product.removeData();
   }
 }
 
-interface Load {
-  readonly tokensPerSecond: number;
-  readonly ttftMs: number;
-}
+const rates = (loads: readonly Load[]) => loads.map(({ tokensPerSecond }) => tokensPerSecond);
 
-/** @throws Error when a request failed */
-async function load(endpoint: Endpoint, atOnce: number, count: number, random: () => number): Promise<Load> {
-  const records: Awaited<ReturnType<typeof send>>[] = [];
-  const { signal } = new AbortController();
-  let launched = 0;
-  const startedAt = performance.now();
-  const lane = async () => {
-    while (launched < count) {
-      launched += 1;
-      const request = { atMs: 0, prompt: words(75, random), maxTokens: 64, isStreamed: true };
-      records.push(await send(endpoint, { ...request, session: `s${launched}` }, signal));
-    }
-  };
-  await Promise.all(Array.from({ length: atOnce }, lane));
-  const seconds = (performance.now() - startedAt) / 1000;
-  const fault = records.find((record) => record.fault !== '')?.fault;
-  if (fault !== undefined) throw new Error(`A request failed: ${fault}`);
-  return {
-    tokensPerSecond: records.reduce((sum, record) => sum + record.completionTokenCount, 0) / seconds,
-    ttftMs: percentiles(records.flatMap((record) => record.ttftMs ?? []))?.p50 ?? Number.NaN,
-  };
-}
-
-/** The arm with the higher median; arms stand in the order of their thread counts, from one. */
-function better(arms: readonly (readonly number[])[]): { threadCount: number; rates: readonly number[] } {
-  const medians = arms.map((rates) => spread(rates).median);
+/** `arms` in the order of THREAD_COUNTS. */
+function compared(
+  name: string,
+  peerName: string,
+  leastRatio: number | null,
+  own: readonly Load[],
+  arms: readonly (readonly Load[])[],
+): Figure[] {
+  const medians = arms.map((loads) => spread(rates(loads)).median);
   const at = medians.indexOf(Math.max(...medians));
-  return { threadCount: at + 1, rates: arms[at] ?? [] };
+  const best = arms[at] ?? [];
+  const ratio = ratioInterval(
+    own.map(({ tokensPerSecond }, index) => tokensPerSecond / (best[index]?.tokensPerSecond ?? Number.NaN)),
+  );
+  const times = (value: number): string => `${value.toFixed(2)}x`;
+  const ttft = (loads: readonly Load[]) => spread(loads.map(({ ttftMs }) => ttftMs));
+  return [
+    {
+      figure: `${name}: tok/s over ${peerName}'s (${THREAD_COUNTS[at]} of ${THREAD_COUNTS.join(' or ')} threads)`,
+      goal: leastRatio === null ? '' : `>= ${leastRatio}`,
+      measured: times(ratio.mean),
+      interval: `${times(ratio.low)} to ${times(ratio.high)}, ${ratio.count} rounds`,
+      isMet: leastRatio === null ? null : ratio.mean >= leastRatio,
+    },
+    figure(`${name}: ours`, spread(rates(own)), 'tok/s', '', null, 0),
+    figure(`${name}: ${peerName}`, spread(rates(best)), 'tok/s', '', null, 0),
+    figure(`${name}: our TTFT p50`, ttft(own), 'ms', '', null, 0),
+    figure(`${name}: ${peerName}'s TTFT p50`, ttft(best), 'ms', '', null, 0),
+  ];
 }

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { benchModel } from '../bench-model.ts';
 import type { Figure } from '../figure.ts';
-import { type LlamaCpp, llamaCpp } from './llama-cpp.ts';
+import { type LlamaCpp, llamaCpp } from '../peers/llama-cpp.ts';
 import { writeRandomTinyLlama } from './random-tiny-llama.ts';
 import { type RatioInterval, ratioInterval } from './ratio-interval.ts';
 import { type StepRuns, type StepShape, stepRuns } from './step-runs.ts';

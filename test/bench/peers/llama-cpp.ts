@@ -2,13 +2,12 @@
  * llama.cpp as a peer: its batched bench on a model file, and its quantiser for the files. Runs what lies in the folder that
  * --peer-llama-cpp names; nothing else needs it.
  */
-import { execFile, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
-import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { type Arm, overHttp } from './arm.ts';
+import { startServer } from './peer-server.ts';
 
 const run = promisify(execFile);
 
@@ -17,7 +16,9 @@ export interface LlamaCpp {
   batched(shape: BatchedShape): Promise<{ prefillRate: number; decodeRate: number }>;
   quantise(from: string, to: string, type: 'Q8_0' | 'Q4_0'): Promise<void>;
   /** Its server on loopback, ready, with a slot and a context of 512 tokens for each of `slotCount` requests. */
-  serve(model: string, slotCount: number, threadCount: number): Promise<{ url: string; stop(): void }>;
+  serve(model: string, slotCount: number, threadCount: number): Promise<Arm & { readonly url: string }>;
+  /** The likeliest token behind these, of a server that `serve` started with one slot. */
+  nextToken(url: string, tokenIds: readonly number[]): Promise<number>;
 }
 
 export interface BatchedShape {
@@ -55,40 +56,35 @@ export function llamaCpp(folder: string): LlamaCpp {
       return { prefillRate: speed_pp, decodeRate: speed_tg };
     },
     async serve(model, slotCount, threadCount) {
-      const port = await freePort();
-      const child = spawn(
-        program('llama-server'),
-        [
-          ...['-m', model, '--host', '127.0.0.1', '--port', String(port), '--no-webui'],
-          ...['--parallel', String(slotCount), '-c', String(512 * slotCount)],
-          ...['-t', String(threadCount), '-tb', String(threadCount)],
-        ],
-        { env: options.env, stdio: 'ignore' },
+      const server = await startServer(
+        (port) => ({
+          program: program('llama-server'),
+          args: [
+            ...['-m', model, '--host', '127.0.0.1', '--port', String(port), '--no-webui'],
+            ...['--parallel', String(slotCount), '-c', String(512 * slotCount)],
+            ...['-t', String(threadCount), '-tb', String(threadCount)],
+          ],
+          env: options.env,
+        }),
+        60_000,
       );
-      const url = `http://127.0.0.1:${port}`;
-      const until = performance.now() + 60_000;
-      while (child.exitCode === null && performance.now() < until) {
-        const isReady = await fetch(`${url}/health`).then(
-          ({ ok }) => ok,
-          () => false,
-        );
-        if (isReady) return { url, stop: () => void child.kill('SIGTERM') };
-        await pause(200);
-      }
-      child.kill('SIGKILL');
-      throw new Error('llama-server was not ready within a minute.');
+      return { ...server, threadCount, send: overHttp({ url: server.url, modelId: 'peer', apiKey: null }) };
+    },
+    async nextToken(url, tokenIds) {
+      const body = {
+        prompt: tokenIds,
+        n_predict: 1,
+        temperature: 0,
+        cache_prompt: true,
+        return_tokens: true,
+      };
+      const response = await fetch(`${url}/completion`, { method: 'POST', body: JSON.stringify(body) });
+      const { tokens } = (await response.json()) as { tokens?: number[] };
+      if (tokens?.length !== 1) throw new Error(`llama-server answered ${response.status} without a token.`);
+      return tokens[0] ?? -1;
     },
     async quantise(from, to, type) {
       await run(quantiser, ['--allow-requantize', from, to, type], options);
     },
   };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }
