@@ -1,14 +1,17 @@
 /**
- * `npm run bench -- kernels [--peer-llama-cpp DIR] [--pairs N] [--large-model FOLDER]`: the path a worker begins with against
- * the reference path, and against llama.cpp where its folder is given; the 1.1B model is written into FOLDER once.
+ * `npm run bench -- kernels [PART...] [--peer-llama-cpp DIR] [--precision Q8_0|Q4_0] [--pairs N]
+ * [--large-model FOLDER]`: the path a worker begins with against the reference path; its steps against llama.cpp's where that
+ * folder is given (a model of 1.1B is written into FOLDER once).
  */
 import { parseArgs } from 'node:util';
 import type { LinearVariantId } from '@variator/kernels/catalogue';
 import { ConfigError } from '../../apps/engine/config/config-error.ts';
 import { benchModel } from './bench-model.ts';
 import { type Figure, figure, pairedRatio, spread } from './figure.ts';
-import { benchPeer } from './kernels/peer.ts';
+import type { PeerOptions } from './kernels/peer.ts';
 import { type StepShape, stepRuns } from './kernels/step-runs.ts';
+import { precisionsOf } from './precisions.ts';
+import { type Parts, runParts } from './run-parts.ts';
 
 const PAIRS = 7;
 const THREADS = 2;
@@ -31,25 +34,41 @@ const shapes: readonly { name: string; step: StepShape; goal: number }[] = [
   },
 ];
 
-/** @throws ConfigError for an unknown flag */
+/** @throws ConfigError for an unknown flag or part */
 export async function benchKernels(argv: readonly string[]): Promise<readonly Figure[]> {
-  const flags = readFlags(argv);
+  const { names, flags } = readArguments(argv);
   const peer = flags['peer-llama-cpp'] ?? null;
-  const own = peer === null ? await benchAgainstReference() : [];
-  return [...own, ...(await benchPeer(peer, Number(flags.pairs ?? 6), flags['large-model'] ?? null))];
+  const options: PeerOptions = {
+    folder: peer,
+    pairCount: Number(flags.pairs ?? 6),
+    precisions: precisionsOf(flags.precision),
+  };
+  const parts: Parts = {
+    reference: async () => benchAgainstReference,
+    steps: async () => {
+      const { benchSmallModel } = await import('./kernels/peer.ts');
+      return () => benchSmallModel(options);
+    },
+    'steps-1.1b': async () => {
+      const { benchLargeModel } = await import('./kernels/peer.ts');
+      return () => benchLargeModel(options, flags['large-model'] ?? null);
+    },
+  };
+  return runParts('kernels', parts, names);
 }
 
-function readFlags(argv: readonly string[]) {
+function readArguments(argv: readonly string[]) {
   const flag = { type: 'string' } as const;
   try {
-    const options = { 'peer-llama-cpp': flag, pairs: flag, 'large-model': flag };
-    return parseArgs({ args: [...argv], options }).values;
+    const options = { 'peer-llama-cpp': flag, pairs: flag, precision: flag, 'large-model': flag };
+    const { positionals, values } = parseArgs({ args: [...argv], options, allowPositionals: true });
+    return { names: positionals, flags: values };
   } catch (error) {
     throw new ConfigError(error instanceof Error ? error.message : String(error));
   }
 }
 
-async function benchAgainstReference(): Promise<Figure[]> {
+async function benchAgainstReference(): Promise<readonly Figure[]> {
   const { path, label } = await benchModel();
   const runs = await stepRuns(path, THREADS, 16 * 160);
   const { fastest } = runs;

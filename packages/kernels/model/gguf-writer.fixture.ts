@@ -9,7 +9,9 @@ export type Value =
   | string[]
   | number[]
   | { readonly float: number }
-  | { readonly floats: readonly number[] };
+  | { readonly floats: readonly number[] }
+  /** Of the signed type; llama.cpp wants it for token types. */
+  | { readonly integers: readonly number[] };
 export interface Tensor {
   readonly name: string;
   /** Innermost first, as in the file. */
@@ -32,6 +34,11 @@ const u32 = (value: number) => {
   bytes.writeUInt32LE(value);
   return bytes;
 };
+const i32 = (value: number) => {
+  const bytes = Buffer.alloc(4);
+  bytes.writeInt32LE(value);
+  return bytes;
+};
 const u64 = (value: number | bigint) => {
   const bytes = Buffer.alloc(8);
   bytes.writeBigUInt64LE(BigInt(value));
@@ -49,6 +56,8 @@ function value(of: Value): Buffer {
   if (typeof of === 'number') return Buffer.concat([u32(4), u32(of)]);
   if (typeof of === 'boolean') return Buffer.concat([u32(7), Buffer.from([of ? 1 : 0])]);
   if ('floats' in of) return Buffer.concat([u32(9), u32(6), u64(of.floats.length), ...of.floats.map(f32)]);
+  if ('integers' in of)
+    return Buffer.concat([u32(9), u32(5), u64(of.integers.length), ...of.integers.map(i32)]);
   if (!Array.isArray(of)) return Buffer.concat([u32(6), f32(of.float)]);
   const isText = typeof of[0] === 'string';
   const items = of.map((item) => (typeof item === 'string' ? text(item) : u32(item)));

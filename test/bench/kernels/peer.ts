@@ -1,7 +1,7 @@
 /**
  * The kernels against llama.cpp on the same weights: blocks in the order ours, theirs, theirs, ours, each between two probes
  * of the machine's bandwidth and arithmetic. A pair whose probes or foreign CPU share stand out is dropped for both. Each
- * peer runs with its better thread count of 1 and 2, found first. Called by `npm run bench -- kernels --peer-llama-cpp DIR`.
+ * peer runs with its better thread count of 1 and 2, found first. Called by `npm run bench -- kernels steps steps-1.1b`.
  */
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -9,37 +9,50 @@ import { join } from 'node:path';
 import { benchModel } from '../bench-model.ts';
 import type { Figure } from '../figure.ts';
 import { type LlamaCpp, llamaCpp } from '../peers/llama-cpp.ts';
-import { writeRandomTinyLlama } from './random-tiny-llama.ts';
+import type { Precision } from '../precisions.ts';
+import { tinyLlama, writeRandomLlama } from './random-llama.ts';
 import { type RatioInterval, ratioInterval } from './ratio-interval.ts';
 import { type StepRuns, type StepShape, stepRuns } from './step-runs.ts';
 
 /** Probes may differ from the run's median by so much, and others may use so much of the CPU. */
 const PROBE_SHARE = 0.1;
 const FOREIGN_SHARE = 0.03;
+const PROMPT_TOKENS = 128;
 const NEW_TOKENS = 32;
+/** Enough to tell which thread count is the better one. */
+const TRIAL_PROMPT_TOKENS = 16;
 
 interface PeerShape {
   readonly name: string;
   readonly step: StepShape;
   readonly kind: 'prefill' | 'decode';
-  /** By precision: at least so many times the peer. */
-  readonly goals: Readonly<Record<Precision, number>>;
+  /** At least so many times the peer. */
+  readonly goal: number;
+  /** Bytes a second over the read probe's, at least; null where a step is more than reading. */
+  readonly leastReadShare: number | null;
 }
-type Precision = 'Q8_0' | 'Q4_0';
+interface Goals {
+  readonly alone: number;
+  readonly crowd: number;
+  readonly prefill: number;
+  readonly readShare: number | null;
+}
+const smallGoals: Goals = { alone: 1.2, crowd: 2, prefill: 1.8, readShare: null };
+const largeGoals: Goals = { alone: 1, crowd: 2, prefill: 1.8, readShare: 0.9 };
 
 const decode = (sequenceCount: number): Pick<PeerShape, 'step' | 'kind'> => ({
   kind: 'decode',
-  step: { sequenceCount, tokensEach: 1, contextLength: 128 + NEW_TOKENS / 2 },
+  step: { sequenceCount, tokensEach: 1, contextLength: PROMPT_TOKENS + NEW_TOKENS / 2 },
 });
 const prefill = (tokensEach: number): Pick<PeerShape, 'step' | 'kind'> => ({
   kind: 'prefill',
   step: { sequenceCount: 1, tokensEach, contextLength: 0 },
 });
-const shapesFor = (isSmall: boolean): readonly PeerShape[] => [
-  { name: 'decode, batch 1', ...decode(1), goals: isSmall ? { Q8_0: 1.2, Q4_0: 1.2 } : { Q8_0: 1, Q4_0: 1 } },
-  { name: 'decode, batch 16', ...decode(16), goals: { Q8_0: 2, Q4_0: 1.5 } },
-  { name: 'prefill of 128', ...prefill(128), goals: { Q8_0: 1.8, Q4_0: 1.8 } },
-  { name: 'prefill of 512', ...prefill(512), goals: { Q8_0: 1.8, Q4_0: 1.8 } },
+const shapesFor = ({ alone, crowd, prefill: ahead, readShare }: Goals): readonly PeerShape[] => [
+  { name: 'decode, batch 1', ...decode(1), goal: alone, leastReadShare: readShare },
+  { name: 'decode, batch 16', ...decode(16), goal: crowd, leastReadShare: null },
+  { name: 'prefill of 128', ...prefill(128), goal: ahead, leastReadShare: null },
+  { name: 'prefill of 512', ...prefill(512), goal: ahead, leastReadShare: null },
 ];
 
 interface Block {
@@ -48,33 +61,30 @@ interface Block {
   readonly foreignCpuShare: number;
 }
 
-export async function benchPeer(folder: string | null, pairCount: number, largeModel: string | null) {
-  if (folder === null) {
-    console.log('  SKIPPED: llama.cpp (name its folder with --peer-llama-cpp DIR)');
+export interface PeerOptions {
+  readonly folder: string | null;
+  readonly pairCount: number;
+  readonly precisions: readonly Precision[];
+}
+
+/** Files of the default model, as llama.cpp's quantiser makes them. */
+export async function benchSmallModel(options: PeerOptions): Promise<readonly Figure[]> {
+  if (options.folder === null) return skipped();
+  const { path, label } = await benchModel();
+  if (!path.endsWith('.gguf')) {
+    console.log('  SKIPPED: SmolLM2-135M against llama.cpp (the model is not there)');
     return [];
   }
-  const peer = llamaCpp(folder);
+  const peer = llamaCpp(options.folder);
   const scratch = mkdtempSync(join(tmpdir(), 'variator-peer-'));
   const figures: Figure[] = [];
   try {
-    const { path, label } = await benchModel();
-    if (path.endsWith('.gguf')) {
-      for (const precision of ['Q8_0', 'Q4_0'] as const) {
-        const file = join(scratch, `${precision}.gguf`);
-        await peer.quantise(path, file, precision);
-        figures.push(
-          ...(await benchModelFile(peer, file, `${label} ${precision}`, precision, true, pairCount)),
-        );
-        rmSync(file);
-      }
-    } else console.log('  SKIPPED: SmolLM2-135M against llama.cpp (the model is not there)');
-    if (largeModel !== null) {
-      mkdirSync(largeModel, { recursive: true });
-      const file = join(largeModel, 'tiny-llama-1.1b-random.Q8_0.gguf');
-      if (!existsSync(file)) await writeRandomTinyLlama(file);
-      figures.push(
-        ...(await benchModelFile(peer, file, 'TinyLlama-1.1B shape Q8_0', 'Q8_0', false, pairCount)),
-      );
+    for (const precision of options.precisions) {
+      const file = join(scratch, `${precision}.gguf`);
+      await peer.quantise(path, file, precision);
+      const goals = precision === 'Q8_0' ? smallGoals : { ...smallGoals, crowd: 1.5 };
+      figures.push(...(await benchModelFile(peer, file, `${label} ${precision}`, goals, options.pairCount)));
+      rmSync(file);
     }
   } finally {
     rmSync(scratch, { recursive: true });
@@ -82,20 +92,48 @@ export async function benchPeer(folder: string | null, pairCount: number, largeM
   return figures;
 }
 
+/** Random weights in TinyLlama's shape; the files stay in `modelFolder` for the next time. */
+export async function benchLargeModel(
+  options: PeerOptions,
+  modelFolder: string | null,
+): Promise<readonly Figure[]> {
+  if (options.folder === null) return skipped();
+  if (modelFolder === null) {
+    console.log('  SKIPPED: the shape of TinyLlama-1.1B (name a folder with 2 GB free with --large-model)');
+    return [];
+  }
+  const peer = llamaCpp(options.folder);
+  mkdirSync(modelFolder, { recursive: true });
+  const fileOf = (precision: Precision) => join(modelFolder, `tiny-llama-1.1b-random.${precision}.gguf`);
+  if (!existsSync(fileOf('Q8_0'))) writeRandomLlama(fileOf('Q8_0'), tinyLlama);
+  if (!existsSync(fileOf('Q4_0'))) await peer.quantise(fileOf('Q8_0'), fileOf('Q4_0'), 'Q4_0');
+  const figures: Figure[] = [];
+  for (const precision of options.precisions) {
+    const goals = precision === 'Q8_0' ? largeGoals : { ...largeGoals, crowd: 1.5 };
+    const label = `TinyLlama-1.1B's shape ${precision}`;
+    figures.push(...(await benchModelFile(peer, fileOf(precision), label, goals, options.pairCount)));
+  }
+  return figures;
+}
+
+function skipped(): readonly Figure[] {
+  console.log('  SKIPPED: llama.cpp (name its folder with --peer-llama-cpp DIR)');
+  return [];
+}
+
 async function benchModelFile(
   peer: LlamaCpp,
   model: string,
   label: string,
-  precision: Precision,
-  isSmall: boolean,
+  goals: Goals,
   pairCount: number,
 ): Promise<Figure[]> {
   const runs = await stepRuns(model, 2, 16 * 192);
   try {
     await runs.prepare(runs.fastest);
     const figures: Figure[] = [];
-    for (const shape of shapesFor(isSmall)) {
-      figures.push(...(await benchShape(peer, model, label, precision, shape, runs, pairCount)));
+    for (const shape of shapesFor(goals)) {
+      figures.push(...(await benchShape(peer, model, `${label}, ${shape.name}`, shape, runs, pairCount)));
     }
     return figures;
   } finally {
@@ -106,15 +144,14 @@ async function benchModelFile(
 async function benchShape(
   peer: LlamaCpp,
   model: string,
-  label: string,
-  precision: Precision,
+  name: string,
   shape: PeerShape,
   runs: StepRuns,
   pairCount: number,
 ): Promise<Figure[]> {
-  const theirs = async (threadCount: number): Promise<number> => {
+  const theirs = async (threadCount: number, contextTokens: number): Promise<number> => {
     const { sequenceCount, tokensEach } = shape.step;
-    const [promptTokens, newTokens] = shape.kind === 'decode' ? [128, NEW_TOKENS] : [tokensEach, 1];
+    const [promptTokens, newTokens] = shape.kind === 'decode' ? [contextTokens, NEW_TOKENS] : [tokensEach, 1];
     const rates = await peer.batched({ model, promptTokens, newTokens, sequenceCount, threadCount });
     return shape.kind === 'decode' ? rates.decodeRate : rates.prefillRate;
   };
@@ -124,14 +161,15 @@ async function benchShape(
     return { ...measured, probes: [before, runs.probe()] };
   };
   const ownBlock = (threadCount: number) => block(() => ownRate(runs, shape.step, threadCount));
-  const peerBlock = (threadCount: number) =>
-    block(async () => ({ rate: await theirs(threadCount), foreignCpuShare: 0 }));
+  const peerBlock = (threadCount: number, contextTokens = PROMPT_TOKENS) =>
+    block(async () => ({ rate: await theirs(threadCount, contextTokens), foreignCpuShare: 0 }));
 
   const best = async (of: (threadCount: number) => Promise<Block>) => {
     const [one, two] = [(await of(1)).rate, (await of(2)).rate];
     return one > two ? 1 : 2;
   };
-  const [ownThreads, peerThreads] = [await best(ownBlock), await best(peerBlock)];
+  const ownThreads = await best(ownBlock);
+  const peerThreads = await best((threadCount) => peerBlock(threadCount, TRIAL_PROMPT_TOKENS));
   const pairs: { own: Block; other: Block }[] = [];
   while (pairs.length < pairCount) {
     const isOwnFirst = pairs.length % 2 === 0;
@@ -143,18 +181,16 @@ async function benchShape(
   const isEnough = kept.length >= 3;
   const judged = isEnough ? kept : pairs;
   const ratio = ratioInterval(judged.map(({ own, other }) => own.rate / other.rate));
-  const name = `${label}, ${shape.name}`;
   const dropped = isEnough
     ? `${pairs.length - kept.length} of ${pairs.length} pairs dropped`
     : `all ${pairs.length} pairs, ${pairs.length - kept.length} of them disturbed`;
-  const goal = shape.goals[precision];
-  return [
+  const figures: Figure[] = [
     {
       figure: `${name}: ${runs.fastest} / llama.cpp`,
-      goal: `>= ${goal}`,
+      goal: `>= ${shape.goal}`,
       measured: ratio.mean.toFixed(2),
       interval: `${inWords(ratio)}; ${dropped}`,
-      isMet: ratio.mean >= goal,
+      isMet: ratio.mean >= shape.goal,
     },
     {
       figure: `${name}: tok/s here on ${ownThreads} threads, of llama.cpp on ${peerThreads}`,
@@ -164,6 +200,30 @@ async function benchShape(
       isMet: null,
     },
   ];
+  if (shape.kind === 'decode' && shape.step.sequenceCount === 1) {
+    const share = readShare(
+      judged.map(({ own }) => own),
+      runs.bytesRead(shape.step, runs.fastest),
+    );
+    figures.push({
+      figure: `${name}: bytes/s of the step over the read probe around it`,
+      goal: shape.leastReadShare === null ? '' : `>= ${shape.leastReadShare}`,
+      measured: share.mean.toFixed(3),
+      interval: `${share.low.toFixed(3)} to ${share.high.toFixed(3)}, ${share.count} blocks`,
+      isMet: shape.leastReadShare === null ? null : share.mean >= shape.leastReadShare,
+    });
+  }
+  for (const one of figures) console.log(`    ${one.figure}: ${one.measured} (${one.interval})`);
+  return figures;
+}
+
+function readShare(blocks: readonly Block[], bytesAStep: number): RatioInterval {
+  return ratioInterval(
+    blocks.map(({ rate, probes }) => {
+      const rates = probes.map(({ readBytesPerSecond }) => readBytesPerSecond);
+      return (rate * bytesAStep * rates.length) / rates.reduce((sum, one) => sum + one, 0);
+    }),
+  );
 }
 
 /** Median of the steps of a second or so, the first one left out. */

@@ -5,8 +5,11 @@ import {
   kvFormatOf,
   type LinearVariantId,
   linearVariantsFor,
+  weightBytes,
 } from '@variator/kernels/catalogue';
 import { loadModel } from '@variator/kernels/model';
+import { activeMatrices } from '@variator/kernels/model/active-weights';
+import { cachedShapeOf } from '@variator/kernels/model/model-shape';
 import { loadNative, type StepInput } from '@variator/kernels/native';
 
 const BLOCK_SIZE = 16;
@@ -20,6 +23,8 @@ export interface StepShape {
 export interface StepRuns {
   readonly fastest: LinearVariantId;
   readonly vocabularySize: number;
+  /** Of weights and of keys and values, by one step of a dense model. */
+  bytesRead(shape: StepShape, linear: LinearVariantId): number;
   /** Bytes a second read and float32 operations a second, of all threads, in this moment. */
   probe(): { readBytesPerSecond: number; float32FlopsPerSecond: number };
   prepare(linear: LinearVariantId): Promise<{ prepareMs: number; packedBytes: number }>;
@@ -47,6 +52,17 @@ export async function stepRuns(
   return {
     fastest: linearVariantsFor(native.probeMachine(1).features, dtypes)[0] ?? 'linear.reference',
     vocabularySize: model.shape.vocabularySize,
+    bytesRead({ sequenceCount, contextLength }, linear) {
+      const { shape, tensors } = model;
+      const weights = activeMatrices(shape, tensors).reduce(
+        (sum, tensor) => sum + weightBytes(linear, tensor, tensor === tensors.head ? 'head' : 'layer'),
+        0,
+      );
+      const { headCount, keySize, valueSize } = cachedShapeOf(shape);
+      const elementBytes = { float32: 4, bf16: 2, int8: 1 }[kvFormatOf(attention)];
+      const kvBytes = elementBytes * shape.layerCount * headCount * (keySize + valueSize);
+      return weights + sequenceCount * contextLength * kvBytes;
+    },
     probe: () => native.probeMachine(threadCount),
     prepare: (linear) => native.prepareLinear(handle, linear, null, null),
     run: (shape, linear, threads) => native.runStep(handle, cache, stepOf(shape, linear, threads)),

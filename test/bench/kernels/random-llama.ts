@@ -1,6 +1,6 @@
 /**
- * A GGUF file of TinyLlama-1.1B's shape with random Q8_0 weights, 1.2 GB: speed depends on shapes alone, and the real one
- * need not be fetched. Its text is nonsense. Written a tensor at a time.
+ * A GGUF file of a Llama of any shape with random Q8_0 weights: speed depends on shapes alone, and the real model need not
+ * be fetched. Its text is nonsense. Written a tensor at a time: TinyLlama's takes 1.2 GB.
  */
 import { closeSync, openSync, writeSync } from 'node:fs';
 import {
@@ -10,17 +10,31 @@ import {
   type Value,
 } from '../../../packages/kernels/model/gguf-writer.fixture.ts';
 
-const HIDDEN = 2048;
-const INTERMEDIATE = 5632;
-const LAYERS = 22;
-const HEADS = 32;
-const KV_HEADS = 4;
-const VOCABULARY = 32_000;
+export interface LlamaShape {
+  readonly hidden: number;
+  readonly intermediate: number;
+  readonly layerCount: number;
+  readonly headCount: number;
+  readonly kvHeadCount: number;
+  /** At least 259: three special tokens and the bytes. */
+  readonly vocabularySize: number;
+}
+
+/** TinyLlama-1.1B's. */
+export const tinyLlama: LlamaShape = {
+  hidden: 2048,
+  intermediate: 5632,
+  layerCount: 22,
+  headCount: 32,
+  kvHeadCount: 4,
+  vocabularySize: 32_000,
+};
+
 const F32 = 0;
 const Q8_0 = 8;
 
-export async function writeRandomTinyLlama(file: string): Promise<void> {
-  const plan = tinyLlama();
+export function writeRandomLlama(file: string, shape: LlamaShape): void {
+  const plan = planOf(shape);
   const descriptor = openSync(file, 'w');
   try {
     writeSync(descriptor, ggufHeader(plan));
@@ -48,12 +62,13 @@ export async function writeRandomTinyLlama(file: string): Promise<void> {
   }
 }
 
-function tinyLlama(): Plan {
+function planOf(shape: LlamaShape): Plan {
+  const { hidden, intermediate, layerCount, headCount, kvHeadCount, vocabularySize } = shape;
   const vector = (name: string): Tensor => ({
     name,
-    dimensions: [HIDDEN],
+    dimensions: [hidden],
     type: F32,
-    byteLength: HIDDEN * 4,
+    byteLength: hidden * 4,
   });
   const matrix = (name: string, rows: number, columns: number): Tensor => ({
     name,
@@ -61,47 +76,50 @@ function tinyLlama(): Plan {
     type: Q8_0,
     byteLength: ((rows * columns) / 32) * 34,
   });
-  const kvSize = (HIDDEN / HEADS) * KV_HEADS;
-  const layers = Array.from({ length: LAYERS }, (_, index) => `blk.${index}`).flatMap((layer) => [
+  const kvSize = (hidden / headCount) * kvHeadCount;
+  const layers = Array.from({ length: layerCount }, (_, index) => `blk.${index}`).flatMap((layer) => [
     vector(`${layer}.attn_norm.weight`),
-    matrix(`${layer}.attn_q.weight`, HIDDEN, HIDDEN),
-    matrix(`${layer}.attn_k.weight`, kvSize, HIDDEN),
-    matrix(`${layer}.attn_v.weight`, kvSize, HIDDEN),
-    matrix(`${layer}.attn_output.weight`, HIDDEN, HIDDEN),
+    matrix(`${layer}.attn_q.weight`, hidden, hidden),
+    matrix(`${layer}.attn_k.weight`, kvSize, hidden),
+    matrix(`${layer}.attn_v.weight`, kvSize, hidden),
+    matrix(`${layer}.attn_output.weight`, hidden, hidden),
     vector(`${layer}.ffn_norm.weight`),
-    matrix(`${layer}.ffn_gate.weight`, INTERMEDIATE, HIDDEN),
-    matrix(`${layer}.ffn_up.weight`, INTERMEDIATE, HIDDEN),
-    matrix(`${layer}.ffn_down.weight`, HIDDEN, INTERMEDIATE),
+    matrix(`${layer}.ffn_gate.weight`, intermediate, hidden),
+    matrix(`${layer}.ffn_up.weight`, intermediate, hidden),
+    matrix(`${layer}.ffn_down.weight`, hidden, intermediate),
   ]);
-  const tokens = Array.from({ length: VOCABULARY }, (_, id) =>
+  const tokens = Array.from({ length: vocabularySize }, (_, id) =>
     id < 3 ? (['<unk>', '<s>', '</s>'][id] ?? '') : id < 259 ? byteToken(id - 3) : `t${id}`,
   );
   return {
     version: 3,
     metadata: new Map<string, Value>([
       ['general.architecture', 'llama'],
-      ['llama.block_count', LAYERS],
+      ['llama.block_count', layerCount],
       ['llama.context_length', 2048],
-      ['llama.embedding_length', HIDDEN],
-      ['llama.feed_forward_length', INTERMEDIATE],
-      ['llama.attention.head_count', HEADS],
-      ['llama.attention.head_count_kv', KV_HEADS],
+      ['llama.embedding_length', hidden],
+      ['llama.feed_forward_length', intermediate],
+      ['llama.attention.head_count', headCount],
+      ['llama.attention.head_count_kv', kvHeadCount],
       ['llama.attention.layer_norm_rms_epsilon', { float: 1e-5 }],
       ['llama.rope.freq_base', { float: 10_000 }],
-      ['llama.rope.dimension_count', HIDDEN / HEADS],
+      ['llama.rope.dimension_count', hidden / headCount],
       ['tokenizer.ggml.model', 'llama'],
       ['tokenizer.ggml.tokens', tokens],
       ['tokenizer.ggml.scores', { floats: tokens.map((_, id) => -id) }],
-      ['tokenizer.ggml.token_type', tokens.map((_, id) => (id === 0 ? 2 : id < 3 ? 3 : id < 259 ? 6 : 1))],
+      [
+        'tokenizer.ggml.token_type',
+        { integers: tokens.map((_, id) => (id === 0 ? 2 : id < 3 ? 3 : id < 259 ? 6 : 1)) },
+      ],
       ['tokenizer.ggml.unknown_token_id', 0],
       ['tokenizer.ggml.bos_token_id', 1],
       ['tokenizer.ggml.eos_token_id', 2],
     ]),
     tensors: [
-      matrix('token_embd.weight', VOCABULARY, HIDDEN),
+      matrix('token_embd.weight', vocabularySize, hidden),
       ...layers,
       vector('output_norm.weight'),
-      matrix('output.weight', VOCABULARY, HIDDEN),
+      matrix('output.weight', vocabularySize, hidden),
     ],
   };
 }
