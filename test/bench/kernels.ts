@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- kernels [PART...] [--peer-llama-cpp DIR] [--precision Q8_0|Q4_0] [--pairs N]
  * [--large-model FOLDER]`: the path a worker begins with against the reference path; its steps against llama.cpp's where that
- * folder is given (a model of 1.1B is written into FOLDER once).
+ * folder is given (a model of 1.1B is written into FOLDER once); and how often each variant agrees with the reference.
  */
 import { parseArgs } from 'node:util';
 import type { LinearVariantId } from '@variator/kernels/catalogue';
@@ -52,6 +52,10 @@ export async function benchKernels(argv: readonly string[]): Promise<readonly Fi
     'steps-1.1b': async () => {
       const { benchLargeModel } = await import('./kernels/peer.ts');
       return () => benchLargeModel(options, flags['large-model'] ?? null);
+    },
+    agreement: async () => {
+      const { agreement } = await import('./kernels/agreement.ts');
+      return () => agreement(peer, options.precisions);
     },
   };
   return runParts('kernels', parts, names);
