@@ -1,4 +1,7 @@
-/** Steps of one shape on one model through the native border, for the benches of the kernels. */
+/**
+ * Steps of one shape on one model through the native border, for the benches of the kernels; walked as a worker has them
+ * walked that measured its tunings at load.
+ */
 import {
   type AttentionVariantId,
   attentionVariants,
@@ -7,10 +10,12 @@ import {
   linearVariantsFor,
   weightBytes,
 } from '@variator/kernels/catalogue';
+import { dispatchTable } from '@variator/kernels/linear-dispatch';
 import { loadModel } from '@variator/kernels/model';
 import { activeMatrices } from '@variator/kernels/model/active-weights';
 import { cachedShapeOf } from '@variator/kernels/model/model-shape';
 import { loadNative, type StepInput } from '@variator/kernels/native';
+import { measureTunings } from '../../../apps/engine/worker/measured-tunings.ts';
 
 const BLOCK_SIZE = 16;
 
@@ -46,6 +51,7 @@ export async function stepRuns(
   const model = await loadModel(path);
   const native = loadNative();
   const handle = native.openModel(model.shape, model.tensors, threadCount);
+  const tables = new Map<LinearVariantId, Int32Array>();
   const blockCount = Math.ceil(mostTokens / BLOCK_SIZE) + 64;
   const cache = native.createKvCache(handle, blockCount, BLOCK_SIZE, kvFormatOf(attention));
   const dtypes = new Set(model.tensors.layers.map(({ o }) => o.dtype));
@@ -64,7 +70,14 @@ export async function stepRuns(
       return weights + sequenceCount * contextLength * kvBytes;
     },
     probe: () => native.probeMachine(threadCount),
-    prepare: (linear) => native.prepareLinear(handle, linear, null, null),
+    async prepare(linear) {
+      const prepared = await native.prepareLinear(handle, linear, null, null);
+      if (linear !== 'linear.reference') {
+        const tunings = await measureTunings({ native, handle, linear, threadCount, file: null, key: '' });
+        tables.set(linear, dispatchTable(tunings));
+      }
+      return prepared;
+    },
     run: (shape, linear, threads) => native.runStep(handle, cache, stepOf(shape, linear, threads)),
     close() {
       native.closeKvCache(cache);
@@ -78,7 +91,7 @@ export async function stepRuns(
     const tokenCount = sequenceCount * tokensEach;
     return {
       linear,
-      tunings: null,
+      tunings: tables.get(linear) ?? null,
       attention,
       threadCount: threads,
       tokenIds: Int32Array.from(
