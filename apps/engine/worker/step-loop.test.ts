@@ -87,6 +87,39 @@ it('a switch whose kernels cannot be made ready, or that is not legal, is answer
   expect(loop.livePath()).toEqual(legal);
 });
 
+it('a switch and a stop that come while the idle cache is converted wait for nothing more', async () => {
+  const sent: WorkerFrame[] = [];
+  const conversions: (() => void)[] = [];
+  const converting: Device = {
+    ...device,
+    envelope: { ...envelope, attentionVariants: ['attention.int8', 'attention.bf16', 'attention.reference'] },
+    keepKvFor: () => new Promise((resolve) => conversions.push(() => resolve({ convertMs: 1 }))),
+  };
+  const loop = new StepLoop({
+    ...{ path, workerId: 'w', bootId: 'b', calibrationShareLimit: 0, now: () => performance.now() },
+    device: converting,
+    send: (frame) => sent.push(frame),
+    log: () => {},
+  });
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+  const running = loop.run();
+  const first: ExecutionPath = { ...path, attention: 'attention.bf16' };
+  const second: ExecutionPath = { ...path, attention: 'attention.int8' };
+  loop.receive({ type: 'switchTo', path: first, rolloutId: '' });
+  while (conversions.length < 1) await turn();
+  loop.receive({ type: 'switchTo', path: second, rolloutId: '' });
+  await turn();
+  conversions[0]?.();
+  for (let turns = 0; turns < 20; turns += 1) await turn();
+  expect(sent.flatMap((frame) => (frame.type === 'pathChanged' ? [frame.path.attention] : []))).toEqual([
+    'attention.bf16',
+    'attention.int8',
+  ]);
+  loop.stop();
+  conversions[1]?.();
+  await running;
+});
+
 it('a sequence that is cancelled during a step ends with it, and its blocks are free before the next', async () => {
   const sent: WorkerFrame[] = [];
   let finish: (() => void) | null = null;

@@ -72,6 +72,8 @@ export class StepLoop {
   #isDraining = false;
   #isStopped = false;
   #wake: (() => void) | null = null;
+  /** What came while the loop was between its looks at the world must not wait for the next arrival. */
+  #isWoken = false;
 
   constructor(options: StepLoopOptions) {
     this.#options = options;
@@ -101,6 +103,7 @@ export class StepLoop {
   /** Runs until drained or stopped. @throws what the device throws that is no NativeError, or after too many of these */
   async run(): Promise<void> {
     while (!this.#isStopped) {
+      this.#isWoken = false;
       const now = this.#options.now();
       for (const change of this.#changes.splice(0)) change(now);
       this.#enter(advance(this.#plan, now));
@@ -396,17 +399,19 @@ export class StepLoop {
   }
 
   #wakeUp(): void {
+    this.#isWoken = true;
     this.#wake?.();
     this.#wake = null;
   }
 
   /** Until a frame arrives, or time alone would end a block of the plan or let a side step go. */
-  #untilWoken(): Promise<void> {
+  async #untilWoken(): Promise<void> {
+    if (this.#isWoken) return;
     const now = this.#options.now();
     const waits = [untilNextBorderMs(this.#plan, now), this.#sideWork.untilNextMs(now)].filter(
       (ms) => ms !== null,
     );
-    return new Promise((resolve) => {
+    await new Promise<void>((resolve) => {
       const timer = waits.length === 0 ? null : setTimeout(() => this.#wakeUp(), Math.min(...waits) + 1);
       this.#wake = () => {
         if (timer) clearTimeout(timer);
