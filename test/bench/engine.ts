@@ -1,7 +1,8 @@
 /**
  * `npm run bench -- engine [PART...] [--peer-llama-cpp DIR] [--peer-node-llama-cpp DIR] [--peer-vllm PYTHON]
  * [--precision Q8_0|Q4_0] [--path PATH]`: what the engine is worth on this CPU, one file a question under engine/. The parts
- * that need a peer say SKIPPED without its place.
+ * that need a peer say SKIPPED without its place. `adaptive` (or --adaptive) takes 20 minutes and runs only where it is named:
+ * `--rounds N` measures so many of its missing rounds and keeps the others, `--report` takes the seeds of the report.
  */
 import { parseArgs } from 'node:util';
 import { ConfigError } from '../../apps/engine/config/config-error.ts';
@@ -30,20 +31,34 @@ export async function benchEngine(argv: readonly string[]): Promise<readonly Fig
     'busy-process': async () => (await import('./engine/busy-process.ts')).busyProcess,
     speculation: async () => (await import('./engine/speculation.ts')).speculation,
     attention: async () => (await import('./engine/attention.ts')).attentionFormats,
+    adaptive: async () => {
+      const { adaptive } = await import('./engine/adaptive.ts');
+      const roundCount = readRounds(flags.rounds);
+      return () => adaptive({ roundCount, seeds: flags.report === true ? 'report' : 'work' });
+    },
   };
-  return runParts('engine', parts, names);
+  const unasked = Object.keys(parts).filter((name) => name !== 'adaptive');
+  return runParts('engine', parts, names.length > 0 ? names : unasked);
 }
 
 function readArguments(argv: readonly string[]) {
   const flag = { type: 'string' } as const;
+  const isAsked = { type: 'boolean' } as const;
   try {
     const options = {
       ...{ 'peer-llama-cpp': flag, 'peer-node-llama-cpp': flag, 'peer-vllm': flag },
       ...{ precision: flag, path: flag },
+      ...{ adaptive: isAsked, rounds: flag, report: isAsked },
     };
     const { positionals, values } = parseArgs({ args: [...argv], options, allowPositionals: true });
-    return { names: positionals, flags: values };
+    return { names: [...positionals, ...(values.adaptive ? ['adaptive'] : [])], flags: values };
   } catch (error) {
     throw new ConfigError(error instanceof Error ? error.message : String(error));
   }
+}
+
+function readRounds(rounds: string | undefined): number | null {
+  const count = rounds === undefined ? null : Number(rounds);
+  if (count === null || (Number.isInteger(count) && count >= 0)) return count;
+  throw new ConfigError(`--rounds must be a whole number of 0 or more, not ${rounds}.`);
 }

@@ -17,7 +17,8 @@ const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
     load: async () => (await import('./kernels.ts')).benchKernels,
   },
   engine: {
-    about: 'the engine: beside llama-server, beside a busy process, speculation, attention by KV format',
+    about:
+      'the engine: beside llama-server, beside a busy process, speculation, attention by KV format, switches, adapting',
     load: async () => (await import('./engine.ts')).benchEngine,
   },
   http: {
