@@ -66,9 +66,9 @@ void StepRunner::expandAttended(int thread, int64_t layer) {
                 });
 }
 
-template <typename Take>
+template <typename Give>
 void StepRunner::multiplyHeads(int thread, const std::vector<Tensor>& tensors, const std::vector<Panels>* panels,
-                               const Activations& rows, const Take& take) {
+                               const Activations& rows, const Give& give) {
   const int64_t rowCount = step_->tokenCount(), panelCount = panelCountOf(tensors[0]);
   ThreadScratch& scratch = threads_[thread];
   float* out = scratch.panels.sized(mostSlabRows * panelRows);
@@ -79,8 +79,8 @@ void StepRunner::multiplyHeads(int thread, const std::vector<Tensor>& tensors, c
     const int64_t begin = std::max<int64_t>(share.begin - head * panelCount, 0);
     const int64_t end = std::min(share.end - head * panelCount, panelCount);
     walkPanels(begin, end, 0, rowCount, tuning, [&](int64_t panel, int64_t start, int64_t count) {
-      multiplyPanel(linear, rows, panel, head * rowCount + start, count, tuning, scratch, out);
-      for (int64_t m = 0; m < count; m++) take(head, start + m, panel * panelRows, out + m * panelRows);
+      multiplyPanel(step_->linear, linear, rows, panel, head * rowCount + start, count, tuning, scratch, out);
+      for (int64_t m = 0; m < count; m++) give(head, start + m, panel * panelRows, out + m * panelRows);
     });
   }
 }

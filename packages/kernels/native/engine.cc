@@ -130,7 +130,9 @@ void Engine::run(std::shared_ptr<Step> step, std::shared_ptr<const KvCache> kvCa
                    settled = std::move(settled)] {
     const auto compute = [&] {
       foreignCpu_.begin();
-      step->threadCount = brake_.threadCount(step->threadCount);
+      const int wanted = step->threadCount;
+      step->threadCount = brake_.threadCount(wanted);
+      step->assistantCount = step->threadCount == 1 ? wanted - 1 : 0;
       const auto start = std::chrono::steady_clock::now();
       runner_.run(*step, *kvCache, packed.get());
       step->deviceMs = msSince(start);
@@ -173,6 +175,8 @@ void Engine::time(LinearVariant linear, int threadCount, int64_t rowCount, std::
 void Engine::stop() {
   computing_.stop();
   packing_.stop();
+  // Assistants read what is about to go.
+  team_.stop();
 }
 
 void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {

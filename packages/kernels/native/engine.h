@@ -29,7 +29,9 @@ AttentionVariant parseAttention(const std::string& name);
 class Engine {
  public:
   Engine(std::unique_ptr<Model> model, int maxThreadCount)
-      : model_(std::move(model)), team_(maxThreadCount), runner_(*model_, team_) {}
+      : model_(std::move(model)), team_(maxThreadCount), runner_(*model_, team_) {
+    team_.setAssistance([this](int thread) { runner_.assist(thread); });
+  }
   ~Engine() { stop(); }
 
   const Model& model() const { return *model_; }

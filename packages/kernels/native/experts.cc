@@ -95,10 +95,12 @@ void StepRunner::multiplyExpertsGateUp(int thread, int64_t layer) {
     const int64_t unit = nextExpertUnits_[layer].fetch_add(1, std::memory_order_relaxed);
     if (unit >= unitCount) return;
     const int32_t expert = byExpert_.busy[unit / panelCount];
-    const int64_t panel = unit % panelCount;
-    gateUpPanels(thread, expertLinear(layer, expert, &MlpMatrices<Tensor>::gate, &MlpMatrices<Panels>::gate),
-                 expertLinear(layer, expert, &MlpMatrices<Tensor>::up, &MlpMatrices<Panels>::up), routed_, {panel, panel + 1},
-                 {byExpert_.starts[expert], byExpert_.starts[expert + 1]}, routedGated_);
+    const Linear gateUp[2] = {expertLinear(layer, expert, &MlpMatrices<Tensor>::gate, &MlpMatrices<Panels>::gate),
+                              expertLinear(layer, expert, &MlpMatrices<Tensor>::up, &MlpMatrices<Panels>::up)};
+    const int64_t first = byExpert_.starts[expert];
+    Region region = regionOf(Take::GateUp, gateUp, 2, routed_, first, byExpert_.starts[expert + 1] - first);
+    region.gated = routedGated_;
+    walkRegion(thread, region, 0, unit % panelCount, unit % panelCount + 1);
   }
 }
 
@@ -113,7 +115,7 @@ void StepRunner::multiplyExpertsDown(int thread, int64_t layer) {
     const int64_t first = byExpert_.starts[expert], rowCount = byExpert_.starts[expert + 1] - first;
     const LinearTuning tuning = tuningOf(down, rowCount);
     walkPanels(share.begin, share.end, first, rowCount, tuning, [&](int64_t panel, int64_t start, int64_t count) {
-      multiplyPanel(down, routedGated_, panel, start, count, tuning, scratch, out);
+      multiplyPanel(step_->linear, down, routedGated_, panel, start, count, tuning, scratch, out);
       for (int64_t m = 0; m < count; m++) {
         floatOps().addScaled(out + m * 32, 32, byExpert_.weights[start + m],
                              hidden_ + byExpert_.rows[start + m] * stride + panel * 32);

@@ -16,9 +16,21 @@ void StepRunner::run(Step& step, const KvCache& kvCache, const PackedModel* pack
   kvCache_ = &kvCache;
   packed_ = packed;
   isBroken_.store(false);
+  if (step.tokenCount() > mostRows_) {
+    // An assistant of a step before may be late, and reads rows that are about to move.
+    units_.quiesce();
+    mostRows_ = step.tokenCount();
+  }
   prepareScratch();
   listAttentionUnits();
-  team_.run(step.threadCount, [this](int thread) { runThread(thread); });
+  if (step.assistantCount > 0) {
+    units_.begin();
+    team_.callAssistants(step.assistantCount);
+    runThread(0);
+    units_.end();
+  } else {
+    team_.run(step.threadCount, [this](int thread) { runThread(thread); });
+  }
   if (isBroken_.load()) throw NativeFault("the logits are not finite numbers: the model's weights are damaged");
 }
 
@@ -28,7 +40,6 @@ void StepRunner::runThread(int thread) {
   for (int64_t layer = 0; layer < model_.shape.layerCount; layer++) {
     const auto& matrices = model_.matrices[layer];
     const auto* panels = packed_ ? &packed_->matrices[layer] : nullptr;
-    const int64_t rows = step_->tokenCount();
 
     normalise(thread, model_.vectors[layer].inputNorm, normed_);
     team_.barrier();
@@ -54,16 +65,12 @@ void StepRunner::runThread(int thread) {
     }
 
     if (isPacked()) {
-      const Share share = shareOf(rows, thread, step_->threadCount);
+      const Share share = shareOf(step_->tokenCount(), thread, step_->threadCount);
       for (int64_t row = share.begin; row < share.end; row++) roundGroups(attended_, row, 0, padded(model_.shape.attendedSize()) / 32);
       team_.barrier();
     }
 
-    const Linear output{&matrices.o, panels ? panels->o : Panels{}};
-    multiply(thread, &output, 1, attended_, rows,
-             [&](int, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
-               addToHidden(panel, rowStart, rowCount, out);
-             });
+    addToHidden(thread, {&matrices.o, panels ? panels->o : Panels{}}, attended_);
     team_.barrier();
 
     normalise(thread, model_.vectors[layer].postAttentionNorm, normed_);
@@ -122,39 +129,15 @@ void StepRunner::roundGroups(const Activations& rows, int64_t row, int64_t first
   }
 }
 
-LinearTuning StepRunner::tuningOf(const Linear& linear, int64_t rowCount) const {
-  if (!isPacked()) return {1, 0, mostSlabRows, 1};
-  return step_->dispatch.of(linear.tensor->linearShape, rowCount);
-}
-
-void StepRunner::multiplyPanel(const Linear& linear, const Activations& rows, int64_t panel, int64_t rowStart,
-                               int64_t rowCount, const LinearTuning& tuning, ThreadScratch& scratch, float* out) const {
-  if (!isPacked()) {
-    floatOps().linearPanel(*linear.tensor, rows, panel, rowStart, rowCount, scratch.weightRows.sized(4 * rows.stride), out);
-    return;
-  }
-  const Panels& panels = linear.panels;
-  const uint8_t* first = panels.data + panel * panels.groupCount * groupBytesOf(panels.format);
-  step_->linear.kernels->functions[static_cast<int>(panels.format)](first, panels.groupCount, rows, rowStart, rowCount,
-                                                                      tuning, out);
-}
-
 void StepRunner::multiplyInto(int thread, const Linear* linears, int linearCount, const Activations& rows,
                               float* const* outs) {
-  multiply(thread, linears, linearCount, rows, step_->tokenCount(),
-           [&](int matrix, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
-             const int64_t stride = padded(linears[matrix].tensor->rows);
-             for (int64_t m = 0; m < rowCount; m++) {
-               std::copy(out + m * 32, out + m * 32 + 32, outs[matrix] + (rowStart + m) * stride + panel * 32);
-             }
-           });
+  Region region = regionOf(Take::Into, linears, linearCount, rows, 0, step_->tokenCount());
+  std::copy(outs, outs + linearCount, region.outs);
+  multiply(thread, region);
 }
 
-void StepRunner::addToHidden(int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) {
-  const int64_t stride = padded(model_.shape.hiddenSize);
-  for (int64_t m = 0; m < rowCount; m++) {
-    floatOps().add(out + m * 32, 32, hidden_ + (rowStart + m) * stride + panel * 32);
-  }
+void StepRunner::addToHidden(int thread, const Linear& linear, const Activations& rows) {
+  multiply(thread, regionOf(Take::AddToHidden, &linear, 1, rows, 0, step_->tokenCount()));
 }
 
 // Biases, per-head norms and rotation of q and k; k and v go into the cache.
@@ -221,14 +204,10 @@ void StepRunner::computeLogits(int thread, int64_t firstHeadRow, int64_t rowCoun
   }
   team_.barrier();
 
-  const int64_t stride = padded(shape.vocabularySize);
   const Linear head{&model_.head, packed_ ? packed_->head : Panels{}};
-  multiply(thread, &head, 1, normed_, rowCount,
-           [&](int, int64_t panel, int64_t rowStart, int64_t count, const float* out) {
-             for (int64_t m = 0; m < count; m++) {
-               std::copy(out + m * 32, out + m * 32 + 32, logits_ + (rowStart + m) * stride + panel * 32);
-             }
-           });
+  Region region = regionOf(Take::Into, &head, 1, normed_, 0, rowCount);
+  region.outs[0] = logits_;
+  multiply(thread, region);
   team_.barrier();
 }
 

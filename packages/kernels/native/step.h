@@ -1,4 +1,4 @@
-// One step of the model: embedding, layers, LM head, sampling, for every sequence of a batch. The road is in step.cc.
+// One step of the model: embedding, layers, LM head, sampling, for every sequence of a batch. The road is in step.cc; the linear layers are in step_linear.cc.
 // Owned by Engine; runs on its compute thread and thread team.
 #pragma once
 #include <algorithm>
@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "assisted_units.h"
 #include "expert_routing.h"
 #include "float_ops.h"
 #include "kv_cache.h"
@@ -45,6 +46,8 @@ struct Step {
   LinearDispatch dispatch;
   AttentionVariant attention;
   int threadCount;
+  // With one thread: so many others help it with the linear layers as far as they get a processor (assisted_units.h).
+  int assistantCount = 0;
   std::vector<int32_t> tokenIds;        // [T]
   std::vector<int32_t> tokenStarts;     // [n + 1]
   std::vector<int32_t> contextLengths;  // [n]
@@ -95,9 +98,11 @@ struct ActivationScratch {
 
 class StepRunner {
  public:
-  StepRunner(const Model& model, ThreadTeam& team) : model_(model), team_(team) {}
+  StepRunner(const Model& model, ThreadTeam& team) : model_(model), team_(team), threads_(team.threadCount()) {}
   // `packed` may be null for the reference variant. Throws NativeFault where logits are not finite.
   void run(Step& step, const KvCache& kvCache, const PackedModel* packed);
+  // What a thread of the team does that was called to assist.
+  void assist(int thread);
 
  private:
   struct ThreadScratch {
@@ -129,6 +134,22 @@ class StepRunner {
     const Tensor* tensor;
     Panels panels;  // empty for the reference
   };
+  // What becomes of a panel's results: they go into rows of their own, onto the hidden state, or through SwiGLU.
+  enum class Take : uint8_t { Into, AddToHidden, GateUp };
+  // Matrices that the same rows are multiplied with, between two barriers. Everything a thread needs to compute a part of
+  // it, without the step: an assistant may be late.
+  struct Region {
+    Take take;
+    LinearVariant variant;
+    Linear linears[3];
+    LinearTuning tunings[3];
+    int matrixCount;
+    Activations rows;
+    int64_t rowStart, rowCount;
+    float* outs[3];     // Into: [rows, matrix rows padded]
+    Activations gated;  // GateUp: columns by the matrices' rows
+    int64_t panelsPerUnit;
+  };
   // The rows of a layer by the experts they chose.
   struct RowsByExpert {
     std::vector<int32_t> chosen;       // [T, expertsPerToken]
@@ -149,17 +170,23 @@ class StepRunner {
   void normalise(int thread, const std::vector<float>& weight, const Activations& out);
   // What a packed variant multiplies with in place of float32, of so many groups of 32 columns.
   void roundGroups(const Activations& rows, int64_t row, int64_t firstGroup, int64_t groupCount) const;
-  // The reference dequantises its weights anew for each slab of rows.
   LinearTuning tuningOf(const Linear& linear, int64_t rowCount) const;
-  void multiplyPanel(const Linear& linear, const Activations& rows, int64_t panel, int64_t rowStart, int64_t rowCount,
-                     const LinearTuning& tuning, ThreadScratch& scratch, float* out) const;
-  // Multiplies every row with its share of the matrices' panels; `take(matrix, panel, rowStart, rowCount, out)` gets each.
-  template <typename Take>
-  void multiply(int thread, const Linear* linears, int linearCount, const Activations& rows, int64_t rowCount,
-                const Take& take);
-  // The same into rows of their own: outs[matrix], [rows, matrix rows padded].
+  static void multiplyPanel(const LinearVariant& variant, const Linear& linear, const Activations& rows, int64_t panel,
+                            int64_t rowStart, int64_t rowCount, const LinearTuning& tuning, ThreadScratch& scratch, float* out);
+  Region regionOf(Take take, const Linear* linears, int linearCount, const Activations& rows, int64_t rowStart,
+                  int64_t rowCount) const;
+  static void computePanel(const Region& region, int matrix, int64_t panel, int64_t rowStart, int64_t rowCount,
+                           ThreadScratch& scratch, float* out, float* spare);
+  void takePanel(const Region& region, int matrix, int64_t panel, int64_t rowStart, int64_t rowCount, const float* out) const;
+  void walkRegion(int thread, const Region& region, int matrix, int64_t panelBegin, int64_t panelEnd);
+  // The thread's share of a region.
+  void multiply(int thread, const Region& region);
+  bool multiplyAssisted(Region region);
+  static void computeUnit(const Region& region, uint32_t index, ThreadScratch& scratch);
+  void commitUnit(const Region& region, uint32_t index, ThreadScratch& scratch) const;
+  // All rows of the step into rows of their own.
   void multiplyInto(int thread, const Linear* linears, int linearCount, const Activations& rows, float* const* outs);
-  void addToHidden(int64_t panel, int64_t rowStart, int64_t rowCount, const float* out);
+  void addToHidden(int thread, const Linear& linear, const Activations& rows);
   void rotateAndStore(int thread, int64_t layer);
   void storeKeyValue(int64_t layer, int64_t kvHead, int64_t row, const float* key, const float* value) const;
   void prepareLatents();
@@ -170,18 +197,14 @@ class StepRunner {
   void rotateAndStoreAbsorbed(int thread, int64_t layer);
   void absorbQueries(int thread, int64_t layer);
   void expandAttended(int thread, int64_t layer);
-  // Multiplies the rows of each head with its own matrix; `take(head, row, column, out)` gets panelRows results at a time.
-  template <typename Take>
+  // Multiplies the rows of each head with its own matrix; `give(head, row, column, out)` gets panelRows results at a time.
+  template <typename Give>
   void multiplyHeads(int thread, const std::vector<Tensor>& tensors, const std::vector<Panels>* panels,
-                     const Activations& rows, const Take& take);
+                     const Activations& rows, const Give& give);
   void attend(int thread, int64_t layer);
   void attendSplits(const AttentionUnit& unit, AttentionCall& call, ThreadScratch& scratch);
   void aimAt(const AttentionUnit& unit, int64_t layer, AttentionCall& call) const;
   void feedForward(int thread, int64_t layer);
-  void multiplyGateUp(int thread, const Linear& gate, const Linear& up, const Activations& gated);
-  // SwiGLU of these panels' columns for these rows, into the same rows of `gated`.
-  void gateUpPanels(int thread, const Linear& gate, const Linear& up, const Activations& rows, Share panels, Share rowShare,
-                    const Activations& gated);
   void passExperts(int thread, int64_t layer);
   void routeRows(int thread, int64_t layer);
   void sortByExpert();
@@ -213,7 +236,9 @@ class StepRunner {
   std::vector<std::atomic<int32_t>> nextAttentionUnits_;  // [layer]
   std::vector<std::atomic<int64_t>> nextExpertUnits_;     // [layer]
   RowsByExpert byExpert_;
-  std::vector<ThreadScratch> threads_;
+  std::vector<ThreadScratch> threads_;  // [threads of the team]
+  AssistedUnits<Region> units_;
+  int64_t mostRows_ = 0;  // of any step so far
   int64_t scoreStride_ = 0;
   std::atomic<bool> isBroken_{false};
 
@@ -234,27 +259,5 @@ class StepRunner {
   Activations normed_{}, attended_{}, gated_{};                      // gated_: stride of the layer's own MLP
   Activations routed_{}, routedGated_{};                             // [entries of RowsByExpert, ...]
 };
-
-template <typename Take>
-void StepRunner::multiply(int thread, const Linear* linears, int linearCount, const Activations& rows, int64_t rowCount,
-                          const Take& take) {
-  ThreadScratch& scratch = threads_[thread];
-  float* out = scratch.panels.sized(mostSlabRows * panelRows);
-  int64_t panelCount = 0;
-  for (int i = 0; i < linearCount; i++) panelCount += panelCountOf(*linears[i].tensor);
-  const Share share = shareOf(panelCount, thread, step_->threadCount);
-  int64_t before = 0;  // panels of the matrices before this one
-  for (int matrix = 0; matrix < linearCount; matrix++) {
-    const Linear& linear = linears[matrix];
-    const int64_t own = panelCountOf(*linear.tensor);
-    const int64_t begin = std::max<int64_t>(share.begin - before, 0), end = std::min(share.end - before, own);
-    const LinearTuning tuning = tuningOf(linear, rowCount);
-    walkPanels(begin, end, 0, rowCount, tuning, [&](int64_t panel, int64_t rowStart, int64_t count) {
-      multiplyPanel(linear, rows, panel, rowStart, count, tuning, scratch, out);
-      take(matrix, panel, rowStart, count, out);
-    });
-    before += own;
-  }
-}
 
 }  // namespace variator

@@ -44,7 +44,6 @@ void StepRunner::prepareScratch() {
   if (experts.expertCount > 0) prepareExperts();
   scoreStride_ = ((isSplit() ? std::min(longest, attentionSplitTokens) : longest) + kvCache_->blockSize + 79) / 16 * 16;
 
-  if (threads_.size() < static_cast<size_t>(step.threadCount)) threads_.resize(step.threadCount);
   for (int t = 0; t < step.threadCount; t++) {
     ThreadScratch& scratch = threads_[t];
     scratch.weightRows.sized(4 * padded(std::max({shape.hiddenSize, shape.attendedSize(), shape.intermediateSize,
@@ -52,7 +51,6 @@ void StepRunner::prepareScratch() {
                                                   shape.latent.queryRank, shape.latent.keyValueRank,
                                                   shape.headSize})));
     scratch.key.sized(shape.cachedKeySize());
-    scratch.panels.sized(2 * mostSlabRows * panelRows);
     scratch.scores.sized(AttentionCall::maxPairCount * scoreStride_);
     if (step.rules) scratch.sampling.ruled.resize(shape.vocabularySize);
     scratch.sampling.weights.resize(shape.vocabularySize);

@@ -1,6 +1,11 @@
 // See thread_team.h.
 #include "thread_team.h"
 
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
 namespace variator {
 namespace {
 
@@ -9,14 +14,6 @@ constexpr auto shortSpin = std::chrono::microseconds(40);
 // At a barrier, longer than a sleeping thread takes to wake up (50 to 100 us): else one that came late, and so found the others
 // asleep, goes on without them and falls asleep at the next barrier before they come, and so on to the step's end.
 constexpr auto barrierSpin = std::chrono::microseconds(250);
-
-void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 }  // namespace
 
@@ -49,21 +46,53 @@ ThreadTeam::ThreadTeam(int threadCount) {
   for (int index = 1; index < threadCount; index++) helpers_.emplace_back([this, index] { help(index); });
 }
 
-ThreadTeam::~ThreadTeam() {
+void ThreadTeam::stop() {
   isStopping_.store(true);
-  runs_.set(runs_.value() + 256);
-  for (auto& helper : helpers_) helper.join();
+  start(0, false);
+  for (auto& helper : helpers_) {
+    if (helper.joinable()) helper.join();
+  }
+}
+
+void ThreadTeam::start(int threadCount, bool isAssistance) {
+  runs_.set(((runs_.value() >> 9) + 1) << 9 | (isAssistance ? 256u : 0u) | static_cast<uint32_t>(threadCount));
+}
+
+void ThreadTeam::clearProcessor() {
+#if defined(__linux__)
+  const int processor = sched_getcpu();
+  if (processor < 0 || processor == clearedProcessor_) return;
+  cpu_set_t others;
+  if (sched_getaffinity(0, sizeof others, &others) != 0) return;
+  CPU_CLR(static_cast<size_t>(processor), &others);
+  if (CPU_COUNT(&others) == 0) return;
+  for (auto& helper : helpers_) pthread_setaffinity_np(helper.native_handle(), sizeof others, &others);
+  clearedProcessor_ = processor;
+#endif
+}
+
+void ThreadTeam::restoreProcessors() {
+#if defined(__linux__)
+  cpu_set_t own;
+  if (sched_getaffinity(0, sizeof own, &own) != 0) return;
+  for (auto& helper : helpers_) pthread_setaffinity_np(helper.native_handle(), sizeof own, &own);
+  clearedProcessor_ = -1;
+#endif
+}
+
+void ThreadTeam::callAssistants(int assistantCount) {
+  clearProcessor();
+  participantCount_.store(1, std::memory_order_relaxed);
+  start(assistantCount + 1, true);
 }
 
 void ThreadTeam::run(int threadCount, const std::function<void(int)>& work) {
-  if (threadCount == 1) {
-    participantCount_.store(1, std::memory_order_relaxed);
-    work(0);
-    return;
-  }
   participantCount_.store(threadCount, std::memory_order_relaxed);
-  work_ = &work;
-  runs_.set(((runs_.value() >> 8) + 1) << 8 | static_cast<uint32_t>(threadCount));
+  if (threadCount > 1) {
+    if (clearedProcessor_ >= 0) restoreProcessors();
+    work_ = &work;
+    start(threadCount, false);
+  }
   work(0);
   barrier();
 }
@@ -87,6 +116,10 @@ void ThreadTeam::help(int index) {
     seen = runs_.value();
     if (isStopping_.load()) return;
     if (index >= static_cast<int>(seen & 255u)) continue;
+    if ((seen & 256u) != 0) {
+      assistance_(index);
+      continue;
+    }
     (*work_)(index);
     barrier();
   }
