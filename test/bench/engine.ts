@@ -31,6 +31,7 @@ export async function benchEngine(argv: readonly string[]): Promise<readonly Fig
     'busy-process': async () => (await import('./engine/busy-process.ts')).busyProcess,
     speculation: async () => (await import('./engine/speculation.ts')).speculation,
     attention: async () => (await import('./engine/attention.ts')).attentionFormats,
+    switch: async () => (await import('./engine/switch.ts')).liveSwitches,
     adaptive: async () => {
       const { adaptive } = await import('./engine/adaptive.ts');
       const roundCount = readRounds(flags.rounds);
