@@ -32,6 +32,7 @@ export async function benchEngine(argv: readonly string[]): Promise<readonly Fig
     speculation: async () => (await import('./engine/speculation.ts')).speculation,
     attention: async () => (await import('./engine/attention.ts')).attentionFormats,
     switch: async () => (await import('./engine/switch.ts')).liveSwitches,
+    'mapped-weights': async () => (await import('./engine/mapped-weights.ts')).mappedWeights,
     adaptive: async () => {
       const { adaptive } = await import('./engine/adaptive.ts');
       const roundCount = readRounds(flags.rounds);

@@ -33,6 +33,8 @@ export interface StepRuns {
   /** Bytes a second read and float32 operations a second, of all threads, in this moment. */
   probe(): { readBytesPerSecond: number; float32FlopsPerSecond: number };
   prepare(linear: LinearVariantId): Promise<{ prepareMs: number; packedBytes: number }>;
+  /** Without measuring tunings; the panels mapped from the file where it holds them, and kept in it where it does not. */
+  prepareUntuned(linear: LinearVariantId, cacheFile: string | null): Promise<{ isFromCache: boolean }>;
   run(
     shape: StepShape,
     linear: LinearVariantId,
@@ -78,6 +80,8 @@ export async function stepRuns(
       }
       return prepared;
     },
+    prepareUntuned: (linear, cacheFile) =>
+      native.prepareLinear(handle, linear, cacheFile, cacheFile === null ? null : model.modelHash),
     run: (shape, linear, threads) => native.runStep(handle, cache, stepOf(shape, linear, threads)),
     close() {
       native.closeKvCache(cache);
