@@ -12,6 +12,7 @@ import { kernelsInSpan } from './kernels-in-span.ts';
 import { kvPressure } from './kv-pressure.ts';
 import { overviewSeries } from './overview-series.ts';
 import { overviewSummary } from './overview-summary.ts';
+import { pathItl } from './path-itl.ts';
 import { pathSpans } from './path-spans.ts';
 import { regimeMarks } from './regime-marks.ts';
 import { regimeState } from './regime-state.ts';
@@ -653,4 +654,40 @@ test('settled steps: the judged steps of a rollout by path', async () => {
       foreignCpuShare: 0,
     },
   ]);
+});
+
+test("a path's own gaps in a span: their p99, and null where there are too few to tell", async () => {
+  const from = t0 - 7_200_000;
+  const rows = Array.from({ length: 100 }, (_, index) =>
+    stepRow({
+      ...{ startedAt: from + 100 * index, stepId: 9000 + index, pathId: 'pathItl', emittedTokenCount: 4 },
+      ...{ itlMeanMs: index < 98 ? 20 : 90, itlTokenCount: 4 },
+    }),
+  );
+  const others = [
+    stepRow({
+      ...rows[0],
+      startedAt: from,
+      stepId: 9200,
+      pathId: 'another',
+      itlMeanMs: 999,
+      itlTokenCount: 999,
+    }),
+    stepRow({
+      ...rows[0],
+      startedAt: from,
+      stepId: 9201,
+      pathId: 'pathItl',
+      kind: 'check',
+      itlMeanMs: 999,
+      itlTokenCount: 999,
+    }),
+  ];
+  await insertRows(client, 'steps', [...rows, ...others], 'path-itl');
+  const ask = (toMs: number) =>
+    pathItl(client, { workerId: rows[0]?.workerId ?? '', pathId: 'pathItl', fromMs: from, toMs });
+  expect(await ask(from + 10_000)).toBeCloseTo(90, 0);
+  expect(await ask(from + 9000)).toBeCloseTo(20, 0);
+  expect(await ask(from + 4000)).toBeNull();
+  expect(await ask(from)).toBeNull();
 });

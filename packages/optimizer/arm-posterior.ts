@@ -66,23 +66,31 @@ function shrinkage(rivals: readonly number[], noise: number): { mean: number; sh
   return { mean, share };
 }
 
-/** After a canary measured log(to / from): Kalman's update with one difference. Unknown ids are new to it. */
+/** After a canary measured log(to / from). Unknown ids are new to it. */
 export function observed(
   belief: Belief,
   canary: { readonly from: string; readonly to: string; readonly mean: number; readonly variance: number },
 ): Belief {
-  const from = belief.ids.indexOf(canary.from);
-  const to = belief.ids.indexOf(canary.to);
-  if (from < 0 || to < 0) return belief;
-  const cov = belief.covariance;
-  const at = (row: number, column: number): number => cov[row]?.[column] ?? 0;
-  const direction = belief.ids.map((_, row) => at(row, to) - at(row, from));
-  const variance = (direction[to] ?? 0) - (direction[from] ?? 0) + canary.variance;
-  const surprise = canary.mean - ((belief.mean[to] ?? 0) - (belief.mean[from] ?? 0));
+  if (!belief.ids.includes(canary.from) || !belief.ids.includes(canary.to)) return belief;
+  const weights = belief.ids.map((id) => Number(id === canary.to) - Number(id === canary.from));
+  return learned(belief, weights, canary);
+}
+
+/** After a weighted sum of the values was measured: Kalman's update. */
+export function learned(
+  belief: Belief,
+  weights: readonly number[],
+  measured: { readonly mean: number; readonly variance: number },
+): Belief {
+  const sumOf = (values: readonly number[]): number =>
+    weights.reduce((sum, weight, index) => sum + weight * (values[index] ?? 0), 0);
+  const direction = belief.covariance.map(sumOf);
+  const variance = sumOf(direction) + measured.variance;
+  const surprise = measured.mean - sumOf(belief.mean);
   return {
     ids: belief.ids,
     mean: belief.mean.map((mean, row) => mean + ((direction[row] ?? 0) / variance) * surprise),
-    covariance: cov.map((line, row) =>
+    covariance: belief.covariance.map((line, row) =>
       line.map((value, column) => value - ((direction[row] ?? 0) * (direction[column] ?? 0)) / variance),
     ),
   };
@@ -113,43 +121,51 @@ const DRAWS = 2000;
 const SURE = 0.9;
 /** Log cost; below this it is not worth finding out. */
 const LEAST_VALUE = 0.005;
+/** Of missing the ITL objective: what a path may be taken for good with. */
+export const SAFE = 0.05;
 
 /**
  * The best one where it is clear or finding out is worth little; otherwise a draw (Thompson), so that the likely best is
- * tried most and the others sometimes. `isWorthTrying` bars paths, never staying.
+ * tried most and the others sometimes. `isWorthTrying` bars paths, never staying. A path that may miss the ITL objective is
+ * worth nothing where it does: it wins only draws in which it keeps it, and nobody settles for it before a canary told.
+ * @param riskOf that a path misses the objective, 0..1
  */
-export function choose(belief: Belief, isWorthTrying: (id: string) => boolean, random: SeededRandom): Choice {
-  const allowed = belief.ids.map((id, index) => index === 0 || isWorthTrying(id));
-  const lowest = (values: readonly number[], mayStay = true): number => {
-    let best = -1;
+export function choose(
+  belief: Belief,
+  isWorthTrying: (id: string) => boolean,
+  riskOf: (id: string) => number,
+  random: SeededRandom,
+): Choice {
+  const risks = belief.ids.map((id, index) => (index === 0 ? 0 : isWorthTrying(id) ? riskOf(id) : 1));
+  const lowest = (values: readonly number[], mayBe: (index: number) => boolean): number => {
+    let best = 0;
     values.forEach((value, index) => {
-      if (!allowed[index] || (index === 0 && !mayStay)) return;
-      if (best < 0 || value < (values[best] ?? 0)) best = index;
+      if (mayBe(index) && value < (values[best] ?? 0)) best = index;
     });
     return best;
   };
   const factor = robustCholesky(belief.covariance);
   const wins = belief.ids.map(() => 0);
   let sumOfLowest = 0;
-  let thompson = -1;
+  let thompson = 0;
   for (let draw = 0; draw < DRAWS; draw += 1) {
     const normals = belief.ids.map(() => random.normal());
     const values = belief.mean.map((mean, row) =>
       (factor[row] ?? []).reduce((sum, weight, column) => sum + weight * (normals[column] ?? 0), mean),
     );
-    const best = lowest(values);
+    const keeps = risks.map((risk) => random.uniform() >= risk);
+    const best = lowest(values, (index) => keeps[index] === true);
     wins[best] = (wins[best] ?? 0) + 1;
     sumOfLowest += values[best] ?? 0;
-    if (thompson < 0 && best > 0) thompson = best;
+    if (thompson === 0) thompson = best;
   }
-  const byMean = lowest(belief.mean);
-  const valueOfKnowing = (belief.mean[byMean] ?? 0) - sumOfLowest / DRAWS;
+  const settled = lowest(belief.mean, (index) => (risks[index] ?? 1) <= SAFE);
+  const valueOfKnowing = (belief.mean[settled] ?? 0) - sumOfLowest / DRAWS;
   const chosen = (index: number): Choice => ({
     id: index > 0 ? (belief.ids[index] ?? null) : null,
-    probabilityBest: (wins[Math.max(0, index)] ?? 0) / DRAWS,
+    probabilityBest: (wins[index] ?? 0) / DRAWS,
     valueOfKnowing,
   });
-  const isClear = (wins[byMean] ?? 0) / DRAWS > SURE || valueOfKnowing < LEAST_VALUE;
-  if (isClear || thompson < 0) return chosen(byMean);
-  return chosen(thompson);
+  const isClear = (wins[settled] ?? 0) / DRAWS > SURE || valueOfKnowing < LEAST_VALUE;
+  return chosen(isClear || thompson === 0 ? settled : thompson);
 }

@@ -258,24 +258,30 @@ export function judgeCanary(pairs: readonly PairResult[], plan: JudgingPlan): Ju
   if (costToRollBack !== null && costToRollBack.low > plan.approvedLogCost + TOLERATED_LOG_COST) {
     return judged('worse');
   }
-  const broken = brokenShare(pairs, plan);
+  const logGaps = logGapsOf(pairs, plan);
+  const broken = logGaps.filter((log) => log > 0).length / Math.max(1, logGaps.length);
   if (broken > SURELY_BROKEN) return judged('worse');
   const aimed = plan.aim === 'deviceMs' ? confidence : itlConfidence;
-  if (aimed !== null && aimed.high < 0 && broken < MAYBE_BROKEN) return judged('better');
+  const gapBounds = confidenceSequence(logGaps, plan.mostPairCount, KEPT_ALPHA);
+  const isKept = logGaps.length === 0 || (broken < MAYBE_BROKEN && gapBounds !== null && gapBounds.high < 0);
+  if (aimed !== null && aimed.high < 0 && isKept) return judged('better');
   const gapsToRollBack = plan.aim === 'itl' ? bounds(gaps, ROLL_BACK_ALPHA) : null;
   return judged(gapsToRollBack !== null && gapsToRollBack.low > 0 ? 'worse' : 'inconclusive');
 }
 
-/** Of the pairs whose control keeps the ITL objective, those whose candidate does not; above these, and never promoted. */
+/** Of the pairs whose control keeps the ITL objective, those whose candidate does not; above this it is rolled back. */
 const SURELY_BROKEN = 0.75;
+/** Above this, or with the mean not surely within the objective, it is never promoted. */
 const MAYBE_BROKEN = 0.35;
+const KEPT_ALPHA = 0.05;
 
-function brokenShare(pairs: readonly PairResult[], { itlObjectiveMs }: JudgingPlan): number {
+/** log(candidate's ITL p99 / objective) where the control keeps it; none where the control misses it in most pairs. */
+function logGapsOf(pairs: readonly PairResult[], { itlObjectiveMs }: JudgingPlan): number[] {
   const kept = pairs.filter(
     ({ controlItlP99Ms }) => controlItlP99Ms > 0 && controlItlP99Ms <= itlObjectiveMs,
   );
-  if (kept.length === 0 || 2 * kept.length < pairs.length) return 0;
-  return kept.filter(({ candidateItlP99Ms }) => candidateItlP99Ms > itlObjectiveMs).length / kept.length;
+  if (2 * kept.length < pairs.length) return [];
+  return kept.flatMap(({ candidateItlP99Ms: ms }) => (ms > 0 ? [Math.log(ms / itlObjectiveMs)] : []));
 }
 
 /** Two pairs running above the limit; one alone may be a neighbour's burst. */

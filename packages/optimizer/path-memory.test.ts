@@ -5,6 +5,8 @@ import {
   faultyChanges,
   inRegime,
   isTriedLately,
+  itlErrorsOf,
+  itlSpread,
   realisedOf,
   replaySpread,
   type TriedPath,
@@ -36,6 +38,34 @@ test('replays are trusted to 6 % at first, then as far as canaries bear them out
   // What the canary itself could not resolve says nothing against the replay.
   const blurred = tried({ replayedLogCost: -0.1, cost: { mean: 0, variance: 0.01 } });
   expect(replaySpread(Array.from({ length: 50 }, () => blurred))).toBeLessThan(0.06);
+});
+
+test('both sides of a canary say how far the ITL p99 was from what its proposal foretold', () => {
+  const predicted = [
+    {
+      metric: 'itlP99Ms' as const,
+      now: { value: 40, low: 40, high: 40 },
+      predicted: { value: 50, low: 50, high: 50 },
+      change: { value: 0.25, low: 0.25, high: 0.25 },
+    },
+  ];
+  const pair = (pairIndex: number, controlItlP99Ms: number, candidateItlP99Ms: number) => ({
+    ...{ pairIndex, controlCost: 1, candidateCost: 1, logCostRatio: 0, controlItlP99Ms, candidateItlP99Ms },
+    ...{ controlStepCount: 9, candidateStepCount: 9 },
+  });
+  const sides = { from: testPath, to: small };
+  const pairs = [pair(0, 36, 40), pair(1, 36, 40), pair(2, 0, 40), pair(3, 36, 40)];
+  const [ofNow, ofCandidate] = itlErrorsOf(sides, predicted, pairs);
+  expect(ofNow).toMatchObject({ path: testPath, mean: expect.closeTo(Math.log(0.9), 9) });
+  expect(ofCandidate).toMatchObject({ path: small, mean: expect.closeTo(Math.log(0.8), 9) });
+  expect(itlErrorsOf(sides, predicted, pairs.slice(0, 1))).toEqual([]);
+  expect(itlErrorsOf(sides, [], pairs)).toEqual([]);
+
+  expect(itlSpread([])).toBeCloseTo(0.1, 12);
+  const off = (log: number) =>
+    Array.from({ length: 50 }, () => tried({ itlErrors: [{ path: small, mean: log, variance: 0 }] }));
+  expect(itlSpread(off(-0.3))).toBeGreaterThan(0.28);
+  expect(itlSpread(off(0.01))).toBeLessThan(0.05);
 });
 
 test('what a canary measured is a mean whose variance covers the truth, a wild pair cut', () => {
@@ -96,4 +126,6 @@ test('a regime remembers the path it went live with, and which comparisons are f
   expect(isTriedLately(all, testPath, 10_000)).toBe(true);
   expect(isTriedLately(all, testPath, 3_600_000)).toBe(false);
   expect(isTriedLately(all, later.to, 10_000)).toBe(false);
+  // What was live before lost to what went live after it.
+  expect(isTriedLately([later], small, 10_000)).toBe(true);
 });

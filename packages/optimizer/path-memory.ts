@@ -3,6 +3,8 @@
  * paths compare. A fold over the ledger's entries, never stored twice. Called by the service and propose.ts. Pure.
  */
 import { diffPaths, type ExecutionPath, type PathChange, pathId } from '@variator/kernels/execution-path';
+import type { PairResult } from './canary-judge.ts';
+import type { PredictedMetric } from './proposal.ts';
 import { median, robustSpread } from './quantile.ts';
 import type { RolloutState } from './rollout.ts';
 
@@ -10,6 +12,11 @@ import type { RolloutState } from './rollout.ts';
 export interface Realised {
   readonly mean: number;
   readonly variance: number;
+}
+
+/** log(real / replayed) of a path's ITL p99. */
+export interface ItlError extends Realised {
+  readonly path: ExecutionPath;
 }
 
 export interface TriedPath {
@@ -26,12 +33,17 @@ export interface TriedPath {
   readonly cost: Realised | null;
   /** Log ratio of device ms per request as it was replayed, before shrinking; null where nobody replayed it. */
   readonly replayedLogCost: number | null;
+  /** Of both sides; none where no gaps were compared, absent in entries that are older than it. */
+  readonly itlErrors?: readonly ItlError[];
 }
 
 /** Spread of log(replayed / realised) before any canary, and how many canaries' worth of belief stands behind it. */
 const FIRST_SPREAD = 0.06;
 const FIRST_COUNT = 4;
 const LEAST_SPREAD = 0.02;
+/** The same of ITL p99: tails are foretold less well than means. */
+const FIRST_ITL_SPREAD = 0.1;
+const LEAST_ITL_SPREAD = 0.04;
 /** Of one pair's log ratio. */
 const USUAL_PAIR_SPREAD = 0.05;
 const LATELY_MS = 30 * 60_000;
@@ -48,6 +60,34 @@ export function replaySpread(tried: readonly TriedPath[]): number {
     count += 1;
   }
   return Math.max(LEAST_SPREAD, Math.sqrt(sum / count));
+}
+
+/** Root mean square of log(real / replayed) ITL p99 over all sides of canaries. */
+export function itlSpread(tried: readonly TriedPath[]): number {
+  const errors = tried.flatMap(({ itlErrors = [] }) => itlErrors);
+  const sum = errors.reduce((total, { mean, variance }) => total + Math.max(0, mean ** 2 - variance), 0);
+  const first = FIRST_COUNT * FIRST_ITL_SPREAD ** 2;
+  return Math.max(LEAST_ITL_SPREAD, Math.sqrt((first + sum) / (FIRST_COUNT + errors.length)));
+}
+
+/** What a canary's pairs say of the ITL p99 that its proposal had foretold for both sides. */
+export function itlErrorsOf(
+  { from, to }: Pick<TriedPath, 'from' | 'to'>,
+  predicted: readonly PredictedMetric[],
+  pairs: readonly PairResult[],
+): ItlError[] {
+  const itl = predicted.find(({ metric }) => metric === 'itlP99Ms');
+  if (itl === undefined) return [];
+  const compared = pairs.filter((pair) => pair.controlItlP99Ms > 0 && pair.candidateItlP99Ms > 0);
+  const sides = [
+    { path: from, replayedMs: itl.now.value, realMs: compared.map((pair) => pair.controlItlP99Ms) },
+    { path: to, replayedMs: itl.predicted.value, realMs: compared.map((pair) => pair.candidateItlP99Ms) },
+  ];
+  return sides.flatMap(({ path, replayedMs, realMs }) => {
+    if (replayedMs <= 0) return [];
+    const realised = realisedOf(realMs.map((ms) => Math.log(ms / replayedMs)));
+    return realised === null ? [] : [{ path, ...realised }];
+  });
 }
 
 /** Mean and its variance of a canary's log ratios; null for fewer than two pairs. One wild pair is cut to 3 robust spreads. */
@@ -88,10 +128,11 @@ export function bestKnown(ofRegime: readonly TriedPath[]): ExecutionPath | null 
   return byTime.findLast(({ state }) => state === 'live')?.to ?? null;
 }
 
-/** What had its canary not long ago is known: another one would say the same. */
+/** What lost a canary not long ago, as the candidate or as the path that was live, is known: another one would say the same. */
 export function isTriedLately(ofRegime: readonly TriedPath[], path: ExecutionPath, now: number): boolean {
   const id = pathId(path);
   return ofRegime.some(
-    ({ to, state, endedAt }) => state !== 'live' && now - endedAt < LATELY_MS && pathId(to) === id,
+    ({ from, to, state, endedAt }) =>
+      now - endedAt < LATELY_MS && pathId(state === 'live' ? from : to) === id,
   );
 }

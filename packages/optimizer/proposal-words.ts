@@ -3,6 +3,7 @@
  */
 import { catalogue } from '@variator/kernels/catalogue';
 import { type ExecutionPath, numericsId, type PathChange } from '@variator/kernels/execution-path';
+import { SAFE } from './arm-posterior.ts';
 import type { Aim } from './canary-judge.ts';
 import type { Estimate, MetricName, PredictedMetric } from './proposal.ts';
 
@@ -15,6 +16,8 @@ export interface ProposalFacts {
   readonly changes: readonly PathChange[];
   readonly metrics: readonly PredictedMetric[];
   readonly itlObjectiveMs: number;
+  /** That it misses the ITL objective, 0..1. */
+  readonly missRisk: number;
   readonly requestCount: number;
   readonly windowMs: number;
   readonly regimeName: string;
@@ -57,6 +60,7 @@ export function proposalReason(facts: ProposalFacts): string {
     `A request costs ${inMs(cost.now.value)} of device time under the live path and ${inMs(cost.predicted.value)} under this one.`,
     stepsInWords(facts),
     `ITL p99 goes from ${inMs(itl.now.value)} to ${inMs(itl.predicted.value)}${objectiveInWords(facts, itl.predicted.value)}; TTFT p95 from ${inMs(ttft.now.value)} to ${inMs(ttft.predicted.value)}.`,
+    riskInWords(facts),
     numericsInWords(facts),
     correctionInWords(facts, cost.change.value),
     facts.isRecalled
@@ -122,6 +126,11 @@ function objectiveInWords(facts: ProposalFacts, predictedMs: number): string {
   const objective = inMs(facts.itlObjectiveMs);
   if (facts.isObjectiveRegained) return `, and the objective of ${objective}, missed now, is kept`;
   return predictedMs <= facts.itlObjectiveMs ? `, within the objective of ${objective}` : '';
+}
+
+function riskInWords({ missRisk }: ProposalFacts): string {
+  if (missRisk <= SAFE) return '';
+  return `With ${percent(missRisk)} % it misses that objective: the canary finds out, and it goes live only where it surely keeps it.`;
 }
 
 /** Where the prediction is not what the replay said. */

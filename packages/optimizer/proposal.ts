@@ -41,7 +41,7 @@ export interface ConsideredPath {
     /** 90 %; null where the path was replayed once and not drawn with error. */
     readonly interval: { readonly low: number; readonly high: number } | null;
   }[];
-  /** At most 1 % of its gaps are late, and it finishes what the incumbent finishes. */
+  /** Likelier than not at most 1 % of its gaps are late, and it finishes what the incumbent finishes. */
   readonly keepsObjectives: boolean;
 }
 

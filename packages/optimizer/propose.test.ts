@@ -55,6 +55,7 @@ function ask(
     },
     tried: [],
     leastGain: 0.02,
+    liveItlP99Ms: null,
     seed: 1,
     ...more,
   });
@@ -195,6 +196,26 @@ test('a canary that found no gain corrects the replay: the path is not proposed 
   const { draft, note } = ask(now, traffic(90, 200, 50, 40), { ...one, tried: memory });
   expect(draft).toBeNull();
   expect(note).toMatch(/^The best of 1 paths: \+?-?\d/);
+});
+
+test('where the live gaps are shorter than replayed, what the replay puts just above the objective has a canary, and its risk is told', () => {
+  const now = { tokenBudget: 16, maxRunningCount: 8 };
+  const chats = traffic(80, 300, 600, 8);
+  const free = ask(now, chats).draft;
+  const itl = free?.metrics.find(({ metric }) => metric === 'itlP99Ms');
+  const strict = chats.map((arrival) => ({
+    ...arrival,
+    objectives: { ttftMs: 20_000, itlMs: 0.95 * (itl?.predicted.value ?? 0) },
+  }));
+  const draftFor = (liveShare: number) =>
+    ask(now, strict, {
+      liveItlP99Ms: liveShare * (itl?.now.value ?? 0),
+      candidates: free === null ? [] : [free.to],
+    }).draft;
+  expect(draftFor(1.3)).toBeNull();
+  const risky = draftFor(0.8);
+  expect(risky?.to).toEqual(free?.to);
+  expect(risky?.reason).toMatch(/With \d+(\.\d)? % it misses that objective: the canary finds out/);
 });
 
 test('candidates are legal, at most two settings away, one of them risky', () => {

@@ -16,7 +16,16 @@ import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { type Belief, beliefOf, choose, gainOf, observed, type ReplayedArm } from './arm-posterior.ts';
 import type { Aim } from './canary-judge.ts';
 import { type FittedPath, MOST_LATE_GAPS } from './feasible-paths.ts';
-import { bestKnown, inRegime, isTriedLately, replaySpread, type TriedPath } from './path-memory.ts';
+import type { ItlKnowledge } from './itl-belief.ts';
+import { mean, varianceOf } from './moments.ts';
+import {
+  bestKnown,
+  inRegime,
+  isTriedLately,
+  itlSpread,
+  replaySpread,
+  type TriedPath,
+} from './path-memory.ts';
 import {
   type ConsideredPath,
   type Estimate,
@@ -30,13 +39,12 @@ import { comparedMetrics, DRAW_COUNT, METRICS } from './replay-draws.ts';
 import {
   type Finalist,
   type Found,
-  isSafe,
   legalOf,
   logAttainmentOf,
-  mean,
+  MOST_CANARY_RISK,
   type Replayed,
+  riskOf,
   searchPaths,
-  varianceOf,
 } from './search-paths.ts';
 import { seededRandom } from './seeded-random.ts';
 
@@ -52,6 +60,8 @@ export interface ProposeQuestion {
   /** The policy's, for requests that state none. */
   readonly objectives: Objectives;
   readonly deviceUsdPerHour: number;
+  /** The live path's ITL p99 over these arrivals as measured; null where nobody was served. */
+  readonly liveItlP99Ms: number | null;
   readonly evidence: Omit<
     ProposalDraft['evidence'],
     'fitIds' | 'requestCount' | 'considered' | 'replayedLogCost'
@@ -59,8 +69,8 @@ export interface ProposeQuestion {
   /** What canaries on such devices taught, of all regimes. */
   readonly tried: readonly TriedPath[];
   /**
-   * Predicted gain, as a share of the cost, that is worth somebody's approval. Below 0 it also explores: paths that seem a
-   * little worse, as long as finding out is worth it.
+   * Predicted gain, as a share of the cost, that is worth somebody's approval, times the chance that the ITL objective is
+   * kept. Below 0 it also explores: paths that seem so much worse, as long as finding out is worth it.
    */
   readonly leastGain: number;
   readonly seed: number;
@@ -104,6 +114,10 @@ export function propose(question: ProposeQuestion): ProposeAnswer {
   const fresh = (path: ExecutionPath): boolean => !isTriedLately(ofRegime, path, now);
   const best = bestKnown(ofRegime);
   const recalled = best !== null && pathId(best) !== pathId(question.incumbent) ? [best] : [];
+  const itl: ItlKnowledge = {
+    spread: itlSpread(question.tried),
+    errors: ofRegime.flatMap(({ itlErrors = [] }) => itlErrors),
+  };
   const search = (candidates: readonly ExecutionPath[], isRecalled: boolean): ProposeAnswer => {
     const paths = candidates.filter(fresh).flatMap(fitted);
     const tested = candidates.filter((path) => !fresh(path)).flatMap(fitted);
@@ -115,10 +129,13 @@ export function propose(question: ProposeQuestion): ProposeAnswer {
       envelope: question.envelope,
       deviceUsdPerHour: question.deviceUsdPerHour,
       seed: question.seed,
-      spread: replaySpread(question.tried),
+      itl,
+      liveItlP99Ms: question.liveItlP99Ms,
       simulate: question.simulate ?? replay,
     });
-    if (found.finalists.length > 0) return answerOf(question, found, ofRegime, paths.length, isRecalled);
+    if (found.finalists.length > 0) {
+      return answerOf(question, found, ofRegime, paths.length, isRecalled);
+    }
     return { draft: null, note: `None of ${paths.length} paths keeps the ITL objective.` };
   };
   // The regime's best known path comes first, however many settings away it is: it has been live here.
@@ -133,9 +150,9 @@ function answerOf(
   count: number,
   isRecalled: boolean,
 ): ProposeAnswer {
-  const { incumbent } = found;
+  const { incumbent, itl } = found;
   const spread = replaySpread(question.tried);
-  const misses = meanLateGapShare(incumbent.draws) > MOST_LATE_GAPS;
+  const misses = riskOf(incumbent, itl) > MOST_CANARY_RISK;
   const belief = believed(found, ofRegime, spread, isRecalled);
   const penaltyOf = (finalist: Finalist): number =>
     mean(
@@ -145,10 +162,7 @@ function answerOf(
       }),
     );
   const arms = found.finalists
-    .filter((finalist) => {
-      if (!misses) return isSafe(finalist, incumbent, spread);
-      return meanLateGapShare(finalist.draws) <= meanLateGapShare(incumbent.draws);
-    })
+    .filter(({ draws }) => !misses || meanLateGapShare(draws) <= meanLateGapShare(incumbent.draws))
     .map((finalist) => {
       const metrics = metricsOf(incumbent, finalist, belief);
       const penalty = penaltyOf(finalist);
@@ -156,13 +170,15 @@ function answerOf(
       const isObjectiveRegained =
         misses && meanLateGapShare(finalist.draws) <= CLEARLY_KEPT && penalty <= MOST_LOST_GOOD;
       const changeCount = diffPaths(incumbent.path, finalist.path).length;
-      return { finalist, metrics, changeCount, penalty, isObjectiveRegained };
+      // Where the live path misses the objective, missing it less is no risk.
+      const risk = misses ? 0 : riskOf(finalist, itl);
+      return { finalist, metrics, changeCount, penalty, risk, isObjectiveRegained };
     });
   const regained = arms.find(({ isObjectiveRegained }) => isObjectiveRegained);
   // A canary measures device ms alone: where they surely do not fall, it could not be won.
-  const worth = arms.filter(({ metrics }) => {
+  const worth = arms.filter(({ metrics, risk }) => {
     const { value, low } = costOf(metrics);
-    return -value >= question.leastGain && low < 0;
+    return -value * (value < 0 ? 1 - risk : 1) >= question.leastGain && low < 0;
   });
   const shifted: Belief = {
     ...belief,
@@ -172,8 +188,14 @@ function answerOf(
     }),
   };
   const random = seededRandom(question.seed + 104_729 * question.tried.length);
-  const choice = choose(shifted, (id) => worth.some(({ finalist }) => pathId(finalist.path) === id), random);
-  const chosen = regained ?? worth.find(({ finalist }) => pathId(finalist.path) === choice.id);
+  const worthOf = new Map(worth.map((arm) => [pathId(arm.finalist.path), arm]));
+  const choice = choose(
+    shifted,
+    (id) => worthOf.has(id),
+    (id) => worthOf.get(id)?.risk ?? 0,
+    random,
+  );
+  const chosen = regained ?? worthOf.get(choice.id ?? '');
   if (chosen === undefined) {
     const cheapest = arms[0];
     const words =
@@ -194,6 +216,7 @@ function answerOf(
     changes: diffPaths(incumbent.path, finalist.path),
     metrics,
     itlObjectiveMs: Math.min(...found.arrivals.map(({ objectives }) => objectives.itlMs)),
+    missRisk: chosen.risk,
     requestCount: found.arrivals.length,
     windowMs: question.evidence.windowEndedAt - question.evidence.windowStartedAt,
     regimeName: question.evidence.regimeName,
@@ -281,11 +304,11 @@ function logRatioOf(incumbent: Finalist, finalist: Finalist): { mean: number; va
 }
 
 /** The incumbent, then those of the last rung, the cheapest first; what was drawn with error brings its interval. */
-function consideredPaths({ incumbent, finalists, lastRung }: Found): ConsideredPath[] {
+function consideredPaths({ incumbent, finalists, lastRung, itl }: Found): ConsideredPath[] {
   const drawn = new Map<ExecutionPath, readonly PredictedMetric[]>(
     finalists.map(({ path, draws }) => [path, comparedMetrics(incumbent.draws, draws)]),
   );
-  const legal = new Set<Replayed>(legalOf([incumbent, ...lastRung], incumbent.replay));
+  const legal = new Set<Replayed>(legalOf([incumbent, ...lastRung], incumbent, itl));
   const byCost = [...lastRung].sort((a, b) => a.logCost - b.logCost);
   return [incumbent, ...byCost].slice(0, MOST_CONSIDERED).map((considered): ConsideredPath => {
     const own =

@@ -14,7 +14,7 @@ import type { StepTimeFit, StepTimeModel } from '@variator/scheduler/step-time';
 import type { JudgingPlan, PairResult } from './canary-judge.ts';
 import { candidatePaths } from './candidate-paths.ts';
 import { MOST_LATE_GAPS } from './feasible-paths.ts';
-import { realisedOf, type TriedPath } from './path-memory.ts';
+import { itlErrorsOf, realisedOf, type TriedPath } from './path-memory.ts';
 import type { ProposalDraft } from './proposal.ts';
 import { propose } from './propose.ts';
 import { type Arrival, type Replay, type ReplayQuestion, replay } from './replay.ts';
@@ -45,8 +45,19 @@ export interface World {
   readonly truthOf: (path: ExecutionPath) => Truth;
 }
 
-const envelope: Envelope = { ...testEnvelope, maxTokenBudget: 256, maxRunningCount: 16, threadCount: 1 };
-const LINEARS = envelope.linearVariants;
+/** Of three kinds: of one kind the catalogue knows the fastest, and no search is offered another. */
+const LINEARS: Envelope['linearVariants'] = [
+  'linear.int8-avx512vnni',
+  'linear.bf16-avx512bf16',
+  'linear.reference',
+];
+const envelope: Envelope = {
+  ...testEnvelope,
+  linearVariants: LINEARS,
+  maxTokenBudget: 256,
+  maxRunningCount: 16,
+  threadCount: 1,
+};
 /** One reads weights fast, one computes fast, one does neither. */
 const BETAS: readonly StepTimeFit['betaMs'][] = [
   { ...testFit.betaMs, perStep: 4, perToken: 0.25, perTokenAboveKnee: 0.3 },
@@ -226,8 +237,8 @@ const MOST_PAIRS = 60;
 const PAIR_SPREAD = 0.05;
 const CANARY_MS = 20 * 60_000;
 
-/** Gains that are worth a canary: as an automatic policy would have it, and as people are asked. */
-export const EXPLORING = -0.03;
+/** Gains that are worth a canary: whatever is worth finding out, where nobody has to be asked; and as people are. */
+export const EXPLORING = Number.NEGATIVE_INFINITY;
 export const WORTH_ASKING = 0.03;
 
 /** Searches, canaries and promotions from the world's start, at most six canaries. */
@@ -249,6 +260,7 @@ export function runSearch(world: World, seed: number, leastGain = EXPLORING): Se
       envelope: world.envelope,
       objectives: world.objectives,
       deviceUsdPerHour: 1,
+      liveItlP99Ms: world.truthOf(live).itlP99Ms * Math.exp(PAIR_SPREAD * random.normal()),
       evidence: {
         windowStartedAt: now - 60_000,
         windowEndedAt: now,
@@ -276,6 +288,7 @@ export function runSearch(world: World, seed: number, leastGain = EXPLORING): Se
       isPathsFault: false,
       cost: realisedOf(progress.pairs.map(({ logCostRatio }) => logCostRatio)),
       replayedLogCost: draft.evidence.replayedLogCost ?? null,
+      itlErrors: itlErrorsOf(draft, draft.metrics, progress.pairs),
     });
     if (progress.state !== 'live') continue;
     live = draft.to;

@@ -5,7 +5,8 @@
  */
 import { diffPaths, type Envelope, type ExecutionPath } from '@variator/kernels/execution-path';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
-import { type FittedPath, feasiblePaths, MOST_LATE_GAPS } from './feasible-paths.ts';
+import { type FittedPath, feasiblePaths } from './feasible-paths.ts';
+import { type ItlKnowledge, missRisk } from './itl-belief.ts';
 import { quantile, upperQuantile } from './quantile.ts';
 import type { Arrival, Replay, ReplayQuestion } from './replay.ts';
 import { DRAW_COUNT, resampled, shaken, stepNoise } from './replay-draws.ts';
@@ -20,8 +21,9 @@ export interface SearchQuestion {
   readonly envelope: Envelope;
   readonly deviceUsdPerHour: number;
   readonly seed: number;
-  /** Of log(replayed / realised). */
-  readonly spread: number;
+  readonly itl: ItlKnowledge;
+  /** The incumbent's ITL p99 as measured lately; null where nobody was served. */
+  readonly liveItlP99Ms: number | null;
   readonly simulate: (question: ReplayQuestion) => Replay;
 }
 
@@ -38,6 +40,8 @@ export interface Finalist extends Replayed {
 
 export interface Found {
   readonly incumbent: Finalist;
+  /** With what the incumbent's own gaps say. */
+  readonly itl: ItlKnowledge;
   readonly finalists: readonly Finalist[];
   /** All that were replayed on the longest trace, the finalists among them. */
   readonly lastRung: readonly Replayed[];
@@ -55,12 +59,14 @@ const TTFT_TIE = 0.15;
 const LEAST_ATTAINMENT = 0.02;
 
 export function searchPaths(question: SearchQuestion): Found {
-  const { incumbent, candidates, envelope, seed, spread } = question;
+  const { incumbent, candidates, envelope, seed } = question;
   const rungs = rungsOf(question.arrivals);
   const feasible = feasiblePaths(candidates, incumbent, question.arrivals, envelope);
   const run = (candidate: FittedPath, rung: number): Replayed =>
     replayed(candidate, simulated(question, candidate, rungs[rung] ?? [], seed));
   const references = rungs.map((_, rung) => run(incumbent, rung));
+  const last = references.at(-1) ?? run(incumbent, rungs.length - 1);
+  const itl = withLive(question, last.replay.outcome.itlP99Ms);
   const { lastRung, standingCount } = halve(
     feasible,
     rungs.length,
@@ -68,28 +74,25 @@ export function searchPaths(question: SearchQuestion): Found {
     (entries, rung) => {
       const reference = references[rung];
       if (reference === undefined) return [];
-      const legal = legalOf(entries, reference.replay);
-      const isLast = rung === rungs.length - 1;
-      // Three finalists are few: none of them for a path that is barred in the end.
-      const safe = isLast ? legal.filter((entry) => isSafe(entry, reference, spread)) : legal;
+      const legal = legalOf(entries, reference, itl);
       const known = question.tested.map((path) => run(path, rung));
-      const distinct = distinctOf(safe, [reference, ...known]);
+      const distinct = distinctOf(legal, [reference, ...known]);
       return ranked(distinct, incumbent.path);
     },
     ({ path, fit }) => ({ path, fit }),
   );
   const arrivals = rungs.at(-1) ?? [];
-  const last = references.at(-1) ?? run(incumbent, rungs.length - 1);
   const drawn = (entry: Replayed): Finalist => ({ ...entry, draws: draws(question, entry, arrivals) });
   const drawnIncumbent = drawn(last);
   const finalists: Finalist[] = [];
   for (const entry of lastRung.slice(0, MOST_DRAWN)) {
     if (finalists.length === MOST_FINALISTS) break;
     const finalist = drawn(entry);
-    if (isSafe(finalist, drawnIncumbent, spread)) finalists.push(finalist);
+    if (legalOf([finalist], drawnIncumbent, itl).length > 0) finalists.push(finalist);
   }
   return {
     incumbent: drawnIncumbent,
+    itl,
     finalists,
     lastRung,
     arrivals,
@@ -98,57 +101,43 @@ export function searchPaths(question: SearchQuestion): Found {
   };
 }
 
-/** Paths that keep the ITL objective; where none does and the incumbent misses it too, those with no more late gaps. */
-export function legalOf<Entry extends { readonly replay: Replay }>(
-  entries: readonly Entry[],
-  incumbent: Replay,
-): Entry[] {
-  const lossAllowed = incumbent.unfinishedCount + Math.ceil(0.01 * incumbent.requests.length);
-  const complete = entries.filter(({ replay }) => replay.unfinishedCount <= lossAllowed);
-  const keeping = complete.filter(({ replay }) => replay.lateGapShare <= MOST_LATE_GAPS);
-  if (keeping.length > 0 || incumbent.lateGapShare <= MOST_LATE_GAPS) return keeping;
-  return complete.filter(({ replay }) => replay.lateGapShare <= incumbent.lateGapShare);
+/** Of log(live / replayed): how far a window's p99 is from another's. */
+const LIVE_SPREAD = 0.05;
+
+function withLive({ itl, incumbent, liveItlP99Ms }: SearchQuestion, replayedMs: number): ItlKnowledge {
+  if (liveItlP99Ms === null || liveItlP99Ms <= 0 || replayedMs <= 0) return itl;
+  const live = {
+    path: incumbent.path,
+    mean: Math.log(liveItlP99Ms / replayedMs),
+    variance: LIVE_SPREAD ** 2,
+  };
+  return { ...itl, errors: [...itl.errors, live] };
 }
 
-const MOST_VIOLATION_RISK = 0.05;
+/** Paths that may keep the ITL objective; where none does and the incumbent misses it too, those with no more late gaps. */
+export function legalOf<Entry extends Risked>(
+  entries: readonly Entry[],
+  incumbent: Risked,
+  itl: ItlKnowledge,
+): Entry[] {
+  const { replay: now } = incumbent;
+  const lossAllowed = now.unfinishedCount + Math.ceil(0.01 * now.requests.length);
+  const complete = entries.filter(({ replay }) => replay.unfinishedCount <= lossAllowed);
+  const keeping = complete.filter((entry) => riskOf(entry, itl) <= MOST_CANARY_RISK);
+  if (keeping.length > 0 || riskOf(incumbent, itl) <= MOST_CANARY_RISK) return keeping;
+  return complete.filter(({ replay }) => replay.lateGapShare <= now.lateGapShare);
+}
+
+/** A canary may find out what is as likely as not; live for good goes only what it showed to keep the objective. */
+export const MOST_CANARY_RISK = 0.5;
 /** Paths that are simulated again, for those that turn out too risky. */
 const MOST_DRAWN = 6;
 
-/** Paths of one worker err together: what is no riskier than the path that is live and keeps the objective, is allowed. */
-export function isSafe(entry: Risked, incumbent: Risked, spread: number): boolean {
-  const riskNow = violationRisk(incumbent, spread);
-  if (riskNow > 0.5) return true;
-  return violationRisk(entry, spread) <= Math.max(MOST_VIOLATION_RISK, riskNow);
-}
+type Risked = Pick<Replayed, 'path' | 'replay'> & Partial<Pick<Finalist, 'draws'>>;
 
-type Risked = Pick<Finalist, 'replay'> & Partial<Pick<Finalist, 'draws'>>;
-
-/**
- * That its ITL p99 is above the objective. Replays have been off by `spread`, in which the fit's error is counted; where the
- * draws scatter more, by that.
- */
-export function violationRisk({ replay, draws = [replay] }: Risked, spread: number): number {
-  const logs = draws.map(logGapOf);
-  if (!logs.every(Number.isFinite)) return logs.some((log) => log > 0) ? 1 : 0;
-  return normalTail(-mean(logs) / Math.max(spread, Math.sqrt(varianceOf(logs))));
-}
-
-/** P(Z > z), Abramowitz and Stegun 26.2.17. */
-function normalTail(z: number): number {
-  if (z < 0) return 1 - normalTail(-z);
-  const t = 1 / (1 + 0.2316419 * z);
-  const series =
-    t * (0.31938153 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))));
-  return (series * Math.exp((-z * z) / 2)) / Math.sqrt(2 * Math.PI);
-}
-
-export const mean = (values: readonly number[]): number =>
-  values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
-
-export function varianceOf(values: readonly number[]): number {
-  const middle = mean(values);
-  return values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / Math.max(1, values.length - 1);
-}
+/** That a path's ITL p99 misses the objective, 0..1. */
+export const riskOf = ({ path, replay, draws = [replay] }: Risked, itl: ItlKnowledge): number =>
+  missRisk(path, draws.map(logGapOf), itl);
 
 /** Limits that never bound a step make no other path: of those that ran alike, the first is kept; none that ran like the incumbent. */
 function distinctOf(entries: readonly Replayed[], known: readonly Replayed[]): Replayed[] {

@@ -6,9 +6,10 @@ import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import type { StepFeatures } from '@variator/scheduler/step-time';
 import { freezePrices, type JudgedStep, judgePair, planBlocks } from './canary-judge.ts';
 import { candidatePaths } from './candidate-paths.ts';
-import { realisedOf, type TriedPath } from './path-memory.ts';
+import { itlErrorsOf, realisedOf, type TriedPath } from './path-memory.ts';
 import type { ProposalDraft } from './proposal.ts';
 import { propose } from './propose.ts';
+import { weightedQuantile } from './quantile.ts';
 import { advance as advanceRegime, NO_REGIME, type RegimeState } from './regime.ts';
 import type { Arrival } from './replay.ts';
 import { advance, beginRollout } from './rollout.ts';
@@ -24,6 +25,7 @@ const SEARCH_AGAIN_MS = 30 * MINUTE;
 const LOOK_BACK_MS = 5 * MINUTE;
 const LEAST_REQUESTS = 60;
 const MOST_PAIRS = 24;
+const MOST_RECENT_STEPS = 5000;
 
 export interface Played {
   readonly worker: DayWorker;
@@ -48,6 +50,8 @@ export function play(
   let searchedFor = '';
   let searchAgainAt = 0;
   let typical: StepFeatures[] = [];
+  /** Of the live path in this regime. */
+  let recent: JudgedStep[] = [];
 
   const watch = (): void => {
     while (regimes.seenUntil + WINDOW_MS <= worker.now) {
@@ -73,9 +77,12 @@ export function play(
 
   while (worker.now < endsAt) {
     worker.runUntil(Math.min(endsAt, worker.now + WINDOW_MS));
-    typical = worker.takeSteps().slice(-500);
+    const steps = worker.takeSteps();
+    typical = steps.slice(-500);
+    recent = [...recent, ...steps].slice(-MOST_RECENT_STEPS);
     watch();
     const regime = regimes.current;
+    if (regime === null || regimes.isSuspected || regime.detectedAt > worker.now - WINDOW_MS) recent = [];
     if (regime === null || regimes.isSuspected) continue;
     const searching = `${regime.regimeId} ${tried.length}`;
     if (searching === searchedFor && worker.now < searchAgainAt) continue;
@@ -91,6 +98,7 @@ export function play(
       envelope,
       objectives: recorded[0]?.objectives ?? { ttftMs: 0, itlMs: 0 },
       deviceUsdPerHour: 1,
+      liveItlP99Ms: itlP99Of(recent),
       evidence: {
         windowStartedAt: from,
         windowEndedAt: worker.now,
@@ -122,16 +130,26 @@ export function play(
       ),
     );
     const end = tried.at(-1);
-    log(`${minuteOf(worker)} canary: ${end?.state}`);
+    log(
+      `${minuteOf(worker)} canary: ${end?.state} ${JSON.stringify(end?.cost)} ${JSON.stringify(end?.itlErrors?.map((e) => +e.mean.toFixed(2)))}`,
+    );
     if (end?.state === 'live')
       played.switches.push({ minute: worker.now / MINUTE, from: from0, to: draft.to });
     worker.switchTo(end?.state === 'live' ? draft.to : from0);
+    recent = [];
   }
   return played;
 }
 
-/** A gain that is worth a canary where nobody has to be asked. */
-const LEAST_GAIN = 0.01;
+/** Nobody has to be asked: whatever is worth finding out has its canary. */
+const LEAST_GAIN = process.env.LG ? Number(process.env.LG) : Number.NEGATIVE_INFINITY;
+
+/** Gaps as telemetry has them, by step; null before anybody was served. */
+function itlP99Of(steps: readonly JudgedStep[]): number | null {
+  const gaps = steps.map(({ itlMeanMs, itlTokenCount }) => ({ value: itlMeanMs, weight: itlTokenCount }));
+  const itlP99Ms = weightedQuantile(gaps, 0.99);
+  return Number.isNaN(itlP99Ms) ? null : itlP99Ms;
+}
 
 const minuteOf = ({ now }: DayWorker): string => (now / MINUTE).toFixed(1);
 
@@ -204,5 +222,6 @@ function canary(
     isPathsFault: false,
     cost: realisedOf(progress.pairs.map(({ logCostRatio }) => logCostRatio)),
     replayedLogCost: draft.evidence.replayedLogCost ?? null,
+    itlErrors: itlErrorsOf(draft, draft.metrics, progress.pairs),
   };
 }

@@ -4,7 +4,7 @@
  */
 import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import type { JudgingPlan } from '@variator/optimizer/canary-judge';
-import { realisedOf, type TriedPath } from '@variator/optimizer/path-memory';
+import { itlErrorsOf, realisedOf, type TriedPath } from '@variator/optimizer/path-memory';
 import type { MetricName, PredictedMetric, ProposalDraft } from '@variator/optimizer/proposal';
 import {
   beginRollout,
@@ -165,6 +165,7 @@ function triedPathOf(opening: RolloutOpening, progress: RolloutProgress): TriedP
     isPathsFault: progress.isPathsFault,
     cost: realisedOf(progress.pairs.map(({ logCostRatio }) => logCostRatio)),
     replayedLogCost: opening.replayedLogCost ?? null,
+    itlErrors: itlErrorsOf(opening, opening.predicted, progress.pairs),
   };
 }
 

@@ -5,6 +5,7 @@
  */
 import type { TelemetryClient } from '@variator/clickhouse/client';
 import { arrivals as arrivalsOf } from '@variator/clickhouse/queries/arrivals';
+import { pathItl } from '@variator/clickhouse/queries/path-itl';
 import { stepCount as stepCountOf } from '@variator/clickhouse/queries/step-count';
 import { pathId } from '@variator/kernels/execution-path';
 import { candidatePaths } from '@variator/optimizer/candidate-paths';
@@ -96,7 +97,10 @@ export function createPathSuggester(options: {
       amounts: amountsOf(arrivals, fits, now),
     };
     if (!isDue(last?.pace, circumstances, now)) return;
-    const stepCount = await stepCountOf(telemetry, { workerId, fromMs, toMs });
+    const [stepCount, liveItlP99Ms] = await Promise.all([
+      stepCountOf(telemetry, { workerId, fromMs, toMs }),
+      pathItl(telemetry, { workerId, pathId: worker.pathId, fromMs, toMs }),
+    ]);
 
     const startedAt = performance.now();
     const { draft, note } = propose({
@@ -110,6 +114,7 @@ export function createPathSuggester(options: {
       envelope,
       objectives: policy.objectives,
       deviceUsdPerHour: policy.deviceUsdPerHour,
+      liveItlP99Ms,
       evidence: {
         windowStartedAt: fromMs,
         windowEndedAt: toMs,
