@@ -130,7 +130,12 @@ describe('the books of mixed requests', () => {
       requestRow,
     );
     expect(rows).toHaveLength(sent.size);
-    expect(new Map(rows.map((row) => [row.requestId, row.finishReason]))).toEqual(sent);
+    // On a crowded machine an answer may be whole before its cancellation comes.
+    const isLate = ({ requestId, finishReason }: z.infer<typeof requestRow>) =>
+      sent.get(requestId) === 'cancelled' && finishReason === 'length';
+    const ended = rows.map((row) => [row.requestId, isLate(row) ? 'cancelled' : row.finishReason] as const);
+    expect(new Map(ended)).toEqual(sent);
+    expect(rows.some(({ finishReason }) => finishReason === 'cancelled')).toBe(true);
     expect(rows.every((row) => row.isAccountFinal)).toBe(true);
     expect(
       await store.query(
