@@ -4,8 +4,8 @@
  */
 import type { SchedulerState } from './compose.ts';
 
-export function auditState(state: SchedulerState, openCount: number): string[] {
-  const { tables, running, waiting } = state;
+export function auditState(state: SchedulerState): string[] {
+  const { tables, running, waiting, open } = state;
   const faults: string[] = [];
   const holders = new Map<number, number>();
   for (const { spec, blockTable, computedTokenCount } of running) {
@@ -25,8 +25,8 @@ export function auditState(state: SchedulerState, openCount: number): string[] {
   if (holders.size !== tables.usedCount) {
     faults.push(`${tables.usedCount} KV blocks count as used and ${holders.size} are held.`);
   }
-  if (running.length + waiting.count !== openCount) {
-    faults.push(`${openCount} sequences are open, and not all of them run or wait.`);
+  if (running.length + waiting.count !== open.size) {
+    faults.push(`${open.size} sequences are open, and not all of them run or wait.`);
   }
   return faults;
 }

@@ -17,6 +17,7 @@ import {
   remainingTokenCount,
 } from './open-sequence.ts';
 import { chunkTokenCount, type FlexPace, hasDecodeRoom, hasPrefillRoom } from './prefill-room.ts';
+import type { ProgramService } from './program-service.ts';
 import type { StepTimeFit } from './step-time.ts';
 
 export interface SchedulerLimits {
@@ -29,6 +30,9 @@ export interface SchedulerLimits {
 }
 
 export interface SchedulerState extends AdmissionState {
+  /** Running and waiting, by id. */
+  readonly open: Map<string, OpenSequence>;
+  readonly programs: ProgramService;
   limits: SchedulerLimits;
   numericsId: string;
   fit: StepTimeFit | null;
@@ -48,6 +52,13 @@ export interface Composition {
   readonly sequences: OpenSequence[];
   preemptionCount: number;
   cachedTokenCount: number;
+}
+
+/** The sequence of a step's entry. */
+export function sequenceAt({ sequences }: Composition, index: number): OpenSequence {
+  const sequence = sequences[index];
+  if (sequence === undefined) throw new Error(`The step has no entry ${index}.`);
+  return sequence;
 }
 
 /** While others run, flex leaves this share of sequences and blocks free, so that who comes next need not push it out. */

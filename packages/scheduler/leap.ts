@@ -8,6 +8,7 @@ import type { SchedulerState } from './compose.ts';
 import { addToken, comparePreemption, type OpenSequence } from './open-sequence.ts';
 import type { ProgramService } from './program-service.ts';
 import type { EndedSequence } from './sequence.ts';
+import { endSequence, isFullLength, tokensLeft } from './sequence-end.ts';
 import { type StepFeatures, type StepTimeFit, sevenTermsMs } from './step-time.ts';
 
 export interface LeapQuestion {
@@ -44,21 +45,47 @@ export interface Leap {
 }
 
 /** Who decodes in every one of the steps, and at most how many these are. */
-export interface LeapPlan {
+interface LeapPlan {
   /** In the order of the batches' entries. */
   readonly sequences: readonly OpenSequence[];
   readonly stepCount: number;
 }
 
-/**
- * Null where the next step is not of this kind, or might not be.
- * @param tokensLeft tokens that a sequence may still generate
- */
-export function planLeap(
-  state: SchedulerState,
-  question: LeapQuestion,
-  tokensLeft: (sequence: OpenSequence) => number,
-): LeapPlan | null {
+/** Books as many steps alike as there are, at most those asked for; null, and nothing done, where there is none. */
+export function leapSteps(state: SchedulerState, question: LeapQuestion, firstStepId: number): Leap | null {
+  const plan = planLeap(state, question);
+  if (plan === null) return null;
+  const { sequences } = plan;
+  const lastTokenAt = sequences.map((sequence) => sequence.lastTokenAt ?? question.now);
+  const steps = runLeap(state, plan, question);
+  const stepCount = steps.features.length;
+  const settledLast = steps.settledAt[stepCount - 1] ?? question.now;
+  let chargedMs = 0;
+  chargeLeap(sequences, steps, state.fit, state.programs, (sequence, deviceMs) => {
+    state.tenants.charged(sequence, deviceMs);
+    chargedMs += deviceMs;
+  });
+  const ended: EndedSequence[] = [];
+  for (const sequence of sequences) {
+    sequence.lastStepId = firstStepId + stepCount - 1;
+    sequence.lastTokenAt = settledLast;
+    if (isFullLength(state, sequence)) ended.push(endSequence(state, sequence, 'length', '', settledLast));
+  }
+  const { entered, left } = state.tables.takeCacheChanges();
+  return {
+    ...steps,
+    firstStepId,
+    sequenceIds: sequences.map(({ spec }) => spec.sequenceId),
+    lastTokenAt,
+    chargedMs,
+    ended,
+    enteredBlockHashes: entered,
+    leftBlockHashes: left,
+  };
+}
+
+/** Null where the next step is not of this kind, or might not be. */
+function planLeap(state: SchedulerState, question: LeapQuestion): LeapPlan | null {
   const { running, waiting, limits, tables } = state;
   const count = running.length;
   if (count === 0 || count > limits.tokenBudget || (limits.draftTokenCount ?? 0) > 0) return null;
@@ -77,7 +104,7 @@ export function planLeap(
       if (before.lastStepId !== sequence.lastStepId) return null;
       isInOrder &&= comparePreemption(before, sequence) < 0;
     }
-    stepCount = Math.min(stepCount, tokensLeft(sequence));
+    stepCount = Math.min(stepCount, tokensLeft(state, sequence));
   }
   // One block more for each is there after it: nobody has to go, and the eldest need not be the first.
   while (stepCount > 0 && blocksMissing(tables, running, stepCount) + count > tables.availableCount) {
@@ -112,7 +139,7 @@ function blocksMissing(tables: BlockTables, running: readonly OpenSequence[], st
 }
 
 /** Lets the plan's sequences decode; returns what each step was. At least one step runs, the last one that may begin. */
-export function runLeap(
+function runLeap(
   { tables, numericsId }: SchedulerState,
   { sequences, stepCount }: LeapPlan,
   question: LeapQuestion,
@@ -162,7 +189,7 @@ export function runLeap(
  * Charges each sequence its shares of all steps: as `chargeStep` splits one, summed over steps in closed form. Of step j
  * the share is s_j (a + b5 (c + j)), with s_j = measured / predicted and a what all decodes have in common.
  */
-export function chargeLeap(
+function chargeLeap(
   sequences: readonly OpenSequence[],
   { features, deviceMs, settledAt }: Pick<Leap, 'features' | 'deviceMs' | 'settledAt'>,
   fit: StepTimeFit | null,
