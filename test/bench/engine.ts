@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- engine [PART...] [--peer-llama-cpp DIR] [--peer-node-llama-cpp DIR] [--peer-vllm PYTHON]
  * [--precision Q8_0|Q4_0] [--path PATH]`: what the engine is worth on this CPU, one file a question under engine/. The parts
- * that need a peer say SKIPPED without its place. `adaptive` (or --adaptive) takes 20 minutes and runs only where it is named:
+ * that need a peer say SKIPPED without its place; they take `--rounds N`, too. `adaptive` (or --adaptive) takes 20 minutes and runs only where it is named:
  * `--rounds N` measures so many of its missing rounds and keeps the others, `--report` takes the seeds of the report.
  */
 import { parseArgs } from 'node:util';
@@ -14,7 +14,8 @@ import { type Parts, runParts } from './run-parts.ts';
 export async function benchEngine(argv: readonly string[]): Promise<readonly Figure[]> {
   const { names, flags } = readArguments(argv);
   const llamaCpp = flags['peer-llama-cpp'] ?? null;
-  const options = { precisions: precisionsOf(flags.precision), path: flags.path ?? null };
+  const roundCount = readRounds(flags.rounds);
+  const options = { precisions: precisionsOf(flags.precision), path: flags.path ?? null, roundCount };
   const parts: Parts = {
     'beside-peer': async () => {
       const { besideLlamaServer } = await import('./engine/beside-peer.ts');
@@ -35,7 +36,6 @@ export async function benchEngine(argv: readonly string[]): Promise<readonly Fig
     'mapped-weights': async () => (await import('./engine/mapped-weights.ts')).mappedWeights,
     adaptive: async () => {
       const { adaptive } = await import('./engine/adaptive.ts');
-      const roundCount = readRounds(flags.rounds);
       return () => adaptive({ roundCount, seeds: flags.report === true ? 'report' : 'work' });
     },
   };

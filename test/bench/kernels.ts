@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- kernels [PART...] [--peer-llama-cpp DIR] [--precision Q8_0|Q4_0] [--pairs N]
- * [--large-model FOLDER]`: the path a worker begins with against the reference path; its steps against llama.cpp's where that
+ * `npm run bench -- kernels [PART...] [--peer-llama-cpp DIR] [--precision Q8_0|Q4_0] [--shape ID]
+ * [--pairs N] [--large-model FOLDER]`: the path a worker begins with against the reference path; its steps against llama.cpp's where that
  * folder is given (a model of 1.1B is written into FOLDER once); and how often each variant agrees with the reference.
  */
 import { parseArgs } from 'node:util';
@@ -8,7 +8,7 @@ import type { LinearVariantId } from '@variator/kernels/catalogue';
 import { ConfigError } from '../../apps/engine/config/config-error.ts';
 import { benchModel } from './bench-model.ts';
 import { type Figure, figure, pairedRatio, spread } from './figure.ts';
-import type { PeerOptions } from './kernels/peer.ts';
+import { type PeerOptions, shapeIds } from './kernels/peer.ts';
 import { type StepShape, stepRuns } from './kernels/step-runs.ts';
 import { precisionsOf } from './precisions.ts';
 import { type Parts, runParts } from './run-parts.ts';
@@ -42,6 +42,7 @@ export async function benchKernels(argv: readonly string[]): Promise<readonly Fi
     folder: peer,
     pairCount: Number(flags.pairs ?? 6),
     precisions: precisionsOf(flags.precision),
+    shapes: shapesOf(flags.shape),
   };
   const parts: Parts = {
     reference: async () => benchAgainstReference,
@@ -64,12 +65,24 @@ export async function benchKernels(argv: readonly string[]): Promise<readonly Fi
 function readArguments(argv: readonly string[]) {
   const flag = { type: 'string' } as const;
   try {
-    const options = { 'peer-llama-cpp': flag, pairs: flag, precision: flag, 'large-model': flag };
+    const options = {
+      'peer-llama-cpp': flag,
+      pairs: flag,
+      precision: flag,
+      shape: flag,
+      'large-model': flag,
+    };
     const { positionals, values } = parseArgs({ args: [...argv], options, allowPositionals: true });
     return { names: positionals, flags: values };
   } catch (error) {
     throw new ConfigError(error instanceof Error ? error.message : String(error));
   }
+}
+
+function shapesOf(flag: string | undefined): PeerOptions['shapes'] {
+  const chosen = shapeIds.filter((one) => flag === undefined || flag === one);
+  if (chosen.length === 0) throw new ConfigError(`--shape is one of ${shapeIds.join(', ')}.`);
+  return chosen;
 }
 
 async function benchAgainstReference(): Promise<readonly Figure[]> {

@@ -19,7 +19,7 @@ import { serveNodeLlamaCpp } from '../peers/node-llama-cpp.ts';
 import { serveVllm } from '../peers/vllm.ts';
 import type { Precision } from '../precisions.ts';
 
-const ROUNDS = 5;
+const USUAL_ROUNDS = 5;
 const AT_ONCE = 16;
 const THREAD_COUNTS = [1, 2];
 
@@ -30,6 +30,7 @@ interface Comparison {
   readonly leastRatio: number;
   /** What the product is started with. */
   readonly flags: readonly string[];
+  readonly roundCount: number | null;
   start(threadCount: number): Promise<Arm>;
 }
 
@@ -39,6 +40,8 @@ export interface BesideOptions {
   readonly precisions: readonly Precision[];
   /** The execution path the product starts on; null for its own choice. */
   readonly path: string | null;
+  /** null for as many as usual. */
+  readonly roundCount: number | null;
 }
 
 export async function besideLlamaServer(options: BesideOptions): Promise<readonly Figure[]> {
@@ -74,6 +77,7 @@ export async function besideVllm(options: BesideOptions): Promise<readonly Figur
       peerName: 'vLLM',
       leastRatio: 1.5,
       flags: productFlags(folder, options.path),
+      roundCount: options.roundCount,
       start: (threadCount) => serveVllm(place, folder, AT_ONCE, threadCount),
     });
   });
@@ -91,7 +95,7 @@ const productFlags = (model: string, path: string | null): string[] => [
 
 function overFiles(
   quantiser: string | null,
-  { precisions, path: executionPath }: BesideOptions,
+  { precisions, path: executionPath, roundCount }: BesideOptions,
   peerName: string,
   leastRatio: number,
   serve: (file: string, threadCount: number) => Promise<Arm>,
@@ -101,7 +105,7 @@ function overFiles(
     const compareOn = async (file: string, name: string) => {
       const start = (threadCount: number) => serve(file, threadCount);
       const flags = productFlags(file, executionPath);
-      figures.push(...(await compare({ label: name, peerName, leastRatio, flags, start })));
+      figures.push(...(await compare({ label: name, peerName, leastRatio, flags, roundCount, start })));
     };
     if (quantiser === null) await compareOn(path, `${label} as it ships`);
     else {
@@ -130,7 +134,14 @@ async function inScratch(
   }
 }
 
-async function compare({ label, peerName, leastRatio, flags, start }: Comparison): Promise<Figure[]> {
+async function compare({
+  label,
+  peerName,
+  leastRatio,
+  flags,
+  roundCount,
+  start,
+}: Comparison): Promise<Figure[]> {
   const product = await startProduct({ flags });
   const own = { send: overHttp({ url: product.inferenceUrl, modelId: product.modelId, apiKey: null }) };
   const arms: Arm[] = [];
@@ -140,7 +151,7 @@ async function compare({ label, peerName, leastRatio, flags, start }: Comparison
     for (const one of [own, ...arms]) await load(one, AT_ONCE, AT_ONCE, random);
     const crowd = { own: [] as Load[], arms: arms.map(() => [] as Load[]) };
     const alone = { own: [] as Load[], arms: arms.map(() => [] as Load[]) };
-    for (let round = 0; round < ROUNDS; round += 1) {
+    for (let round = 0; round < (roundCount ?? USUAL_ROUNDS); round += 1) {
       crowd.own.push(await load(own, AT_ONCE, 2 * AT_ONCE, random));
       for (const [at, arm] of arms.entries()) crowd.arms[at]?.push(await load(arm, AT_ONCE, AT_ONCE, random));
       alone.own.push(await load(own, 1, 3, random));

@@ -22,7 +22,11 @@ const NEW_TOKENS = 32;
 /** Enough to tell which thread count is the better one. */
 const TRIAL_PROMPT_TOKENS = 16;
 
+export const shapeIds = ['decode-1', 'decode-16', 'prefill-128', 'prefill-512'] as const;
+export type ShapeId = (typeof shapeIds)[number];
+
 interface PeerShape {
+  readonly id: ShapeId;
   readonly name: string;
   readonly step: StepShape;
   readonly kind: 'prefill' | 'decode';
@@ -49,10 +53,10 @@ const prefill = (tokensEach: number): Pick<PeerShape, 'step' | 'kind'> => ({
   step: { sequenceCount: 1, tokensEach, contextLength: 0 },
 });
 const shapesFor = ({ alone, crowd, prefill: ahead, readShare }: Goals): readonly PeerShape[] => [
-  { name: 'decode, batch 1', ...decode(1), goal: alone, leastReadShare: readShare },
-  { name: 'decode, batch 16', ...decode(16), goal: crowd, leastReadShare: null },
-  { name: 'prefill of 128', ...prefill(128), goal: ahead, leastReadShare: null },
-  { name: 'prefill of 512', ...prefill(512), goal: ahead, leastReadShare: null },
+  { id: 'decode-1', name: 'decode, batch 1', ...decode(1), goal: alone, leastReadShare: readShare },
+  { id: 'decode-16', name: 'decode, batch 16', ...decode(16), goal: crowd, leastReadShare: null },
+  { id: 'prefill-128', name: 'prefill of 128', ...prefill(128), goal: ahead, leastReadShare: null },
+  { id: 'prefill-512', name: 'prefill of 512', ...prefill(512), goal: ahead, leastReadShare: null },
 ];
 
 interface Block {
@@ -65,6 +69,7 @@ export interface PeerOptions {
   readonly folder: string | null;
   readonly pairCount: number;
   readonly precisions: readonly Precision[];
+  readonly shapes: readonly ShapeId[];
 }
 
 /** Files of the default model, as llama.cpp's quantiser makes them. */
@@ -83,7 +88,7 @@ export async function benchSmallModel(options: PeerOptions): Promise<readonly Fi
       const file = join(scratch, `${precision}.gguf`);
       await peer.quantise(path, file, precision);
       const goals = precision === 'Q8_0' ? smallGoals : { ...smallGoals, crowd: 1.5 };
-      figures.push(...(await benchModelFile(peer, file, `${label} ${precision}`, goals, options.pairCount)));
+      figures.push(...(await benchModelFile(peer, file, `${label} ${precision}`, goals, options)));
       rmSync(file);
     }
   } finally {
@@ -111,7 +116,7 @@ export async function benchLargeModel(
   for (const precision of options.precisions) {
     const goals = precision === 'Q8_0' ? largeGoals : { ...largeGoals, crowd: 1.5 };
     const label = `TinyLlama-1.1B's shape ${precision}`;
-    figures.push(...(await benchModelFile(peer, fileOf(precision), label, goals, options.pairCount)));
+    figures.push(...(await benchModelFile(peer, fileOf(precision), label, goals, options)));
   }
   return figures;
 }
@@ -126,13 +131,13 @@ async function benchModelFile(
   model: string,
   label: string,
   goals: Goals,
-  pairCount: number,
+  { pairCount, shapes }: PeerOptions,
 ): Promise<Figure[]> {
   const runs = await stepRuns(model, 2, 16 * 192);
   try {
     await runs.prepare(runs.fastest);
     const figures: Figure[] = [];
-    for (const shape of shapesFor(goals)) {
+    for (const shape of shapesFor(goals).filter(({ id }) => shapes.includes(id))) {
       figures.push(...(await benchShape(peer, model, `${label}, ${shape.name}`, shape, runs, pairCount)));
     }
     return figures;
