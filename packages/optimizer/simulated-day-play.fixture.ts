@@ -130,9 +130,7 @@ export function play(
       ),
     );
     const end = tried.at(-1);
-    log(
-      `${minuteOf(worker)} canary: ${end?.state} ${JSON.stringify(end?.cost)} ${JSON.stringify(end?.itlErrors?.map((e) => +e.mean.toFixed(2)))}`,
-    );
+    log(`${minuteOf(worker)} canary: ${end?.state}`);
     if (end?.state === 'live')
       played.switches.push({ minute: worker.now / MINUTE, from: from0, to: draft.to });
     worker.switchTo(end?.state === 'live' ? draft.to : from0);
@@ -142,7 +140,7 @@ export function play(
 }
 
 /** Nobody has to be asked: whatever is worth finding out has its canary. */
-const LEAST_GAIN = process.env.LG ? Number(process.env.LG) : Number.NEGATIVE_INFINITY;
+const LEAST_GAIN = Number.NEGATIVE_INFINITY;
 
 /** Gaps as telemetry has them, by step; null before anybody was served. */
 function itlP99Of(steps: readonly JudgedStep[]): number | null {
