@@ -1,6 +1,7 @@
 import { predictMs, residualPlace, type StepTimeFit } from '@variator/scheduler/step-time';
 import { expect, test } from 'vitest';
 import {
+  costsAtEqualLoad,
   freezePrices,
   type JudgedStep,
   type JudgingPlan,
@@ -120,6 +121,34 @@ test.each([
     expect(verdicts).not.toContain(never);
   },
 );
+
+/** Blocks whose work is drawn, and whose cost falls with it whichever path they run. */
+function loadedPairs(seed: number, effect: number, isSaturated = false): PairResult[] {
+  const random = seededRandom(seed);
+  return Array.from({ length: plan.mostPairCount }, (_, pairIndex) => {
+    const logWorkRatio = 0.4 * random.normal() + (isSaturated ? 0.3 : 0);
+    const load = isSaturated ? 0 : -0.25 * logWorkRatio;
+    const logCostRatio = Math.log(effect) + load + 0.04 * random.normal();
+    return {
+      ...{ pairIndex, controlCost: 1, candidateCost: Math.exp(logCostRatio), logCostRatio, logWorkRatio },
+      ...{ controlItlP99Ms: 20, candidateItlP99Ms: 20, controlStepCount: 100, candidateStepCount: 100 },
+    };
+  });
+}
+const withoutWork = (pairs: readonly PairResult[]): PairResult[] =>
+  pairs.map(({ logWorkRatio: _, ...pair }) => pair);
+
+test('what the load did by chance is taken out of the comparison, and no difference is made of it', () => {
+  const seeds = Array.from({ length: 200 }, (_, seed) => 3000 + seed);
+  const found = (of: (pairs: PairResult[]) => PairResult[]) =>
+    seeds.filter((seed) => runCanary(of(loadedPairs(seed, 0.93))).verdict === 'better').length;
+  expect(found((pairs) => pairs)).toBeGreaterThan(1.5 * found(withoutWork));
+  const equal = seeds.map((seed) => runCanary(loadedPairs(seed, 1)).verdict);
+  expect(equal.filter((verdict) => verdict !== 'inconclusive').length).toBeLessThanOrEqual(12);
+  // A saturated worker does more work under the better path: that is no chance.
+  const ahead = loadedPairs(1, 0.93, true);
+  expect(costsAtEqualLoad(ahead)).toEqual(ahead.map(({ logCostRatio }) => logCostRatio));
+});
 
 test('steps that are settling or of another path are left out, and thin blocks are not compared', () => {
   const prices = freezePrices(fit, [step({})]);

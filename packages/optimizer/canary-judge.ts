@@ -9,6 +9,7 @@ import {
   type StepFeatures,
   type StepTimeFit,
 } from '@variator/scheduler/step-time';
+import { mean, varianceOf } from './moments.ts';
 import { weightedQuantile } from './quantile.ts';
 import type { SeededRandom } from './seeded-random.ts';
 
@@ -40,6 +41,8 @@ export interface PairResult {
   readonly candidateCost: number;
   /** log(candidate / control) of device ms over standard ms. */
   readonly logCostRatio: number;
+  /** log(candidate / control) of the work that the blocks did, standard ms; absent in pairs that are older than it. */
+  readonly logWorkRatio?: number;
   readonly controlItlP99Ms: number;
   readonly candidateItlP99Ms: number;
   readonly controlStepCount: number;
@@ -118,6 +121,8 @@ export function standardMs(steps: readonly JudgedStep[], prices: StandardPrices)
 
 export interface BlockMeasure {
   readonly stepCount: number;
+  /** Standard ms. */
+  readonly workMs: number;
   /** Device ms over standard ms. */
   readonly cost: number;
   readonly itlP99Ms: number;
@@ -138,6 +143,7 @@ export function measureBlock(
   const itlP99Ms = weightedQuantile(gaps, 0.99);
   return {
     stepCount: judged.length,
+    workMs: worthMs,
     cost: deviceMs / worthMs,
     itlP99Ms: Number.isNaN(itlP99Ms) ? 0 : itlP99Ms,
     foreignCpuShare: judged.reduce((sum, step) => sum + step.foreignCpuShare * step.deviceMs, 0) / deviceMs,
@@ -166,6 +172,7 @@ export function judgePair(question: PairQuestion): PairResult | null {
     controlCost: control.cost,
     candidateCost: candidate.cost,
     logCostRatio: Math.log(candidate.cost / control.cost),
+    logWorkRatio: Math.log(candidate.workMs / control.workMs),
     controlItlP99Ms: control.itlP99Ms,
     candidateItlP99Ms: candidate.itlP99Ms,
     controlStepCount: control.stepCount,
@@ -203,15 +210,39 @@ export function confidenceSequence(
 ): Confidence | null {
   const count = values.length;
   if (count < 2) return null;
-  const mean = values.reduce((sum, value) => sum + value, 0) / count;
-  const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (count - 1);
-  const spread = Math.sqrt(variance) * Math.sqrt((count + 1) / Math.max(1, count - 2));
+  const middle = mean(values);
+  const spread = Math.sqrt(varianceOf(values)) * Math.sqrt((count + 1) / Math.max(1, count - 2));
   const tightestAt = Math.max(2, plannedCount / 2);
   const rho2 = (-2 * Math.log(alpha) + Math.log(-2 * Math.log(alpha) + 1)) / tightestAt;
   const scale = count * rho2 + 1;
   const halfWidth =
     spread * Math.sqrt(((2 * scale) / (count * count * rho2)) * Math.log(Math.sqrt(scale) / alpha));
-  return { mean, low: mean - halfWidth, high: mean + halfWidth };
+  return { mean: middle, low: middle - halfWidth, high: middle + halfWidth };
+}
+
+/** Fewer do not tell a slope from chance; and so many pairs' worth of none stand against it. */
+const LEAST_PAIRS_FOR_SLOPE = 8;
+const NO_SLOPE_PAIRS = 4;
+
+/**
+ * Log cost ratios without the chance of the load. A block that more came in for runs larger batches and costs less per unit of
+ * work, whichever path it ran; which one it ran was drawn, so the difference of the work that both did is 0 in the mean and
+ * may be regressed out (CUPED, Deng et al. 2013). Where it surely is not 0, one path does more than the other (a saturated
+ * worker): nothing is taken out.
+ */
+export function costsAtEqualLoad(pairs: readonly PairResult[]): number[] {
+  const costs = pairs.map(({ logCostRatio }) => logCostRatio);
+  const loads = pairs.map(({ logWorkRatio = 0 }) => logWorkRatio);
+  const [cost, load, variance] = [mean(costs), mean(loads), varianceOf(loads)];
+  if (
+    pairs.length < LEAST_PAIRS_FOR_SLOPE ||
+    variance === 0 ||
+    Math.abs(load) > 2 * Math.sqrt(variance / loads.length)
+  )
+    return costs;
+  const products = loads.reduce((sum, one, index) => sum + (one - load) * ((costs[index] ?? 0) - cost), 0);
+  const slope = products / ((loads.length - 1 + NO_SLOPE_PAIRS) * variance);
+  return costs.map((one, index) => one - slope * (loads[index] ?? 0));
 }
 
 /** What a proposal promised: fewer device ms per request, or gaps within an objective the incumbent misses. */
@@ -241,7 +272,7 @@ export interface Judgement {
 
 /** What the pairs so far say. May be asked after every pair: the bounds hold at all times. */
 export function judgeCanary(pairs: readonly PairResult[], plan: JudgingPlan): Judgement {
-  const costs = pairs.map((pair) => pair.logCostRatio);
+  const costs = costsAtEqualLoad(pairs);
   const gaps = pairs
     .filter((pair) => pair.controlItlP99Ms > 0 && pair.candidateItlP99Ms > 0)
     .map((pair) => Math.log(pair.candidateItlP99Ms / pair.controlItlP99Ms));

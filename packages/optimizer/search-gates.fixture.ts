@@ -11,7 +11,7 @@ import {
   pathId,
 } from '@variator/kernels/execution-path';
 import type { StepTimeFit, StepTimeModel } from '@variator/scheduler/step-time';
-import type { JudgingPlan, PairResult } from './canary-judge.ts';
+import { costsAtEqualLoad, type JudgingPlan, type PairResult } from './canary-judge.ts';
 import { candidatePaths } from './candidate-paths.ts';
 import { MOST_LATE_GAPS } from './feasible-paths.ts';
 import { itlErrorsOf, realisedOf, type TriedPath } from './path-memory.ts';
@@ -286,7 +286,7 @@ export function runSearch(world: World, seed: number, leastGain = EXPLORING): Se
       state: progress.state,
       endedAt: now,
       isPathsFault: false,
-      cost: realisedOf(progress.pairs.map(({ logCostRatio }) => logCostRatio)),
+      cost: realisedOf(costsAtEqualLoad(progress.pairs)),
       replayedLogCost: draft.evidence.replayedLogCost ?? null,
       itlErrors: itlErrorsOf(draft, draft.metrics, progress.pairs),
     });

@@ -4,7 +4,7 @@
  */
 import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import type { StepFeatures } from '@variator/scheduler/step-time';
-import { freezePrices, type JudgedStep, judgePair, planBlocks } from './canary-judge.ts';
+import { costsAtEqualLoad, freezePrices, type JudgedStep, judgePair, planBlocks } from './canary-judge.ts';
 import { candidatePaths } from './candidate-paths.ts';
 import { itlErrorsOf, realisedOf, type TriedPath } from './path-memory.ts';
 import type { ProposalDraft } from './proposal.ts';
@@ -218,7 +218,7 @@ function canary(
     // A canary that the workload cut short may be repeated at once.
     endedAt: isCutShort ? worker.now - 60 * MINUTE : worker.now,
     isPathsFault: false,
-    cost: realisedOf(progress.pairs.map(({ logCostRatio }) => logCostRatio)),
+    cost: realisedOf(costsAtEqualLoad(progress.pairs)),
     replayedLogCost: draft.evidence.replayedLogCost ?? null,
     itlErrors: itlErrorsOf(draft, draft.metrics, progress.pairs),
   };

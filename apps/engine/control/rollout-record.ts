@@ -3,7 +3,7 @@
  * turns the result into what people read (view, ledger entry). Pure; called by open-control.ts and rollout-driver.ts.
  */
 import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
-import type { JudgingPlan } from '@variator/optimizer/canary-judge';
+import { costsAtEqualLoad, type JudgingPlan } from '@variator/optimizer/canary-judge';
 import { itlErrorsOf, realisedOf, type TriedPath } from '@variator/optimizer/path-memory';
 import type { MetricName, PredictedMetric, ProposalDraft } from '@variator/optimizer/proposal';
 import {
@@ -163,7 +163,7 @@ function triedPathOf(opening: RolloutOpening, progress: RolloutProgress): TriedP
     state: progress.state,
     endedAt: progress.endedAt ?? opening.at,
     isPathsFault: progress.isPathsFault,
-    cost: realisedOf(progress.pairs.map(({ logCostRatio }) => logCostRatio)),
+    cost: realisedOf(costsAtEqualLoad(progress.pairs)),
     replayedLogCost: opening.replayedLogCost ?? null,
     itlErrors: itlErrorsOf(opening, opening.predicted, progress.pairs),
   };
