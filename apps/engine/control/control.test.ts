@@ -196,6 +196,23 @@ test('a person stops a canary and the worker is back on its path', async () => {
   ]);
 });
 
+test('the optimizer ends a canary that a shift of the workload would spoil, and takes no live path back', async () => {
+  fleet.script(candidate, { cost: 0.8 });
+  fleet.holdFromBlock(5);
+  const rolloutId = await begin();
+  await fleet.held();
+  const view = await control.rollBack(rolloutId, 'optimizer');
+  expect(view).toMatchObject({ state: 'rolledBack', verdict: 'inconclusive' });
+  expect(view.message).toContain('the workload seems to change');
+  expect(livePathId()).toBe(pathId(incumbent));
+  fleet.script(reference, { cost: 0.8 });
+  fleet.holdFromBlock(Number.POSITIVE_INFINITY);
+  const next = await begin(reference);
+  expect(await ended(next)).toMatchObject({ state: 'live' });
+  expect(await control.rollBack(next, 'optimizer')).toMatchObject({ state: 'live' });
+  expect(livePathId()).toBe(pathId(reference));
+});
+
 test('a live path can be taken back, once, and the ledger says so', async () => {
   fleet.script(candidate, { cost: 0.8 });
   const rolloutId = await begin();

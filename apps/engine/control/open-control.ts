@@ -30,7 +30,7 @@ export interface ControlOptions {
 
 /** Alternatives a person can weigh; the optimizer's older ones make room. */
 const MOST_OPEN_PER_WORKER = 4;
-/** The optimizer's service names itself so; it proposes and never approves. */
+/** The optimizer's service names itself so; it proposes, ends canaries across a shift of regime, and never approves. */
 const OPTIMIZER_CLIENT = 'optimizer';
 
 /** Opens the database, migrates it and finishes what a restart interrupted. @throws ControlError naming the file */
@@ -255,8 +255,13 @@ export async function openControl(options: ControlOptions): Promise<Control> {
     rollout: (rolloutId) => runs.view(rolloutId),
     rollBack: async (rolloutId, who) => {
       // A canary under way is stopped at once; only a live path waits its turn.
-      const stopped = await runs.stop(rolloutId, who, 'asked for by a person.');
-      return stopped ?? inTurn(() => runs.rollBack(rolloutId, who));
+      const isOptimizer = who === OPTIMIZER_CLIENT;
+      const reason = isOptimizer
+        ? 'the workload seems to change: what the canary compares would be of two regimes.'
+        : 'asked for by a person.';
+      const stopped = await runs.stop(rolloutId, who, reason);
+      if (stopped !== null) return stopped;
+      return isOptimizer ? runs.view(rolloutId) : inTurn(() => runs.rollBack(rolloutId, who));
     },
     ledger: (limit) => store.ledger(limit),
     killSwitch: killSwitchNow,

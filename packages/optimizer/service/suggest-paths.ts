@@ -1,7 +1,7 @@
 /**
  * The round that replays the last window's arrivals and proposes a better path. Called by main.ts. Searches when something
- * has changed, else ever more rarely; proposes nothing while a shift of the workload is unconfirmed or a canary runs, and not
- * again what was refused in this regime.
+ * has changed, else ever more rarely; proposes nothing while a canary runs, and not again what was refused in this regime. While
+ * a shift of the workload is unconfirmed it proposes nothing and ends canaries.
  */
 import type { TelemetryClient } from '@variator/clickhouse/client';
 import { arrivals as arrivalsOf } from '@variator/clickhouse/queries/arrivals';
@@ -136,10 +136,19 @@ export function createPathSuggester(options: {
     log(`proposed ${proposalId}: ${note}`);
   }
 
+  /** Blocks of two regimes say nothing of two paths: inconclusive, as an aborted analysis is. */
+  async function endCanaries(): Promise<void> {
+    for (const { rolloutId, state } of await gateway.rollouts.list.query({ limit: 20 })) {
+      if (state !== 'canary') continue;
+      await gateway.rollouts.rollBack.mutate({ rolloutId });
+      log(`ended canary ${rolloutId}: the workload seems to change`);
+    }
+  }
+
   return {
     async round(now) {
       // Arrivals of two regimes say nothing about either.
-      if (marker.isSuspended()) return;
+      if (marker.isSuspended()) return endCanaries();
       const [workers, policy, rollouts, ledger] = await Promise.all([
         gateway.workers.list.query(),
         gateway.objectives.get.query(),
