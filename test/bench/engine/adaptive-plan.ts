@@ -105,6 +105,7 @@ export function staticPaths(envelope: Envelope): Readonly<Record<string, Executi
     latency,
     throughput,
     ...Object.fromEntries(otherWeights),
+    'float32 KV': { ...balanced, attention: 'attention.float32' },
     'throughput, int8 KV': { ...throughput, attention: 'attention.int8' },
     'one thread': { ...balanced, threadCount: 1 },
     'drafts of 8': { ...balanced, draftTokenCount: Math.min(8, envelope.maxDraftTokenCount) },
