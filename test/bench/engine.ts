@@ -33,6 +33,7 @@ export async function benchEngine(argv: readonly string[]): Promise<readonly Fig
     speculation: async () => (await import('./engine/speculation.ts')).speculation,
     attention: async () => (await import('./engine/attention.ts')).attentionFormats,
     switch: async () => (await import('./engine/switch.ts')).liveSwitches,
+    prepare: async () => (await import('./engine/switch.ts')).preparedKernels,
     'mapped-weights': async () => (await import('./engine/mapped-weights.ts')).mappedWeights,
     adaptive: async () => {
       const { adaptive } = await import('./engine/adaptive.ts');
