@@ -62,6 +62,18 @@ it('a window in which nothing was served in time counts as a hundredth of the be
   ).toEqual([expect.closeTo(0.01)]);
 });
 
+it('a phase in which no path served anything in time tells none from another', () => {
+  const rates = new Rates(
+    windowsOf([1], { chat: { balanced: 0, wide: 0 }, flood: { balanced: 100, wide: 400 } }),
+  );
+  const ratios = rates.ratios(
+    [1],
+    () => 'wide',
+    () => 'balanced',
+  );
+  expect(ratios).toEqual([expect.closeTo(2)]);
+});
+
 it('gaps between arrivals have the mean and the spread that are asked for', () => {
   const random = generator(1);
   for (const cv of [0.5, 1, 2]) {

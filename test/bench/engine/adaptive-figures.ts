@@ -32,6 +32,8 @@ export class Rates {
   rate(phase: string, seed: number, arm: string): number {
     const same = this.#windows.filter((window) => window.phase === phase && window.seed === seed);
     const best = Math.max(...same.map(({ tokensPerSecond }) => tokensPerSecond));
+    // Where no path served anything in time, none is better than another.
+    if (best === 0) return 1;
     const own = same.find((window) => window.arm === arm)?.tokensPerSecond ?? Number.NaN;
     return Math.max(own, LEAST_SHARE * best);
   }
