@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- kernels [PART...] [--peer-llama-cpp DIR] [--precision Q8_0|Q4_0] [--shape ID]
- * [--pairs N] [--large-model FOLDER]`: the path a worker begins with against the reference path; its steps against llama.cpp's where that
+ * `npm run bench -- kernels [PART...] [--peer-llama-cpp DIR] [--precision Q8_0|Q4_0] [--shape ID] [--pairs N]
+ * [--large-model FOLDER]`: the path a worker begins with against the reference path; its steps against llama.cpp's where that
  * folder is given (a model of 1.1B is written into FOLDER once); and how often each variant agrees with the reference.
  */
 import { parseArgs } from 'node:util';
