@@ -660,8 +660,8 @@ test("a path's own gaps in a span: their p99, and null where there are too few t
   const from = t0 - 7_200_000;
   const rows = Array.from({ length: 100 }, (_, index) =>
     stepRow({
-      ...{ startedAt: from + 100 * index, stepId: 9000 + index, pathId: 'pathItl', emittedTokenCount: 4 },
-      ...{ itlMeanMs: index < 98 ? 20 : 90, itlTokenCount: 4 },
+      ...{ startedAt: from + 100 * index, stepId: 9000 + index, pathId: 'pathItl', emittedTokenCount: 20 },
+      ...{ itlMeanMs: index < 98 ? 20 : 90, itlTokenCount: 20 },
     }),
   );
   const others = [

@@ -152,7 +152,9 @@ function answerOf(
 ): ProposeAnswer {
   const { incumbent, itl } = found;
   const spread = replaySpread(question.tried);
-  const misses = riskOf(incumbent, itl) > MOST_CANARY_RISK;
+  // Both must say so: a replay alone may be off, and what was measured lately is short.
+  const misses =
+    meanLateGapShare(incumbent.draws) > MOST_LATE_GAPS && riskOf(incumbent, itl) > MOST_CANARY_RISK;
   const belief = believed(found, ofRegime, spread, isRecalled);
   const penaltyOf = (finalist: Finalist): number =>
     mean(

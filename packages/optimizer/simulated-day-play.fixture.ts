@@ -26,6 +26,7 @@ const LOOK_BACK_MS = 5 * MINUTE;
 const LEAST_REQUESTS = 60;
 const MOST_PAIRS = 24;
 const MOST_RECENT_STEPS = 5000;
+const LEAST_GAPS = 1000;
 
 export interface Played {
   readonly worker: DayWorker;
@@ -142,8 +143,9 @@ export function play(
 /** Nobody has to be asked: whatever is worth finding out has its canary. */
 const LEAST_GAIN = Number.NEGATIVE_INFINITY;
 
-/** Gaps as telemetry has them, by step; null before anybody was served. */
+/** Gaps as telemetry has them, by step; null before there are as many as its query wants. */
 function itlP99Of(steps: readonly JudgedStep[]): number | null {
+  if (steps.reduce((sum, { itlTokenCount }) => sum + itlTokenCount, 0) < LEAST_GAPS) return null;
   const gaps = steps.map(({ itlMeanMs, itlTokenCount }) => ({ value: itlMeanMs, weight: itlTokenCount }));
   const itlP99Ms = weightedQuantile(gaps, 0.99);
   return Number.isNaN(itlP99Ms) ? null : itlP99Ms;
