@@ -1,5 +1,12 @@
 import { expect, test } from 'vitest';
-import { catalogue, fastestOfEachKind, linearVariantsFor, variantOf, weightBytes } from './catalogue.ts';
+import {
+  catalogue,
+  fastestOfEachKind,
+  linearVariantsFor,
+  variantOf,
+  weightBytes,
+  worthTrying,
+} from './catalogue.ts';
 import type { TensorDtype, TensorSource } from './model/model-shape.ts';
 
 const everything = catalogue.flatMap(({ needs }) => needs);
@@ -25,14 +32,16 @@ test('a model of 4-bit matrices begins with int4, any other with int8, and the r
   expect(linearVariantsFor([], new Set(['Q8_0'])).at(-1)).toBe('linear.reference');
 });
 
-test('of each kind the fastest is worth trying', () => {
+test('of each kind the fastest is worth trying, but for the one that is never quicker', () => {
   expect(fastestOfEachKind(linearVariantsFor(everything))).toEqual([
     'linear.int4-avx512vnni',
     'linear.int8-avx512vnni',
     'linear.int4-rounded-avx512vnni',
+    'linear.int8-residual-avx512vnni',
     'linear.bf16-avx512bf16',
     'linear.reference',
   ]);
+  expect(worthTrying(linearVariantsFor(everything))).not.toContain('linear.int8-residual-avx512vnni');
 });
 
 test('bytes of a matrix: padded to panels, without minimums where the format is centred, the head never rounded', () => {
@@ -42,6 +51,8 @@ test('bytes of a matrix: padded to panels, without minimums where the format is 
   expect(weightBytes('linear.int4-generic', tensor('Q4_0', 65, 64), 'layer')).toBe(groups * 576);
   expect(weightBytes('linear.int4-generic', tensor('Q4_1', 65, 64), 'layer')).toBe(groups * 640);
   expect(weightBytes('linear.int4-generic', tensor('Q8_0', 65, 64), 'layer')).toBe(groups * 1088);
+  expect(weightBytes('linear.int8-residual-generic', tensor('Q4_0', 65, 64), 'layer')).toBe(groups * 576);
+  expect(weightBytes('linear.int8-residual-generic', tensor('Q8_0', 65, 64), 'layer')).toBe(groups * 1088);
   expect(weightBytes('linear.int4-rounded-generic', tensor('Q8_0', 65, 64), 'layer')).toBe(groups * 640);
   expect(weightBytes('linear.int4-rounded-generic', tensor('Q8_0', 65, 64), 'head')).toBe(groups * 1088);
   expect(weightBytes('linear.bf16-generic', tensor('Q8_0', 65, 64), 'layer')).toBe(groups * 2048);

@@ -3,5 +3,5 @@ import { fastestOfEachKind, linearVariantsFor, variantOf } from './catalogue.ts'
 
 export const judgedVariants = (features: readonly string[]) =>
   fastestOfEachKind(linearVariantsFor(features)).filter((id) =>
-    ['int8', 'float32'].includes(variantOf(id).kind),
+    ['int8', 'int8-residual', 'float32'].includes(variantOf(id).kind),
   );

@@ -9,7 +9,7 @@ const native = loadNative();
 const { features } = native.probeMachine(1);
 // All int8 variants give the same bits (native-linear.test.ts), so the fastest and the plainest stand for the others.
 const int8Variants = linearVariantsFor(features)
-  .filter((id) => id.startsWith('linear.int8'))
+  .filter((id) => variantOf(id).kind === 'int8')
   .filter((_, index, all) => index === 0 || index === all.length - 1);
 
 async function openGolden(name: string, sequenceCount: number, linear: LinearVariantId) {
@@ -26,7 +26,7 @@ async function openGolden(name: string, sequenceCount: number, linear: LinearVar
 const everyKind = [
   ...int8Variants,
   ...fastestOfEachKind(linearVariantsFor(features)).filter((id) =>
-    ['int4-rounded', 'bf16'].includes(variantOf(id).kind),
+    ['int4-rounded', 'int8-residual', 'bf16'].includes(variantOf(id).kind),
   ),
 ];
 for (const linear of everyKind) {

@@ -16,6 +16,7 @@ afterAll(() => {
 });
 const variants = linearVariantsFor(native.probeMachine(1).features);
 const exactVariants = variants.filter((id) => variantOf(id).bits === 'int8');
+const residualVariants = variants.filter((id) => variantOf(id).bits === 'int8-residual');
 const roundedVariants = variants.filter((id) => variantOf(id).bits === 'int4-rounded');
 
 let state = 20_261_126;
@@ -86,6 +87,11 @@ test.each(shapes)(
     const x = activations(most, columns);
     const expected = native.multiply(tensor, 'linear.int8-generic', x, most, plain);
     const rounded = native.multiply(tensor, 'linear.int4-rounded-generic', x, most, plain);
+    const residual = native.multiply(tensor, 'linear.int8-residual-generic', x, most, plain);
+    for (const id of residualVariants) {
+      for (const tuning of tunings)
+        expect(native.multiply(tensor, id, x, most, tuning), id).toEqual(residual);
+    }
     expect([...expected, ...rounded].every(Number.isFinite)).toBe(true);
     for (const tuning of tunings) {
       for (const id of exactVariants) {
@@ -116,12 +122,14 @@ test.each(shapes)(
     const reference = native.multiply(tensor, 'linear.reference', x, 5, plain);
     const got = native.multiply(tensor, 'linear.int8-generic', x, 5, plain);
     const rounded = native.multiply(tensor, 'linear.int4-rounded-generic', x, 5, plain);
+    const residual = native.multiply(tensor, 'linear.int8-residual-generic', x, 5, plain);
     // Codes of these are kept; the others are rounded to 256 steps, or under scales in half precision.
     const isExact = ['Q8_0', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1'].includes(dtype);
     const groupStarts = Array.from({ length: Math.ceil(columns / 32) }, (_, group) => group * 32);
     for (let at = 0; at < 5 * rows; at += 1) {
       const row = Math.floor(at / rows);
       let bound = 0;
+      let residualBound = 0;
       let roundedBound = 0;
       for (const first of groupStarts) {
         const end = Math.min(columns, first + 32);
@@ -132,12 +140,15 @@ test.each(shapes)(
         const xSum = values.reduce((sum, value) => sum + Math.abs(value), 0);
         const weightMost = Math.max(...own.map(Math.abs));
         bound += (xMost / 254) * weightSum * 1.001 + 1e-5 * xSum * weightMost;
+        residualBound += (xMost / 254 ** 2) * weightSum * 1.01 + 2e-5 * xSum * weightMost;
         if (!isExact) bound += xSum * weightMost * 0.006;
+        if (!isExact) residualBound += xSum * weightMost * 0.006;
         // A step of 16 between the extremes, of which 10 % at either end may be cut off.
         roundedBound += xSum * (Math.max(...own) - Math.min(...own)) * 0.11;
       }
       const expected = reference[at] ?? Number.NaN;
       expect(Math.abs((got[at] ?? Number.NaN) - expected)).toBeLessThanOrEqual(bound);
+      expect(Math.abs((residual[at] ?? Number.NaN) - expected)).toBeLessThanOrEqual(residualBound);
       expect(Math.abs((rounded[at] ?? Number.NaN) - expected)).toBeLessThanOrEqual(bound + roundedBound);
     }
   },
@@ -190,12 +201,14 @@ test('a process held to fewer instructions names fewer, refuses what needs more,
   expect(linearVariantsFor([], new Set(['F32']))).toEqual([
     'linear.int8-generic',
     'linear.int4-rounded-generic',
+    'linear.int8-residual-generic',
     'linear.bf16-generic',
     'linear.reference',
   ]);
   expect(linearVariantsFor([], new Set(['Q4_1']))).toEqual([
     'linear.int4-generic',
     'linear.int8-generic',
+    'linear.int8-residual-generic',
     'linear.bf16-generic',
     'linear.reference',
   ]);

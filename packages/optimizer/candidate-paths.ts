@@ -2,7 +2,7 @@
  * The execution paths worth asking about from where a worker stands: a trust region of two settings, one risky change at
  * a time (algorithms.md f), without what a canary has shown to fail. Called by propose.ts's callers. Pure.
  */
-import { fastestOfEachKind } from '@variator/kernels/catalogue';
+import { worthTrying } from '@variator/kernels/catalogue';
 import {
   diffPaths,
   type Envelope,
@@ -28,7 +28,7 @@ const doublings = (least: number, most: number): number[] => {
 
 /** One entry a setting: a path that gains one does not compile before it is here. */
 const CHOICES: Readonly<Record<Setting, Choices>> = {
-  linear: { isRisky: true, valuesIn: ({ linearVariants }) => fastestOfEachKind(linearVariants) },
+  linear: { isRisky: true, valuesIn: ({ linearVariants }) => worthTrying(linearVariants) },
   attention: { isRisky: true, valuesIn: ({ attentionVariants }) => attentionVariants },
   threadCount: { isRisky: false, valuesIn: ({ threadCount }) => [...doublings(1, threadCount), threadCount] },
   tokenBudget: {

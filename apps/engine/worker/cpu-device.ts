@@ -10,6 +10,7 @@ import {
   kvFormatOf,
   type LinearVariantId,
   linearVariantsFor,
+  packingOf,
   variantOf,
   weightBytes,
 } from '@variator/kernels/catalogue';
@@ -148,7 +149,9 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
       const folder = options.packedWeightsDir;
       const { kind } = variantOf(path.linear);
       const file =
-        folder === null || kind === 'float32' ? null : packedWeightsFile(folder, model.modelHash, kind);
+        folder === null || kind === 'float32'
+          ? null
+          : packedWeightsFile(folder, model.modelHash, packingOf(kind));
       const { prepareMs } = await native.prepareLinear(handle, path.linear, file, model.modelHash);
       if (folder !== null && file !== null) tidyPackedWeights(folder, file, Date.now());
       if (kind === 'float32') return { prepareMs };

@@ -99,7 +99,7 @@ AttentionVariant parseAttention(const std::string& name) {
 
 bool Engine::isPrepared(LinearVariant linear) const {
   const std::lock_guard<std::mutex> lock(packedMutex_);
-  return linear.family == LinearFamily::Reference || packed_.count(linear.family) > 0;
+  return linear.family == LinearFamily::Reference || packed_.count(packingOf(linear.family)) > 0;
 }
 
 void Engine::prepare(LinearVariant linear, PackedCache cache, std::shared_ptr<Prepared> result, Settled settled) {
@@ -107,13 +107,14 @@ void Engine::prepare(LinearVariant linear, PackedCache cache, std::shared_ptr<Pr
     const auto pack = [&] {
       const auto start = std::chrono::steady_clock::now();
       if (linear.family == LinearFamily::Reference) return;
+      const LinearFamily packing = packingOf(linear.family);
       if (!isPrepared(linear)) {
-        auto packed = std::make_shared<const PackedModel>(*model_, linear.family, cache);
+        auto packed = std::make_shared<const PackedModel>(*model_, packing, cache);
         const std::lock_guard<std::mutex> lock(packedMutex_);
-        packed_[linear.family] = std::move(packed);
+        packed_[packing] = std::move(packed);
       }
-      result->packedBytes = packed_[linear.family]->byteLength();
-      result->isFromCache = packed_[linear.family]->isFromCache();
+      result->packedBytes = packed_[packing]->byteLength();
+      result->isFromCache = packed_[packing]->isFromCache();
       result->prepareMs = msSince(start);
     };
     settle(pack, settled);
@@ -124,7 +125,7 @@ void Engine::run(std::shared_ptr<Step> step, std::shared_ptr<const KvCache> kvCa
   std::shared_ptr<const PackedModel> packed;
   if (step->linear.family != LinearFamily::Reference) {
     const std::lock_guard<std::mutex> lock(packedMutex_);
-    packed = packed_[step->linear.family];
+    packed = packed_[packingOf(step->linear.family)];
   }
   computing_.give([this, step = std::move(step), kvCache = std::move(kvCache), packed = std::move(packed),
                    settled = std::move(settled)] {
@@ -161,7 +162,7 @@ void Engine::time(LinearVariant linear, int threadCount, int64_t rowCount, std::
   std::shared_ptr<const PackedModel> packed;
   {
     const std::lock_guard<std::mutex> lock(packedMutex_);
-    packed = packed_[linear.family];
+    packed = packed_[packingOf(linear.family)];
   }
   computing_.give([this, linear, threadCount, rowCount, tunings = std::move(tunings), sampleCount, limitMs,
                    times = std::move(times), packed = std::move(packed), settled = std::move(settled)] {

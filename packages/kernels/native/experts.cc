@@ -84,6 +84,10 @@ void StepRunner::gatherRows(int thread) {
     std::memcpy(routed_.codes + entry * stride, normed_.codes + row * stride, stride);
     std::memcpy(routed_.scales + entry * groups, normed_.scales + row * groups, groups * sizeof(float));
     std::memcpy(routed_.scaledSums + entry * groups, normed_.scaledSums + row * groups, groups * sizeof(float));
+    if (step_->linear.family != LinearFamily::Int8Residual) continue;
+    std::memcpy(routed_.restCodes + entry * stride, normed_.restCodes + row * stride, stride);
+    std::memcpy(routed_.restScales + entry * groups, normed_.restScales + row * groups, groups * sizeof(float));
+    std::memcpy(routed_.restScaledSums + entry * groups, normed_.restScaledSums + row * groups, groups * sizeof(float));
   }
 }
 

@@ -162,6 +162,10 @@ void quantise(const float* x, int64_t groupCount, int8_t* codes, float* scales, 
   }
 }
 
+void leftOver(const float* x, int64_t groupCount, const int8_t* codes, const float* scales, float* rest) {
+  for (int64_t i = 0; i < groupCount * 32; i++) rest[i] = x[i] - static_cast<float>(codes[i]) * scales[i / 32];
+}
+
 void roundToBf16(const float* x, int64_t size, uint16_t* out) {
   for (int64_t i = 0; i < size; i++) out[i] = bf16FromFloat(x[i]);
 }
@@ -191,7 +195,7 @@ float mostOf(const float* x, int64_t size) {
 }  // namespace
 
 extern const FloatOps floatOps{dequantiseRow, rmsNorm,   linearPanel, rotate,       swiGlu, add,
-                               addScaled,     quantise, roundToBf16, exponentials, mostOf};
+                               addScaled,     quantise, leftOver, roundToBf16, exponentials, mostOf};
 
 }  // namespace VARIATOR_TIER
 }  // namespace variator

@@ -19,7 +19,18 @@ struct Activations {
   float* scales;      // [rows, stride / 32]
   float* scaledSums;  // [rows, stride / 32]
   uint16_t* bf16;     // [rows, stride]
+  int8_t* restCodes;  // what the codes leave over, rounded once more; the same shapes
+  float *restScales, *restScaledSums;
   int64_t stride;     // padded columns
+
+  // The same rows by what was left over.
+  Activations rest() const {
+    Activations other = *this;
+    other.codes = restCodes;
+    other.scales = restScales;
+    other.scaledSums = restScaledSums;
+    return other;
+  }
 };
 
 struct FloatOps {
@@ -40,6 +51,8 @@ struct FloatOps {
   void (*addScaled)(const float* x, int64_t size, float factor, float* sum);
   // Groups of 32, each symmetric: code = nearest(x / scale), scale = max |x| / 127.
   void (*quantise)(const float* x, int64_t groupCount, int8_t* codes, float* scales, float* scaledSums);
+  // x less the numbers that these codes stand for.
+  void (*leftOver)(const float* x, int64_t groupCount, const int8_t* codes, const float* scales, float* rest);
   // To nearest, ties to even, [size], size a multiple of 16.
   void (*roundToBf16)(const float* x, int64_t size, uint16_t* out);
   // out[i] = e^((x[i] - most) * factor), [size].

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "float_ops.h"
 #include "native_fault.h"
 
 namespace variator {
@@ -20,6 +21,15 @@ std::vector<LinearTuning> readTunings(const std::vector<int32_t>& numbers, const
     tunings.push_back(tuning);
   }
   return tunings;
+}
+
+void roundRest(const float* x, int64_t groupCount, const int8_t* codes, const float* scales, int8_t* restCodes,
+               float* restScales, float* restScaledSums) {
+  float rest[32];
+  for (int64_t g = 0; g < groupCount; g++) {
+    floatOps().leftOver(x + 32 * g, 1, codes + 32 * g, scales + g, rest);
+    floatOps().quantise(rest, 1, restCodes + 32 * g, restScales + g, restScaledSums + g);
+  }
 }
 
 }  // namespace variator

@@ -32,6 +32,10 @@ struct LinearDispatch {
 // From [count, 4] integers; throws NativeFault where they are out of their ranges.
 std::vector<LinearTuning> readTunings(const std::vector<int32_t>& numbers, const char* name);
 
+// Rounds what codes and scales leave over of `x`, so many groups of 32.
+void roundRest(const float* x, int64_t groupCount, const int8_t* codes, const float* scales, int8_t* restCodes,
+               float* restScales, float* restScaledSums);
+
 // Calls `multiply(panel, rowStart, rowCount)` for panels begin .. end and all rows, in the tuning's order.
 template <typename Multiply>
 void walkPanels(int64_t begin, int64_t end, int64_t rowStart, int64_t rowCount, const LinearTuning& tuning,

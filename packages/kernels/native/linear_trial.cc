@@ -19,6 +19,8 @@ std::vector<float> multiplyAlone(const Tensor& tensor, const LinearVariant& line
     std::copy(x.begin() + row * columns, x.begin() + (row + 1) * columns, rows.values + row * rows.stride);
     floatOps().quantise(rows.values + row * rows.stride, groups, rows.codes + row * rows.stride, rows.scales + row * groups,
                         rows.scaledSums + row * groups);
+    roundRest(rows.values + row * rows.stride, groups, rows.codes + row * rows.stride, rows.scales + row * groups,
+              rows.restCodes + row * rows.stride, rows.restScales + row * groups, rows.restScaledSums + row * groups);
     floatOps().roundToBf16(rows.values + row * rows.stride, rows.stride, rows.bf16 + row * rows.stride);
   }
   Panels panels;
@@ -31,14 +33,19 @@ std::vector<float> multiplyAlone(const Tensor& tensor, const LinearVariant& line
   std::vector<float> weightRows(static_cast<size_t>(4 * rows.stride));
   std::vector<float> out(static_cast<size_t>(rowCount * tensor.rows), std::nanf(""));
   std::vector<float> results(static_cast<size_t>(tuning.slabRows * panelRows));
+  std::vector<float> rest(results.size());
   walkPanels(0, panelCountOf(tensor), 0, rowCount, tuning, [&](int64_t panel, int64_t start, int64_t count) {
     std::fill(results.begin(), results.end(), std::nanf(""));
     if (linear.family == LinearFamily::Reference) {
       floatOps().linearPanel(tensor, rows, panel, start, count, weightRows.data(), results.data());
     } else {
       const uint8_t* first = panels.data + panel * panels.groupCount * groupBytesOf(panels.format);
-      linear.kernels->functions[static_cast<int>(panels.format)](first, panels.groupCount, rows, start, count, tuning,
-                                                                 results.data());
+      const PanelFunction function = linear.kernels->functions[static_cast<int>(panels.format)];
+      function(first, panels.groupCount, rows, start, count, tuning, results.data());
+      if (linear.family == LinearFamily::Int8Residual) {
+        function(first, panels.groupCount, rows.rest(), start, count, tuning, rest.data());
+        floatOps().add(rest.data(), count * panelRows, results.data());
+      }
     }
     const int64_t width = std::min(panelRows, tensor.rows - panel * panelRows);
     for (int64_t m = 0; m < count; m++) {

@@ -29,14 +29,19 @@ const std::vector<Instructions>& instructions() {
 }
 
 constexpr std::pair<const char*, LinearFamily> families[] = {{"linear.int8-", LinearFamily::Int8},
+                                                             {"linear.int8-residual-", LinearFamily::Int8Residual},
                                                              {"linear.int4-rounded-", LinearFamily::Int4Rounded},
                                                              {"linear.int4-", LinearFamily::Int4}};
 
 }  // namespace
 
+LinearFamily packingOf(LinearFamily family) {
+  return family == LinearFamily::Int8Residual ? LinearFamily::Int4 : family;
+}
+
 PanelWidth panelWidthOf(LinearFamily family) {
   if (family == LinearFamily::Bf16) return PanelWidth::Bf16;
-  if (family == LinearFamily::Int4) return PanelWidth::AsStored;
+  if (family == LinearFamily::Int4 || family == LinearFamily::Int8Residual) return PanelWidth::AsStored;
   return family == LinearFamily::Int4Rounded ? PanelWidth::Four : PanelWidth::Eight;
 }
 

@@ -7,7 +7,10 @@
 
 namespace variator {
 
-enum class LinearFamily { Reference, Int8, Int4, Int4Rounded, Bf16 };
+// Int8Residual multiplies with what the codes of activations leave over, too.
+enum class LinearFamily { Reference, Int8, Int4, Int4Rounded, Int8Residual, Bf16 };
+// The family whose packed matrices it reads.
+LinearFamily packingOf(LinearFamily family);
 // What the matrices of a layer are packed as, and the LM head, whose rounding would cost the most.
 PanelWidth panelWidthOf(LinearFamily family);
 PanelWidth headWidthOf(LinearFamily family);

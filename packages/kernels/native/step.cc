@@ -126,6 +126,10 @@ void StepRunner::roundGroups(const Activations& rows, int64_t row, int64_t first
     floatOps().roundToBf16(rows.values + column, groupCount * 32, rows.bf16 + column);
   } else {
     floatOps().quantise(rows.values + column, groupCount, rows.codes + column, rows.scales + group, rows.scaledSums + group);
+    if (step_->linear.family == LinearFamily::Int8Residual) {
+      roundRest(rows.values + column, groupCount, rows.codes + column, rows.scales + group, rows.restCodes + column,
+                rows.restScales + group, rows.restScaledSums + group);
+    }
   }
 }
 

@@ -91,8 +91,8 @@ class Scratch {
 
 struct ActivationScratch {
   Activations sized(int64_t rows, int64_t columns);
-  Scratch<float> values, scales, scaledSums;
-  Scratch<int8_t> codes;
+  Scratch<float> values, scales, scaledSums, restScales, restScaledSums;
+  Scratch<int8_t> codes, restCodes;
   Scratch<uint16_t> bf16;
 };
 
@@ -106,7 +106,7 @@ class StepRunner {
 
  private:
   struct ThreadScratch {
-    Scratch<float> weightRows, panels, scores, splits, key;
+    Scratch<float> weightRows, panels, rest, scores, splits, key;
     SamplingScratch sampling;
     RoutingScratch routing;
   };

@@ -51,7 +51,12 @@ void StepRunner::multiplyPanel(const LinearVariant& variant, const Linear& linea
   }
   const Panels& panels = linear.panels;
   const uint8_t* first = panels.data + panel * panels.groupCount * groupBytesOf(panels.format);
-  variant.kernels->functions[static_cast<int>(panels.format)](first, panels.groupCount, rows, rowStart, rowCount, tuning, out);
+  const PanelFunction function = variant.kernels->functions[static_cast<int>(panels.format)];
+  function(first, panels.groupCount, rows, rowStart, rowCount, tuning, out);
+  if (variant.family != LinearFamily::Int8Residual) return;
+  float* rest = scratch.rest.sized(mostSlabRows * panelRows);
+  function(first, panels.groupCount, rows.rest(), rowStart, rowCount, tuning, rest);
+  floatOps().add(rest, rowCount * panelRows, out);
 }
 
 // `spare` holds as much as `out`; it is used for up alone.

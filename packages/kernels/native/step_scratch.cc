@@ -8,7 +8,8 @@ namespace variator {
 Activations ActivationScratch::sized(int64_t rows, int64_t columns) {
   const int64_t stride = padded(columns);
   return {values.sized(rows * stride), codes.sized(rows * stride), scales.sized(rows * stride / 32),
-          scaledSums.sized(rows * stride / 32), bf16.sized(rows * stride), stride};
+          scaledSums.sized(rows * stride / 32), bf16.sized(rows * stride), restCodes.sized(rows * stride),
+          restScales.sized(rows * stride / 32), restScaledSums.sized(rows * stride / 32), stride};
 }
 
 void StepRunner::prepareScratch() {

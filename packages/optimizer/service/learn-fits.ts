@@ -6,7 +6,7 @@ import type { TelemetryClient } from '@variator/clickhouse/client';
 import { insertRows } from '@variator/clickhouse/insert';
 import { fitRow } from '@variator/clickhouse/queries/fits';
 import { stepSamples } from '@variator/clickhouse/queries/step-samples';
-import { fastestOfEachKind } from '@variator/kernels/catalogue';
+import { worthTrying } from '@variator/kernels/catalogue';
 import { type Envelope, type ExecutionPath, kernelsId } from '@variator/kernels/execution-path';
 import { calibrationCases, featuresOfShape } from '@variator/optimizer/calibration-cases';
 import { fitStepTime, LEAST_SAMPLE_COUNT } from '@variator/optimizer/fit-step-time';
@@ -157,7 +157,7 @@ export function createFitLearner(options: {
       const workers = await gateway.workers.list.query();
       const published = await gateway.fits.list.query();
       for (const { envelope, path } of workers) {
-        for (const linear of fastestOfEachKind(envelope.linearVariants)) {
+        for (const linear of worthTrying(envelope.linearVariants)) {
           const withKernels = { ...path, linear };
           const key = keyOf(envelope, kernelsId(withKernels));
           if (learned.has(key)) continue;

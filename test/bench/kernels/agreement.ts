@@ -32,7 +32,11 @@ const AT_ONCE = 20;
 const MOST_TOKENS = 160;
 const THREADS = 2;
 /** On the same weights, of the kinds that have a goal; int4's agreement stands beside llama.cpp's. */
-const LEAST_SHARES: Readonly<Record<string, number>> = { int8: 0.98, bf16: 0.995 };
+const LEAST_SHARES: Readonly<Record<string, number>> = {
+  int8: 0.98,
+  'int8-residual': 0.98,
+  bf16: 0.995,
+};
 
 /** The reference's likeliest token is a clear one where it leads the next by so much, in nats. */
 const CLEAR_LEAD = 0.2;
