@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- engine [PART...] [--peer-llama-cpp DIR] [--peer-node-llama-cpp DIR] [--peer-vllm PYTHON]
  * [--precision Q8_0|Q4_0] [--path PATH]`: what the engine is worth on this CPU, one file a question under engine/. The parts
- * that need a peer say SKIPPED without its place; they take `--rounds N`, too. `adaptive` (or --adaptive) takes 20 minutes and runs only where it is named:
+ * that need a peer say SKIPPED without its place; they take `--rounds N`, too. `adaptive` (or --adaptive) takes 25 minutes and runs only where it is named:
  * `--rounds N` measures so many of its missing rounds and keeps the others, `--report` takes the seeds of the report.
  */
 import { parseArgs } from 'node:util';

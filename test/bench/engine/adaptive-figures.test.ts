@@ -51,7 +51,7 @@ it('ratios are paired within a round, so that a slow minute moves neither them n
   expect(of('path per phase over wide, tokens of the whole trace')?.measured).toBe('1.111x');
 });
 
-it('a window in which nothing was served in time counts as a hundredth of the best', () => {
+it('a window in which nothing was served in time counts as a tenth of the best', () => {
   const rates = new Rates(windowsOf([1], { chat: { balanced: 100, wide: 0 } }));
   expect(
     rates.ratios(
@@ -59,7 +59,7 @@ it('a window in which nothing was served in time counts as a hundredth of the be
       () => 'wide',
       () => 'balanced',
     ),
-  ).toEqual([expect.closeTo(0.01)]);
+  ).toEqual([expect.closeTo(0.1)]);
 });
 
 it('a phase in which no path served anything in time tells none from another', () => {

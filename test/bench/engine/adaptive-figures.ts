@@ -19,7 +19,7 @@ export const againArm = 'balanced again';
 /** One engine that switches to the chosen path at each border. */
 export const switchedArm = 'switched live';
 
-/** Tokens a second by phase and seed; windows that served nothing count as a hundredth of the best. */
+/** Tokens a second by phase and seed; windows that served nothing count as a tenth of the best. */
 export class Rates {
   readonly #windows: readonly Window[];
   readonly phases: readonly string[];

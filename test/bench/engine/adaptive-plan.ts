@@ -35,8 +35,8 @@ export const LEAD_MS = 500;
 /** On these the path of each phase is chosen; on the others it is measured. */
 export const CHOOSING_SEEDS = [1, 2];
 export const MEASURED_SEEDS = { work: [3, 4, 5], report: [6, 7, 8, 9, 10] } as const;
-/** A window that served (nearly) nothing counts as this share of the best path's. */
-export const LEAST_SHARE = 0.01;
+/** A window that served (nearly) nothing counts as this share of the best path's: one late burst must not outweigh a day. */
+export const LEAST_SHARE = 0.1;
 /** A window with more foreign CPU than this, the harness's own busy process apart, is told as disturbed; none is left out. */
 export const DISTURBED_SHARE = 0.05;
 export const KV_MEMORY_BYTES = 1024 ** 3;
@@ -54,9 +54,9 @@ const plain = {
 /** A day that begins again: before the first comes the last. */
 export const phases: readonly AdaptivePhase[] = [
   {
-    ...{ ...plain, name: 'chat', durationMs: 3000, arrivals: { kind: 'open', perSecond: 7, gapCv: 2 } },
+    ...{ ...plain, name: 'chat', durationMs: 3500, arrivals: { kind: 'open', perSecond: 7, gapCv: 1.5 } },
     ...{ promptTokens: [80, 160], answerTokens: { median: 60, sigma: 0.4, most: 120 } },
-    objectives: { ttftMs: 500, itlMs: 40 },
+    objectives: { ttftMs: 1000, itlMs: 40 },
   },
   {
     ...{ ...plain, name: 'rag', durationMs: 3500, arrivals: closed(8) },
@@ -65,9 +65,9 @@ export const phases: readonly AdaptivePhase[] = [
     answerTokens: { median: 50, sigma: 0.3, most: 100 },
   },
   {
-    ...{ ...plain, name: 'trickle', durationMs: 2000, arrivals: closed(2, 100) },
+    ...{ ...plain, name: 'trickle', durationMs: 2500, arrivals: closed(2, 100) },
     ...{ promptTokens: [40, 120], answerTokens: { median: 60, sigma: 0.3, most: 100 } },
-    objectives: { ttftMs: 250, itlMs: 15 },
+    objectives: { ttftMs: 300, itlMs: 15 },
   },
   {
     ...{ ...plain, name: 'flood', durationMs: 2500, arrivals: closed(64) },
