@@ -97,7 +97,7 @@ export interface NativeKernels {
    * not accepted, tiers not picked. For tests, and for comparing machines; 'all' is the default.
    */
   limitIsa(isa: IsaLimit): void;
-  /** CPU features by CPUID and short in-situ speed probes (<= 200 ms in all). */
+  /** CPU features by CPUID and short in-situ speed probes (<= 300 ms in all). */
   probeMachine(threadCount: number): MachineProbe;
   /**
    * One linear layer by itself, on the calling thread: x [rowCount, columns] -> [rowCount, rows], walked by `tuning` (a

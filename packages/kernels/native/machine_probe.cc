@@ -8,6 +8,8 @@
 #include <functional>
 #include <thread>
 
+#include <unistd.h>
+
 #if defined(__APPLE__)
 #include <sys/sysctl.h>
 #endif
@@ -20,9 +22,20 @@
 namespace variator {
 namespace {
 
-// Larger than most last-level caches' share of a core, small enough to touch in a few milliseconds.
-constexpr int64_t readBytesPerThread = int64_t{48} << 20;
-constexpr int64_t readBytesAtMost = int64_t{192} << 20;
+// Several times a last-level cache of 32 MiB: of 96 MiB in all it still held a third, and the figure was that much too high.
+constexpr int64_t readBytesPerThread = int64_t{96} << 20;
+constexpr int64_t readBytesAtMost = int64_t{256} << 20;
+
+// Where memory is short, a part of what is free.
+int64_t readBytesFor(int threadCount) {
+  int64_t spare = readBytesAtMost;
+#if defined(_SC_AVPHYS_PAGES)
+  const long pages = sysconf(_SC_AVPHYS_PAGES), pageSize = sysconf(_SC_PAGESIZE);
+  if (pages > 0 && pageSize > 0) spare = int64_t{pages} * pageSize / 8;
+#endif
+  const int64_t most = std::max<int64_t>(std::min(readBytesAtMost, spare), int64_t{threadCount} << 20);
+  return std::min(readBytesPerThread, most / threadCount) / 4096 * 4096;
+}
 
 double secondsNow() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -59,7 +72,7 @@ double bestRate(ThreadTeam& team, double amount, double seconds, const std::func
 
 MachineProbe probeMachine(int threadCount) {
   ThreadTeam team(threadCount);
-  const int64_t bytes = std::min(readBytesPerThread, readBytesAtMost / threadCount);
+  const int64_t bytes = readBytesFor(threadCount);
   const int64_t floats = bytes / 4;
   const Arena memory(bytes * threadCount, "machine probe");
   float* values = reinterpret_cast<float*>(memory.data());

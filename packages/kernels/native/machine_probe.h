@@ -14,7 +14,7 @@ struct MachineProbe {
   double int8OpsPerSecond;
 };
 
-// Takes 200 ms at most, on `threadCount` threads.
+// Takes 300 ms at most, on `threadCount` threads.
 MachineProbe probeMachine(int threadCount);
 
 }  // namespace variator
