@@ -16,11 +16,9 @@ void StepRunner::run(Step& step, const KvCache& kvCache, const PackedModel* pack
   kvCache_ = &kvCache;
   packed_ = packed;
   isBroken_.store(false);
-  if (step.tokenCount() > mostRows_) {
-    // An assistant of a step before may be late, and reads rows that are about to move.
-    units_.quiesce();
-    mostRows_ = step.tokenCount();
-  }
+  // An assistant of a step before may be late: then it reads rows, and writes memory of its thread, that are about to move.
+  if (step.tokenCount() > mostRows_ || step.threadCount > 1) units_.quiesce();
+  mostRows_ = std::max(mostRows_, step.tokenCount());
   prepareScratch();
   listAttentionUnits();
   if (step.assistantCount > 0) {
