@@ -203,7 +203,7 @@ test('the optimizer ends a canary that a shift of the workload would spoil, and 
   await fleet.held();
   const view = await control.rollBack(rolloutId, 'optimizer');
   expect(view).toMatchObject({ state: 'rolledBack', verdict: 'inconclusive' });
-  expect(view.message).toContain('the workload seems to change');
+  expect(view.message).toContain('the workload has changed');
   expect(livePathId()).toBe(pathId(incumbent));
   fleet.script(reference, { cost: 0.8 });
   fleet.holdFromBlock(Number.POSITIVE_INFINITY);

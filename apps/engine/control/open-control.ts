@@ -257,7 +257,7 @@ export async function openControl(options: ControlOptions): Promise<Control> {
       // A canary under way is stopped at once; only a live path waits its turn.
       const isOptimizer = who === OPTIMIZER_CLIENT;
       const reason = isOptimizer
-        ? 'the workload seems to change: what the canary compares would be of two regimes.'
+        ? 'the workload has changed: what the canary compares would be of two regimes.'
         : 'asked for by a person.';
       const stopped = await runs.stop(rolloutId, who, reason);
       if (stopped !== null) return stopped;

@@ -1,7 +1,7 @@
 /**
  * The round that replays the last window's arrivals and proposes a better path. Called by main.ts. Searches when something
  * has changed, else ever more rarely; proposes nothing while a canary runs, and not again what was refused in this regime. While
- * a shift of the workload is unconfirmed it proposes nothing and ends canaries.
+ * a shift of the workload is unconfirmed it proposes nothing; when it is confirmed, canaries from before it are ended.
  */
 import type { TelemetryClient } from '@variator/clickhouse/client';
 import { arrivals as arrivalsOf } from '@variator/clickhouse/queries/arrivals';
@@ -37,6 +37,7 @@ const SEED = 20_260_101;
 type Worker = Awaited<ReturnType<Gateway['workers']['list']['query']>>[number];
 type Policy = Awaited<ReturnType<Gateway['objectives']['get']['query']>>;
 type LedgerEntry = Awaited<ReturnType<Gateway['ledger']['list']['query']>>[number];
+type Rollout = Awaited<ReturnType<Gateway['rollouts']['list']['query']>>[number];
 type Proposal = Awaited<ReturnType<Gateway['proposals']['list']['query']>>[number];
 
 export function createPathSuggester(options: {
@@ -51,6 +52,8 @@ export function createPathSuggester(options: {
   const { gateway, telemetry, learner, marker, log } = options;
   /** By worker, since its last search. */
   const searched = new Map<string, { readonly pace: SearchPace; readonly note: string }>();
+  /** The regime in which each canary under way was first seen. */
+  const regimesOfCanaries = new Map<string, string>();
 
   async function windowOf(now: number): Promise<{ fromMs: number; toMs: number; arrivals: Arrival[] }> {
     // Not from its start: the windows of the change itself hold traffic of both regimes.
@@ -136,23 +139,33 @@ export function createPathSuggester(options: {
     log(`proposed ${proposalId}: ${note}`);
   }
 
-  /** Blocks of two regimes say nothing of two paths: inconclusive, as an aborted analysis is. */
-  async function endCanaries(): Promise<void> {
-    for (const { rolloutId, state } of await gateway.rollouts.list.query({ limit: 20 })) {
+  /**
+   * Blocks of two regimes say nothing of two paths: inconclusive, as an aborted analysis is. Only where another regime is confirmed: a
+   * suspicion comes and goes, and somebody may have approved the canary.
+   */
+  async function endCanariesOfBefore(rollouts: readonly Rollout[]): Promise<void> {
+    const regimeId = marker.current()?.regimeId ?? '';
+    const known = new Map(regimesOfCanaries);
+    regimesOfCanaries.clear();
+    for (const { rolloutId, state } of rollouts) {
       if (state !== 'canary') continue;
+      const before = known.get(rolloutId) ?? regimeId;
+      regimesOfCanaries.set(rolloutId, before === '' ? regimeId : before);
+      if (before === '' || (marker.livingId(before) || before) === regimeId) continue;
       await gateway.rollouts.rollBack.mutate({ rolloutId });
-      log(`ended canary ${rolloutId}: the workload seems to change`);
+      log(`ended canary ${rolloutId}: the workload has changed`);
     }
   }
 
   return {
     async round(now) {
+      const rollouts = await gateway.rollouts.list.query({ limit: 20 });
+      await endCanariesOfBefore(rollouts);
       // Arrivals of two regimes say nothing about either.
-      if (marker.isSuspended()) return endCanaries();
-      const [workers, policy, rollouts, ledger] = await Promise.all([
+      if (marker.isSuspended()) return;
+      const [workers, policy, ledger] = await Promise.all([
         gateway.workers.list.query(),
         gateway.objectives.get.query(),
-        gateway.rollouts.list.query({ limit: 20 }),
         gateway.ledger.list.query({ limit: 200 }),
       ]);
       for (const worker of workers) {
