@@ -5,7 +5,8 @@ import { type RealWorkers, readStream, realWorkers, specOf } from './real-worker
 const prompts = Array.from({ length: 6 }, (_, at) =>
   Array.from({ length: 20 + 9 * at }, (_, index) => 10 + ((at * 37 + index * 13) % 900)),
 );
-const TOKENS = 300;
+/** Twice as many as any test acts at: what is left takes longer than a crowded machine is late. */
+const TOKENS = 500;
 /** Half greedy, half seeded. */
 const specs = (name: string, maxTokens = TOKENS) =>
   prompts.map((prompt, at) =>
