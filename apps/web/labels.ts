@@ -13,6 +13,7 @@ const settingNames: Readonly<Record<PathSetting, string>> = {
   maxRunningCount: 'running batch',
   draftTokenCount: 'drafted tokens',
   tiles: 'tiles',
+  splitTokens: 'attention splits',
 };
 
 export function settingName(setting: PathSetting): string {

@@ -217,7 +217,7 @@ export const catalogue: readonly Variant[] = [
     isBatchInvariant: true,
     numerics: 'tolerant',
     tolerance: 'another order of the same float32 sums: logits within 1e-4 of the largest',
-    summary: 'splits of 512 positions that threads share, fused multiply-adds; float32 KV cache',
+    summary: 'splits of a context that threads share, fused multiply-adds; float32 KV cache',
   },
   {
     id: 'attention.bf16',
@@ -255,6 +255,12 @@ export const attentionVariants: readonly AttentionVariantId[] = [
   'attention.int8',
   'attention.reference',
 ];
+
+/**
+ * Positions of a split, the pieces that a context is attended to in: powers of two in this range. A path's own setting
+ * (`splitTokens`), since it is the order of sums and so decides bits; `attention.reference` has no splits.
+ */
+export const splitTokensRange = { least: 128, most: 2048, usual: 512 } as const;
 
 /** What the KV cache must look like for a variant. A change between two formats converts it (kv_cache.h). */
 export function kvFormatOf(attention: AttentionVariantId): KvFormat {

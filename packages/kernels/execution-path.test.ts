@@ -1,5 +1,14 @@
 import { expect, test } from 'vitest';
-import { diffPaths, type Envelope, kernelsId, numericsId, parsePath, pathId } from './execution-path.ts';
+import {
+  completedPath,
+  diffPaths,
+  type Envelope,
+  type ExecutionPath,
+  kernelsId,
+  numericsId,
+  parsePath,
+  pathId,
+} from './execution-path.ts';
 
 const envelope: Envelope = {
   deviceKind: 'cpu-generic',
@@ -47,4 +56,31 @@ test('tiles are a setting like the others: read, checked, in the names of path a
   expect(() => parsePath('balanced,tiles=full.slabRows=97', envelope)).toThrow(
     'tiles: full.slabRows must be a whole number from 1 to 96, not 97.',
   );
+});
+
+test('splits are a setting that decides bits: in the names of path, kernels and numerics, but not of the reference, which has none', () => {
+  const usual = parsePath('balanced', envelope);
+  expect(usual.splitTokens).toBe(512);
+  const own = parsePath('balanced,splitTokens=1024', envelope);
+  expect(diffPaths(usual, own)).toEqual([{ setting: 'splitTokens', from: 512, to: 1024 }]);
+  const names = [pathId, kernelsId, numericsId];
+  for (const name of names) expect(name(own)).not.toBe(name(usual));
+  const reference = { ...own, attention: 'attention.reference' } as const;
+  expect(numericsId(reference)).toBe(numericsId({ ...reference, splitTokens: 512 }));
+  expect(kernelsId(reference)).toBe(kernelsId({ ...reference, splitTokens: 512 }));
+  expect(pathId(reference)).not.toBe(pathId({ ...reference, splitTokens: 512 }));
+  for (const bad of [64, 384, 4096, 0, 0.5, 'many']) {
+    expect(() => parsePath(`balanced,splitTokens=${bad}`, envelope)).toThrow(
+      /^splitTokens must be a power of two from 128 to 2048, not /,
+    );
+  }
+});
+
+test('a path that was written down before it had all settings keeps its names', () => {
+  const { splitTokens, tiles, draftTokenCount, ...old } = parsePath('balanced', envelope);
+  const whole = completedPath(old as ExecutionPath);
+  expect(whole).toEqual({ ...old, splitTokens: 512, tiles: 'measured', draftTokenCount: 0 });
+  // As they were before there were splits to set: stored rows name paths by them.
+  const names = [pathId(whole), kernelsId(whole), numericsId(whole)];
+  expect(names).toEqual(['f8cf985ed7d8', '6d1e54ad5538', 'c8dcc29fd003']);
 });

@@ -3,7 +3,13 @@
  * data. Used by scheduler, worker, optimizer, control plane and the command line. Decides nothing about when to switch.
  */
 import { createHash } from 'node:crypto';
-import { type AttentionVariantId, attentionVariants, type LinearVariantId, variantOf } from './catalogue.ts';
+import {
+  type AttentionVariantId,
+  attentionVariants,
+  type LinearVariantId,
+  splitTokensRange,
+  variantOf,
+} from './catalogue.ts';
 import { MEASURED_TILES, readTiles } from './linear-dispatch.ts';
 
 /** A legal choice of kernel variants plus batch limits. */
@@ -23,7 +29,20 @@ export interface ExecutionPath {
    * settings over what was measured (`readTiles` of linear-dispatch.ts). Changes no bit.
    */
   readonly tiles: string;
+  /**
+   * Positions of a split, the pieces that attention takes a context in; a power of two of `splitTokensRange`. Changes bits,
+   * being the order of sums; a row's bits do not depend on what is computed beside it under any.
+   */
+  readonly splitTokens: number;
 }
+
+/** A path that was written down before paths had their later settings means what was fixed then. */
+export const completedPath = (path: ExecutionPath): ExecutionPath => ({
+  ...path,
+  draftTokenCount: path.draftTokenCount ?? 0,
+  tiles: path.tiles ?? MEASURED_TILES,
+  splitTokens: path.splitTokens ?? splitTokensRange.usual,
+});
 
 /** What the speed of this machine was measured to be when the worker started; bytes and operations a second. */
 export interface MachineProbe {
@@ -97,23 +116,29 @@ export function pathId(path: ExecutionPath): string {
   const settings = [path.linear, path.attention, path.threadCount, path.tokenBudget, path.maxRunningCount];
   // Settings that came later count where they are not what they were before: a path that was known keeps its name.
   const drafts = path.draftTokenCount > 0 ? [path.draftTokenCount] : [];
-  return shortHash(JSON.stringify([...settings, ...drafts, ...tilesIn(path)]));
+  return shortHash(JSON.stringify([...settings, ...drafts, ...tilesIn(path), ...splitsOf(path.splitTokens)]));
 }
 
-/** Names what decides how long a given batch takes: variants, threads and tiles, not budgets. */
+/** Names what decides how long a given batch takes: variants, threads, tiles and splits, not budgets. */
 export function kernelsId(path: ExecutionPath): string {
   const settings = [path.linear, path.attention, path.threadCount];
-  return shortHash(JSON.stringify(['kernels', ...settings, ...tilesIn(path)]));
+  return shortHash(JSON.stringify(['kernels', ...settings, ...tilesIn(path), ...splitsIn(path)]));
 }
 
 const tilesIn = ({ tiles }: ExecutionPath): string[] => (tiles === MEASURED_TILES ? [] : [tiles]);
+/** A string, so that no two settings make one list. */
+const splitsOf = (splitTokens: number): string[] =>
+  splitTokens === splitTokensRange.usual ? [] : [`splits of ${splitTokens}`];
+const splitsIn = ({ attention, splitTokens }: ExecutionPath): string[] =>
+  attention === 'attention.reference' ? [] : splitsOf(splitTokens);
 
 /**
  * Names what decides bits; it salts the prefix cache's block hashes. Threads split rows, never sums; and the same panels
- * give the same bits by whatever instructions.
+ * give the same bits by whatever instructions. Splits of a context are parts of a sum.
  */
 export function numericsId(path: ExecutionPath): string {
-  return shortHash(JSON.stringify(['numerics', variantOf(path.linear).bits, path.attention]));
+  const bits = [variantOf(path.linear).bits, path.attention, ...splitsIn(path)];
+  return shortHash(JSON.stringify(['numerics', ...bits]));
 }
 
 /** The named paths every worker offers. `reference` always exists. */
@@ -130,6 +155,7 @@ export function namedPaths(
     maxRunningCount: Math.min(maxRunningCount, envelope.maxRunningCount),
     draftTokenCount: 0,
     tiles: MEASURED_TILES,
+    splitTokens: splitTokensRange.usual,
   });
   return {
     balanced: limits(128, 16),
@@ -189,6 +215,11 @@ export function pathFaults(path: ExecutionPath, envelope: Envelope): string[] {
       faults.push(`${setting} must be a whole number from ${least} to ${most}, not ${value}.`);
     }
   }
+  const { least, most } = splitTokensRange;
+  const { splitTokens } = path;
+  if (!Number.isInteger(Math.log2(splitTokens)) || splitTokens < least || splitTokens > most) {
+    faults.push(`splitTokens must be a power of two from ${least} to ${most}, not ${splitTokens}.`);
+  }
   const tiles = readTiles(path.tiles);
   if (typeof tiles === 'string') faults.push(tiles);
   if (faults.length === 0 && path.tokenBudget < path.maxRunningCount) {
@@ -205,18 +236,21 @@ export interface PathChange {
   readonly to: string | number;
 }
 
+/** All of them, in declaration order. */
+export const pathSettings = [
+  'linear',
+  'attention',
+  'threadCount',
+  'tokenBudget',
+  'maxRunningCount',
+  'draftTokenCount',
+  'tiles',
+  'splitTokens',
+] as const satisfies readonly (keyof ExecutionPath)[];
+
 /** The settings in which two paths differ, in declaration order. */
 export function diffPaths(from: ExecutionPath, to: ExecutionPath): PathChange[] {
-  const settings: (keyof ExecutionPath)[] = [
-    'linear',
-    'attention',
-    'threadCount',
-    'tokenBudget',
-    'maxRunningCount',
-    'draftTokenCount',
-    'tiles',
-  ];
-  return settings.flatMap((setting) =>
+  return pathSettings.flatMap((setting) =>
     from[setting] === to[setting] ? [] : [{ setting, from: from[setting], to: to[setting] }],
   );
 }

@@ -53,9 +53,14 @@ async function open(model: LoadedModel, attention: AttentionVariantId, blockSize
 }
 
 /** Logits behind the prompt. */
-async function logitsOf(driver: StepDriver, chunkSize: number, threadCount = 2): Promise<Float32Array> {
+async function logitsOf(
+  driver: StepDriver,
+  chunkSize: number,
+  threadCount = 2,
+  splitTokens = 512,
+): Promise<Float32Array> {
   driver.rewind(0, 0);
-  const settings = { linear, chunkSize, threadCount, isLogitsWanted: true } as const;
+  const settings = { linear, chunkSize, threadCount, splitTokens, isLogitsWanted: true } as const;
   const { logits } = await driver.generate([prompt], 1, settings);
   return logits[0] ?? new Float32Array();
 }
@@ -99,6 +104,46 @@ for (const [name, shape] of Object.entries(shapes)) {
     close();
   });
 }
+
+test.each(Object.keys(tolerances))(
+  '%s by splits of any size: near the reference, its own bits by each size, the same whatever is beside it',
+  async (id) => {
+    const shape = { headCount: 6, kvHeadCount: 2, headSize: 18, windowTokens: [0, 300] };
+    const { model, close } = attentionModel(shape, 15);
+    const reference = await open(model, 'attention.reference', 16);
+    const expected = await logitsOf(reference, 400);
+    reference.close();
+    const driver = await open(model, id as AttentionVariantId, 5);
+    const answers: string[] = [];
+    for (const splitTokens of [128, 256, 512, 1024, 2048]) {
+      const whole = await logitsOf(driver, prompt.length, 2, splitTokens);
+      expect(difference(whole, expected), `splits of ${splitTokens}`).toBeLessThan(tolerances[id] ?? 0);
+      expect(await logitsOf(driver, 211, 1, splitTokens)).toEqual(whole);
+      driver.rewind(0, prompt.length - 1);
+      const last = { sequence: 0, tokenIds: prompt.slice(-1), isSampled: true };
+      const { logits } = await driver.step([last], { linear, splitTokens, isLogitsWanted: true });
+      expect(logits).toEqual(whole);
+      answers.push(whole.join());
+    }
+    // One split is as good as another where it holds the whole context.
+    expect(new Set(answers).size).toBe(5);
+    driver.close();
+    close();
+  },
+);
+
+test('a size of splits that is no power of two, or beyond its range, is refused by name', async () => {
+  const shape = { headCount: 2, kvHeadCount: 1, headSize: 16, windowTokens: [0] };
+  const { model, close } = attentionModel(shape, 16);
+  const driver = await open(model, 'attention.bf16', 16);
+  const step = (splitTokens: number) =>
+    driver.step([{ sequence: 0, tokenIds: [1], isSampled: true }], { linear, splitTokens });
+  await expect(step(384)).rejects.toThrow('splitTokens: must be a power of two');
+  await expect(step(64)).rejects.toThrow(/^splitTokens/);
+  await expect(step(4096)).rejects.toThrow(/^splitTokens/);
+  driver.close();
+  close();
+});
 
 test.each(Object.keys(tolerances))('%s gives the same bits by every instruction set', async (id) => {
   const shape = { headCount: 6, kvHeadCount: 2, headSize: 18, windowTokens: [0, 40], blockSize: 5 };

@@ -107,6 +107,7 @@ async function headColumns(
       linear,
       tunings: null,
       attention: 'attention.reference',
+      splitTokens: 512,
       threadCount: 2,
       tokenIds: Int32Array.from({ length: count }, (_, i) => i),
       tokenStarts: Int32Array.from({ length: count + 1 }, (_, i) => i),

@@ -47,6 +47,8 @@ export interface StepInput {
   readonly tunings: Int32Array | null;
   /** Must be one for the KV cache's format. */
   readonly attention: AttentionVariantId;
+  /** Positions of a split of a context, a power of two from 128 to 2048. Other bits than under another. */
+  readonly splitTokens: number;
   readonly threadCount: number;
   readonly tokenIds: Int32Array; // [T]
   readonly tokenStarts: Int32Array; // [n + 1]

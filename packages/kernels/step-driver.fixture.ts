@@ -3,7 +3,7 @@
  * caller says which tokens a step computes. Used by tests and benches of the kernels alone; the engine's steps are
  * composed by packages/scheduler. Refuses sequences longer than it was made for.
  */
-import { type AttentionVariantId, kvFormatOf, type LinearVariantId } from './catalogue.ts';
+import { type AttentionVariantId, kvFormatOf, type LinearVariantId, splitTokensRange } from './catalogue.ts';
 import type { LoadedModel } from './model/loaded-model.ts';
 import {
   type KvCacheHandle,
@@ -42,6 +42,7 @@ export interface StepSettings {
   readonly linear: LinearVariantId;
   readonly tunings?: Int32Array;
   readonly threadCount?: number;
+  readonly splitTokens?: number;
   readonly rules?: LogitRules;
   readonly scoring?: Scoring;
   readonly isLogitsWanted?: boolean;
@@ -113,6 +114,7 @@ export class StepDriver {
       linear: settings.linear,
       tunings: settings.tunings ?? null,
       attention: this.attention,
+      splitTokens: settings.splitTokens ?? splitTokensRange.usual,
       threadCount: settings.threadCount ?? this.options.threadCount,
       tokenIds: Int32Array.from(chunks.flatMap((chunk) => [...chunk.tokenIds])),
       tokenStarts,

@@ -43,6 +43,8 @@ const CHOICES: Readonly<Record<Setting, Choices>> = {
   draftTokenCount: { isRisky: false, valuesIn: () => [] },
   // Measured on the worker itself when it started; what else there is was slower then.
   tiles: { isRisky: false, valuesIn: () => [] },
+  // Decides bits, and every value needs a fit of its own before a replay can tell them apart: chosen by people.
+  splitTokens: { isRisky: true, valuesIn: () => [] },
 };
 const SETTINGS = Object.keys(CHOICES) as Setting[];
 const MOST_CHANGES = 2;

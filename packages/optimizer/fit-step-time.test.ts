@@ -50,6 +50,7 @@ const path: ExecutionPath = {
   maxRunningCount: 32,
   draftTokenCount: 0,
   tiles: 'measured',
+  splitTokens: 512,
 };
 const prior = rooflinePrior(envelope, path);
 

@@ -87,6 +87,8 @@ function changeInWords(change: PathChange): string {
       return change.to === 0 ? 'stop speculating' : `verify up to ${change.to} guesses a step`;
     case 'tiles':
       return `walk the linear layers' panels as ${change.to}`;
+    case 'splitTokens':
+      return `attend in splits of ${change.to} positions`;
   }
 }
 

@@ -133,6 +133,7 @@ const firstPath: ExecutionPath = {
   maxRunningCount: 1,
   draftTokenCount: 0,
   tiles: 'measured',
+  splitTokens: 512,
 };
 
 function allPaths(): ExecutionPath[] {

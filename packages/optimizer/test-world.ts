@@ -42,6 +42,7 @@ export const testPath: ExecutionPath = {
   maxRunningCount: 32,
   draftTokenCount: 0,
   tiles: 'measured',
+  splitTokens: 512,
 };
 
 export const testFit: StepTimeFit = {

@@ -6,9 +6,10 @@ import {
   type AttentionVariantId,
   catalogue,
   type LinearVariantId,
+  splitTokensRange,
   type Variant,
 } from '@variator/kernels/catalogue';
-import type { ExecutionPath } from '@variator/kernels/execution-path';
+import { type ExecutionPath, pathSettings } from '@variator/kernels/execution-path';
 import { MEASURED_TILES } from '@variator/kernels/linear-dispatch';
 import {
   type Estimate,
@@ -61,6 +62,7 @@ export const executionPath: z.ZodType<ExecutionPath> = z.strictObject({
   maxRunningCount: z.number().int().min(1).max(1_000_000),
   draftTokenCount: z.number().int().min(0).max(1000).default(0),
   tiles: z.string().min(1).max(200).default(MEASURED_TILES),
+  splitTokens: z.number().int().min(1).max(1_000_000).default(splitTokensRange.usual),
 });
 
 const estimate: z.ZodType<Estimate> = z.strictObject({
@@ -82,9 +84,9 @@ const metricNames: Record<MetricName, MetricName> = {
 const pathChanges = z
   .array(
     z.strictObject({
-      setting: z.enum(['linear', 'attention', 'threadCount', 'tokenBudget', 'maxRunningCount']),
-      from: z.union([z.string().max(64), z.number()]),
-      to: z.union([z.string().max(64), z.number()]),
+      setting: z.enum(pathSettings),
+      from: z.union([z.string().max(200), z.number()]),
+      to: z.union([z.string().max(200), z.number()]),
     }),
   )
   .max(16);

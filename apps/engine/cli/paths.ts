@@ -1,5 +1,5 @@
 /** `npx variator paths`: the kernel catalogue, and which of its variants this machine can run. */
-import { catalogue, linearKernels, linearVariantsFor } from '@variator/kernels/catalogue';
+import { catalogue, linearKernels, linearVariantsFor, splitTokensRange } from '@variator/kernels/catalogue';
 import { tensorDtypes } from '@variator/kernels/model/model-shape';
 import { loadNative } from '@variator/kernels/native';
 import { readConfig } from '../config.ts';
@@ -46,6 +46,10 @@ export async function pathsCommand(argv: readonly string[]): Promise<number> {
     '\nAn execution path is a choice of these plus limits: --path balanced | latency | throughput | reference,',
   );
   console.log('with settings where wanted: --path balanced,tokenBudget=64,maxRunningCount=8');
+  const { least, most, usual } = splitTokensRange;
+  console.log(
+    `splits of a context, which decide bits: --path balanced,splitTokens=${usual} (powers of two from ${least} to ${most})`,
+  );
   console.log(
     'and parameters over those that were measured at the start: --path balanced,tiles=full.slabRows=48',
   );

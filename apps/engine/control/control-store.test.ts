@@ -42,6 +42,39 @@ test('what was stored is there after opening it again', async () => {
   expect(await store.policyChanges()).toEqual({ autonomy: 'observe' });
 });
 
+test('paths of rows that are older than a setting get what was fixed then, wherever they stand', async () => {
+  const old = {
+    linear: 'linear.reference',
+    attention: 'attention.bf16',
+    threadCount: 1,
+    tokenBudget: 64,
+    maxRunningCount: 4,
+  } as const;
+  const whole = { ...old, draftTokenCount: 0, tiles: 'measured', splitTokens: 512 };
+  const young = { ...whole, draftTokenCount: 3, tiles: 'prior', splitTokens: 1024 };
+  await store.close();
+  const database = new Database(file);
+  const insert = (table: string, row: Readonly<Record<string, string | number>>) =>
+    database
+      .prepare(`INSERT INTO ${table} (${Object.keys(row)}) VALUES (${Object.keys(row).map(() => '?')})`)
+      .run(...Object.values(row));
+  for (const [workerId, path] of Object.entries({ old, young })) {
+    insert('live_paths', { workerId, path: JSON.stringify(path), rolloutId: '', promotedAt: 1 });
+  }
+  const opening = JSON.stringify({ kind: 'begun', rolloutId: 'r', from: old, to: young });
+  insert('rollout_events', { rolloutId: 'r', eventIndex: 0, at: 1, event: opening });
+  const entry = { rolloutId: 'r', tried: { from: old, to: young, itlErrors: [{ path: old, mean: 0 }] } };
+  insert('ledger', { rolloutId: 'r', endedAt: 1, entry: JSON.stringify(entry) });
+  database.close();
+  store = await openControlStore(file, 2000);
+  const paths = new Map((await store.livePaths()).map(({ workerId, path }) => [workerId, path]));
+  expect(paths.get('old')).toEqual(whole);
+  expect(paths.get('young')).toEqual(young);
+  expect((await store.rolloutEvents('r'))[0]?.event).toMatchObject({ from: whole, to: young });
+  const tried = { from: whole, to: young, itlErrors: [{ path: whole, mean: 0 }] };
+  expect((await store.ledger(1))[0]).toEqual({ rolloutId: 'r', tried });
+});
+
 test('the same deed is written to the audit once', async () => {
   await store.savePolicyChanges({ autonomy: 'observe' }, audit('same'));
   await store.savePolicyChanges({ autonomy: 'oneClick' }, audit('same'));

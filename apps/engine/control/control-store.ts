@@ -2,8 +2,7 @@
  * The control plane's database: Kysely over a SQLite file (libsql). Called by open-control.ts alone, which owns it; each
  * method is one question or one change, in one transaction. Decides nothing; JSON goes in and out as typed nouns.
  */
-import type { ExecutionPath } from '@variator/kernels/execution-path';
-import { MEASURED_TILES } from '@variator/kernels/linear-dispatch';
+import { completedPath, type ExecutionPath } from '@variator/kernels/execution-path';
 import type { ProposalDraft } from '@variator/optimizer/proposal';
 import { Kysely, SqliteDialect, type Transaction } from 'kysely';
 import { openSqliteFile } from '../sqlite-file.ts';
@@ -251,7 +250,7 @@ function createStore(db: Kysely<ControlTables>): ControlStore {
         .where('rolloutId', '=', rolloutId)
         .orderBy('eventIndex', 'asc')
         .execute();
-      return rows.map((row) => ({ at: row.at, event: JSON.parse(row.event) as RolloutEventRow['event'] }));
+      return rows.map((row) => ({ at: row.at, event: stored(row.event) as RolloutEventRow['event'] }));
     },
 
     async saveLedgerEntry(entry) {
@@ -269,7 +268,7 @@ function createStore(db: Kysely<ControlTables>): ControlStore {
         .orderBy('endedAt', 'desc')
         .limit(limit)
         .execute();
-      return rows.map((row) => JSON.parse(row.entry) as LedgerEntry);
+      return rows.map((row) => stored(row.entry) as LedgerEntry);
     },
 
     async killSwitch() {
@@ -296,7 +295,7 @@ function createStore(db: Kysely<ControlTables>): ControlStore {
 
     async livePaths() {
       const rows = await db.selectFrom('live_paths').selectAll().execute();
-      return rows.map((row) => ({ ...row, path: completed(JSON.parse(row.path) as LivePath['path']) }));
+      return rows.map((row) => ({ ...row, path: stored(row.path) as LivePath['path'] }));
     },
     saveLivePath: (livePath, audit) =>
       db.transaction().execute(async (transaction) => {
@@ -327,11 +326,8 @@ function createStore(db: Kysely<ControlTables>): ControlStore {
 
 function proposalOf(row: ControlTables['proposals']): Proposal {
   const { proposalId, createdAt, state, fromPathId, toPathId, rolloutId, decidedBy, decidedAt } = row;
-  const draft = JSON.parse(row.draft) as ProposalDraft;
-  const ends = { from: completed(draft.from), to: completed(draft.to) };
   return {
-    ...draft,
-    ...ends,
+    ...(stored(row.draft) as ProposalDraft),
     proposalId,
     createdAt,
     state,
@@ -343,12 +339,14 @@ function proposalOf(row: ControlTables['proposals']): Proposal {
   };
 }
 
-/** A path from before paths had these settings. */
-const completed = (path: ExecutionPath): ExecutionPath => ({
-  ...path,
-  draftTokenCount: path.draftTokenCount ?? 0,
-  tiles: path.tiles ?? MEASURED_TILES,
-});
+/** Paths in rows that are older than some of their settings get what was fixed then, wherever in a row they stand. */
+const stored = (json: string): unknown =>
+  JSON.parse(json, (_, value: unknown) => (isPath(value) ? completedPath(value) : value));
+
+const isPath = (value: unknown): value is ExecutionPath =>
+  typeof value === 'object' &&
+  value !== null &&
+  ['linear', 'attention', 'threadCount', 'tokenBudget'].every((setting) => setting in value);
 
 function words(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).replace(/\.$/, '');

@@ -24,6 +24,7 @@ const path: ExecutionPath = {
   maxRunningCount: 8,
   draftTokenCount: 0,
   tiles: 'measured',
+  splitTokens: 512,
 };
 const envelope: Envelope = {
   deviceKind: 'cpu',

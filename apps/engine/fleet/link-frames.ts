@@ -15,7 +15,7 @@ import type {
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 
 /** Raised with every change that the other side must know of; both sides are of one version. */
-export const LINK_VERSION = 4;
+export const LINK_VERSION = 5;
 export const MAX_FRAME_BYTES = 32 * 1024 * 1024;
 /** Before it is known who it is. */
 export const MAX_HELLO_BYTES = 64 * 1024;

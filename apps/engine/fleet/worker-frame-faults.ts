@@ -18,6 +18,7 @@ const executionPath = z.object({
   maxRunningCount: z.int().min(1),
   draftTokenCount: count,
   tiles: name,
+  splitTokens: z.int().min(1),
 });
 const envelope = z.object({
   deviceKind: name,

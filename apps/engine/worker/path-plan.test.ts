@@ -10,6 +10,7 @@ const incumbent: ExecutionPath = {
   maxRunningCount: 1,
   draftTokenCount: 0,
   tiles: 'measured',
+  splitTokens: 512,
 };
 const candidate: ExecutionPath = { ...incumbent, maxRunningCount: 8 };
 const plan: CanaryPlan = {

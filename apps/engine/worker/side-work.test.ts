@@ -15,6 +15,7 @@ const path: ExecutionPath = {
   maxRunningCount: 8,
   draftTokenCount: 0,
   tiles: 'measured',
+  splitTokens: 512,
 };
 
 const blockSize = 4;

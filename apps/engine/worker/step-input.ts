@@ -23,6 +23,7 @@ export function stepInput(
     linear: path.linear,
     tunings,
     attention: path.attention,
+    splitTokens: path.splitTokens,
     threadCount: path.threadCount,
     tokenIds: new Int32Array(tokenCount),
     tokenStarts: new Int32Array(count + 1),

@@ -15,6 +15,7 @@ const path: ExecutionPath = {
   maxRunningCount: 4,
   draftTokenCount: 0,
   tiles: 'measured',
+  splitTokens: 512,
 };
 const envelope: Envelope = {
   deviceKind: 'test',

@@ -13,6 +13,7 @@ const from = {
   maxRunningCount: 16,
   draftTokenCount: 0,
   tiles: 'measured',
+  splitTokens: 512,
 } as const;
 const budget = (to: number): Changes[number] => ({ setting: 'tokenBudget', from: 128, to });
 const running: Changes[number] = { setting: 'maxRunningCount', from: 16, to: 32 };

@@ -219,6 +219,7 @@ std::shared_ptr<Step> readStep(napi_env env, napi_value input) {
     step->dispatch.tunings = readTunings(readTypedArray<int32_t>(env, field("tunings"), "tunings"), "tunings");
   }
   step->attention = parseAttention(readString(env, field("attention"), "attention"));
+  step->splitTokens = integerOf(env, input, "splitTokens", leastSplitTokens, mostSplitTokens);
   step->threadCount = static_cast<int>(integerOf(env, input, "threadCount", 1, ThreadTeam::maxThreadCount));
   step->tokenIds = readTypedArray<int32_t>(env, field("tokenIds"), "tokenIds");
   step->tokenStarts = readTypedArray<int32_t>(env, field("tokenStarts"), "tokenStarts");

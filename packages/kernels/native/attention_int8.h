@@ -71,14 +71,15 @@ struct Int8 {
     }
   }
 
-  // Weights of up to 16 tokens that lie together in a block, for every pair: each times its token's scale of V, as u8 codes
-  // with one scale. A token that a pair does not attend to has the code 0, so the codes depend on its own tokens alone.
-  struct Weights {
-    // Blocks of one token have a tile each.
-    static constexpr int64_t mostTiles = variator::attentionSplitTokens + 2;
-    alignas(64) uint8_t codes[maxPairCount][mostTiles][16];
-    float scales[maxPairCount][mostTiles];
-  };
+  // Weights of up to 16 tokens that lie together in a block, a tile, for every pair (call.weightCodes and weightScales): each
+  // times its token's scale of V, as u8 codes with one scale. A token that a pair does not attend to has the code 0, so the
+  // codes depend on its own tokens alone.
+  VARIATOR_INLINE uint8_t* codesOf(const AttentionCall& call, int pair, int64_t tile) {
+    return call.weightCodes + (pair * call.tileStride + tile) * 16;
+  }
+  VARIATOR_INLINE float& scaleOf(const AttentionCall& call, int pair, int64_t tile) {
+    return call.weightScales[pair * call.tileStride + tile];
+  }
 
   // Calls `take(headBlock, t, position, tile)` for every tile of the span: t its first token in the block.
   template <typename Take>
@@ -93,7 +94,7 @@ struct Int8 {
     }
   }
 
-  static void roundWeights(const AttentionCall& call, const Span& span, int pair, const float* weights, Weights& out) {
+  static void roundWeights(const AttentionCall& call, const Span& span, int pair, const float* weights) {
     const int64_t blockSize = call.layout->blockSize;
     forTiles(call, span, [&](const uint8_t* headBlock, int64_t t, int64_t position, int64_t tile) {
       const int64_t left = blockSize - t;
@@ -104,8 +105,8 @@ struct Int8 {
       const float most = maxOf(weight);
       const float inverse = most > 0 ? 255.0f / most : 0.0f;
       const Bytes codes = bytesOf(nearest(weight * inverse));
-      __builtin_memcpy(out.codes[pair][tile], &codes, 16);
-      out.scales[pair][tile] = most / 255.0f;
+      __builtin_memcpy(codesOf(call, pair, tile), &codes, 16);
+      scaleOf(call, pair, tile) = most / 255.0f;
     });
   }
 
@@ -122,7 +123,7 @@ struct Int8 {
   }
 
   template <int count, int lanes>
-  static void addSpan(const AttentionCall& call, const Span& span, int64_t dimension, const Weights& weights) {
+  static void addSpan(const AttentionCall& call, const Span& span, int64_t dimension) {
     const int64_t stride = call.layout->valueStride, groupCount = (call.layout->blockSize + 3) / 4;
     Lanes sums[count][lanes]{};
     forTiles(call, span, [&](const uint8_t* headBlock, int64_t t, int64_t position, int64_t tile) {
@@ -134,11 +135,11 @@ struct Int8 {
       for (int64_t g = 0; g < 4 && t / 4 + g < groupCount; g++) {
         for (int v = 0; v < lanes; v++) {
           const IntLanes value = wordsAt(values + (t / 4 + g) * 4 * stride + 64 * v);
-          for (int r = 0; r < count; r++) dots[r][v] = addValueDots(dots[r][v], weights.codes[r][tile] + 4 * g, value);
+          for (int r = 0; r < count; r++) dots[r][v] = addValueDots(dots[r][v], codesOf(call, r, tile) + 4 * g, value);
         }
       }
       for (int r = 0; r < count; r++) {
-        const Lanes scale = fill(weights.scales[r][tile]);
+        const Lanes scale = fill(scaleOf(call, r, tile));
         for (int v = 0; v < lanes; v++) sums[r][v] = multiplyAdd(__builtin_convertvector(dots[r][v], Lanes), scale, sums[r][v]);
       }
     });
@@ -154,16 +155,15 @@ struct Int8 {
     for (int r = 0; r < count; r++) prepare(call, r, queries[r]);
     scoreSpan<Int8, count>(call, span, queries);
     const int64_t stride = call.layout->valueStride;
-    Weights weights;
     for (int r = 0; r < count; r++) {
       float* scores = call.scores + r * call.scoreStride;
       float* out = call.outs[r] + stride;
       weigh(scores, span, call.starts[r], call.lengths[r], out, out + 1);
-      roundWeights(call, span, r, scores, weights);
+      roundWeights(call, span, r, scores);
     }
     int64_t dimension = 0;
-    for (; dimension + 64 <= stride; dimension += 64) addSpan<count, 4>(call, span, dimension, weights);
-    for (; dimension < stride; dimension += 16) addSpan<count, 1>(call, span, dimension, weights);
+    for (; dimension + 64 <= stride; dimension += 64) addSpan<count, 4>(call, span, dimension);
+    for (; dimension < stride; dimension += 16) addSpan<count, 1>(call, span, dimension);
   }
 };
 

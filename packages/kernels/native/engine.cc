@@ -190,6 +190,7 @@ void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
   const size_t tuningCount = engine.model().linearShapes.size() * rowBucketCount;
   require(step.dispatch.tunings.empty() || step.dispatch.tunings.size() == tuningCount,
           "tunings: must be [" + std::to_string(tuningCount) + ", 4]");
+  require((step.splitTokens & (step.splitTokens - 1)) == 0, "splitTokens: must be a power of two");
   require(step.threadCount >= 1 && step.threadCount <= engine.maxThreadCount(),
           "threadCount: must be from 1 to " + std::to_string(engine.maxThreadCount()));
   const int64_t count = step.sequenceCount();

@@ -81,12 +81,22 @@ struct AttentionCall {
   const KvLayout* layout;
   float scale;
   float* scores;          // scratch [maxPairCount, scoreStride]
-  int64_t scoreStride;    // longest length (of a split: attentionSplitTokens) + blockSize + 32 at least
+  int64_t scoreStride;    // longest length (of a split: its positions) + blockSize + 32 at least
+  uint8_t* weightCodes;   // scratch [maxPairCount, tileStride, 16], and a scale each; where weights are rounded to codes
+  float* weightScales;
+  int64_t tileStride;     // tiles of 16 positions that a split touches, at most (splitTileCount)
 };
 
-// Contexts are attended to in pieces of so many positions, [0, 512), [512, 1024) and so on: a fixed size, so that a row's
-// sums are the same whatever is computed beside it, and so that a long context is work for several threads.
-constexpr int64_t attentionSplitTokens = 512;
+// Contexts are attended to in pieces of so many positions, [0, n), [n, 2n) and so on, n of the step (Step::splitTokens): a
+// fixed size, so that a row's sums are the same whatever is computed beside it, and so that a long context is work for
+// several threads. A power of two, so that pieces begin with tiles.
+constexpr int64_t leastSplitTokens = 128, mostSplitTokens = 2048;
+
+// Tiles that so many positions in a row touch: up to 16 positions of one block each.
+static inline int64_t splitTileCount(int64_t positions, int64_t blockSize) {
+  const int64_t blocks = positions / blockSize + 2, tilesOfBlock = (blockSize + 15) / 16;
+  return blocks * tilesOfBlock < positions + 2 ? blocks * tilesOfBlock : positions + 2;
+}
 
 // Attention over positions [starts, lengths) of one split. A pair's result goes to outs[pair], [valueSize padded to 16, + 2]:
 // the sum of weights * V without its division, the largest score, the sum of weights. Weights are e^(score - largest). A pair without a position in the split (starts >= lengths) gets a sum of weights of 0.

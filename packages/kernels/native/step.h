@@ -45,6 +45,7 @@ struct Step {
   LinearVariant linear;
   LinearDispatch dispatch;
   AttentionVariant attention;
+  int64_t splitTokens;  // positions of a split of a context; the reference has none
   int threadCount;
   // With one thread: so many others help it with the linear layers as far as they get a processor (assisted_units.h).
   int assistantCount = 0;
@@ -106,7 +107,8 @@ class StepRunner {
 
  private:
   struct ThreadScratch {
-    Scratch<float> weightRows, panels, rest, scores, splits, key;
+    Scratch<float> weightRows, panels, rest, scores, splits, weightScales, key;
+    Scratch<uint8_t> weightCodes;
     SamplingScratch sampling;
     RoutingScratch routing;
   };
@@ -239,7 +241,7 @@ class StepRunner {
   std::vector<ThreadScratch> threads_;  // [threads of the team]
   AssistedUnits<Region> units_;
   int64_t mostRows_ = 0;  // of any step so far
-  int64_t scoreStride_ = 0;
+  int64_t scoreStride_ = 0, tileStride_ = 0;
   std::atomic<bool> isBroken_{false};
 
   Scratch<float> hiddenScratch_, cosinesScratch_, sinesScratch_, qScratch_, kScratch_, vScratch_, logitsScratch_;

@@ -11,8 +11,6 @@ namespace {
 // With fewer groups of pairs than so many a thread, long contexts are cut into units, too.
 constexpr int64_t leastGroupsPerThread = 4;
 
-int64_t splitCountOf(int64_t length) { return (length + attentionSplitTokens - 1) / attentionSplitTokens; }
-
 }  // namespace
 
 KvFormat kvFormatOf(AttentionVariant attention) {
@@ -28,6 +26,7 @@ void StepRunner::listAttentionUnits() {
   for (int64_t s = 0; s < step_->sequenceCount(); s++) {
     groupCount += shape.cachedHeadCount() * ((step_->chunkLength(s) * headsPerKvHead + most - 1) / most);
   }
+  const int64_t splitTokens = step_->splitTokens;
   const bool isCut = isSplit() && step_->threadCount > 1 && groupCount < leastGroupsPerThread * step_->threadCount;
   attentionUnits_.clear();
   splitGroups_.clear();
@@ -39,7 +38,7 @@ void StepRunner::listAttentionUnits() {
       for (int64_t part = 0; part < partCount; part++) {
         const int64_t first = pairCount * part / partCount, end = pairCount * (part + 1) / partCount;
         const int64_t length = step_->contextLengths[s] + (end - 1) / headsPerKvHead + 1;
-        const auto splitCount = static_cast<int32_t>(splitCountOf(length));
+        const auto splitCount = static_cast<int32_t>((length + splitTokens - 1) / splitTokens);
         AttentionUnit unit{static_cast<int32_t>(s), static_cast<int32_t>(kvHead), static_cast<int32_t>(first),
                            static_cast<int32_t>(end - first), 0, splitCount, -1};
         if (!isCut || splitCount == 1) {
@@ -70,6 +69,9 @@ void StepRunner::attend(int thread, int64_t layer) {
   call.scale = model_.shape.latent.scoreFactor / std::sqrt(static_cast<float>(model_.shape.headSize));
   call.scores = scratch.scores.sized(AttentionCall::maxPairCount * scoreStride_);
   call.scoreStride = scoreStride_;
+  call.weightCodes = scratch.weightCodes.sized(AttentionCall::maxPairCount * tileStride_ * 16);
+  call.weightScales = scratch.weightScales.sized(AttentionCall::maxPairCount * tileStride_);
+  call.tileStride = tileStride_;
   for (;;) {
     const int32_t index = nextAttentionUnits_[layer].fetch_add(1, std::memory_order_relaxed);
     if (index >= unitCount) return;
@@ -123,7 +125,7 @@ void StepRunner::attendSplits(const AttentionUnit& unit, AttentionCall& call, Th
   };
   clear();
   for (int32_t split = unit.firstSplit; split < unit.firstSplit + unit.splitCount; split++) {
-    const int64_t from = split * attentionSplitTokens, to = from + attentionSplitTokens;
+    const int64_t from = split * step_->splitTokens, to = from + step_->splitTokens;
     for (int pair = 0; pair < unit.pairCount; pair++) {
       call.starts[pair] = std::max(whole.starts[pair], from);
       call.lengths[pair] = std::min(whole.lengths[pair], to);

@@ -43,7 +43,9 @@ void StepRunner::prepareScratch() {
   const ExpertShape& experts = shape.experts;
   gated_ = gatedScratch_.sized(rows, std::max(shape.intermediateSize, experts.sharedIntermediateSize));
   if (experts.expertCount > 0) prepareExperts();
-  scoreStride_ = ((isSplit() ? std::min(longest, attentionSplitTokens) : longest) + kvCache_->blockSize + 79) / 16 * 16;
+  const int64_t positions = isSplit() ? std::min(longest, step.splitTokens) : longest;
+  scoreStride_ = (positions + kvCache_->blockSize + 79) / 16 * 16;
+  tileStride_ = step.attention == AttentionVariant::Int8 ? splitTileCount(positions, kvCache_->blockSize) : 0;
 
   for (int t = 0; t < step.threadCount; t++) {
     ThreadScratch& scratch = threads_[t];
@@ -53,6 +55,8 @@ void StepRunner::prepareScratch() {
                                                   shape.headSize})));
     scratch.key.sized(shape.cachedKeySize());
     scratch.scores.sized(AttentionCall::maxPairCount * scoreStride_);
+    scratch.weightCodes.sized(AttentionCall::maxPairCount * tileStride_ * 16);
+    scratch.weightScales.sized(AttentionCall::maxPairCount * tileStride_);
     if (step.rules) scratch.sampling.ruled.resize(shape.vocabularySize);
     scratch.sampling.weights.resize(shape.vocabularySize);
     scratch.sampling.candidates.resize(shape.vocabularySize);

@@ -8,6 +8,7 @@ import {
   kvFormatOf,
   type LinearVariantId,
   linearVariantsFor,
+  splitTokensRange,
   weightBytes,
 } from '@variator/kernels/catalogue';
 import { dispatchTable } from '@variator/kernels/linear-dispatch';
@@ -97,6 +98,7 @@ export async function stepRuns(
       linear,
       tunings: tables.get(linear) ?? null,
       attention,
+      splitTokens: splitTokensRange.usual,
       threadCount: threads,
       tokenIds: Int32Array.from(
         { length: tokenCount },

@@ -10,6 +10,7 @@ const from = {
   maxRunningCount: 16,
   draftTokenCount: 0,
   tiles: 'measured',
+  splitTokens: 512,
 } as const;
 
 test('a larger token budget is guarded by ITL, with the policy’s own numbers', () => {

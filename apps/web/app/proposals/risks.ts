@@ -16,7 +16,8 @@ export function risksOf({ from, to }: Pick<Proposal, 'from' | 'to'>, policy: Pol
     policy === undefined
       ? 'The canary is rolled back by itself when ITL p99 rises too far.'
       : `Rolled back by itself when ITL p99 is above ${formatFactor(policy.canary.itlGuardRatio)} that of the old path in two pairs running; the objective is ${formatMs(policy.objectives.itlMs)}.`;
-  if (from.linear !== to.linear || from.attention !== to.attention) {
+  const isOtherKernels = from.linear !== to.linear || from.attention !== to.attention;
+  if (isOtherKernels || from.splitTokens !== to.splitTokens) {
     risks.push({
       risk: 'Other kernels may answer with other tokens.',
       guard:
