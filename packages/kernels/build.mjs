@@ -4,12 +4,11 @@
  * Each unit has its own flags, so that code for one instruction set never leaks into another; a unit is compiled again
  * only when its source, a header, its flags or the compiler changed. It refuses to run without a compiler.
  */
-import { spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { compileUnits, keyOf, linkObjects, run } from './compile-units.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const sourceFolder = path.join(here, 'native');
@@ -87,32 +86,12 @@ function unitsFor(sources, isX86) {
   return units;
 }
 
-/** Runs a command; never throws. `code` is null where it could not be started. */
-function run(command, args) {
-  return new Promise((resolve) => {
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-    let output = '';
-    child.stdout.on('data', (data) => {
-      output += data;
-    });
-    child.stderr.on('data', (data) => {
-      output += data;
-    });
-    child.on('error', (error) => resolve({ code: null, output: error.message }));
-    child.on('close', (code) => resolve({ code, output }));
-  });
-}
-
 async function findCompiler(preferred) {
   for (const command of preferred ? [preferred] : ['c++', 'g++', 'clang++']) {
     const [version, machine] = [await run(command, ['--version']), await run(command, ['-dumpmachine'])];
     if (version.code === 0) return { command, version: version.output, machine: machine.output.trim() };
   }
   return null;
-}
-
-async function sameKey(file, key) {
-  return (await readFile(file, 'utf8').catch(() => '')) === key;
 }
 
 /**
@@ -131,84 +110,45 @@ export async function buildNative(options = {}) {
   if (compiler === null) throw new Error(noCompilerMessage);
   let include;
   try {
-    const headers = createRequire(import.meta.url).resolve('node-api-headers/package.json');
-    include = path.join(path.dirname(headers), 'include');
+    const headersPackage = createRequire(import.meta.url).resolve('node-api-headers/package.json');
+    include = path.join(path.dirname(headersPackage), 'include');
   } catch (cause) {
     throw new Error('The Node-API headers are missing: run npm install first.', { cause });
   }
   await mkdir(buildFolder, { recursive: true });
 
   const files = (await readdir(sourceFolder)).sort();
-  const headerHash = createHash('sha256').update(compiler.command).update(compiler.version);
+  const headers = [];
   for (const file of files.filter((name) => name.endsWith('.h'))) {
-    headerHash.update(file).update(await readFile(path.join(sourceFolder, file)));
+    headers.push(file, await readFile(path.join(sourceFolder, file)));
   }
-  const headerKey = headerHash.digest('hex');
+  const headerKey = keyOf(compiler.command, compiler.version, ...headers);
   const units = unitsFor(
     files.filter((name) => name.endsWith('.cc')),
     /^(x86_64|amd64)/.test(compiler.machine),
   );
 
-  const stale = [];
   for (const unit of units) {
+    const source = path.join(sourceFolder, unit.source);
     unit.object = path.join(buildFolder, `${unit.name}.o`);
-    unit.args = [
-      ...baseFlags,
-      ...flavourFlags,
-      ...unit.flags,
-      `-I${include}`,
-      '-c',
-      path.join(sourceFolder, unit.source),
-    ];
-    unit.key = createHash('sha256')
-      .update(headerKey)
-      .update(JSON.stringify(unit.args))
-      .update(await readFile(path.join(sourceFolder, unit.source)))
-      .digest('hex');
-    if (!(await sameKey(`${unit.object}.key`, unit.key))) stale.push(unit);
+    unit.command = compiler.command;
+    unit.args = [...baseFlags, ...flavourFlags, ...unit.flags, `-I${include}`, '-c', source];
+    unit.key = keyOf(headerKey, JSON.stringify(unit.args), await readFile(source));
   }
-
-  const linkKey = createHash('sha256')
-    .update(units.map((unit) => unit.key).join())
-    .digest('hex');
-  if (stale.length === 0 && (await sameKey(`${outputFile}.key`, linkKey))) return outputFile;
-  if (stale.length > 0) log(`Compiling ${stale.length} native units with ${compiler.command} ...`);
-
-  const queue = [...stale];
-  const compileNext = async () => {
-    for (let unit = queue.shift(); unit !== undefined; unit = queue.shift()) {
-      const partial = `${unit.object}.${process.pid}`;
-      const { code, output } = await run(compiler.command, [...unit.args, '-o', partial]);
-      if (code !== 0) {
-        queue.length = 0;
-        throw new Error(`${compiler.command} could not compile native/${unit.source}:\n${output}`);
-      }
-      if (areWarningsShown && output.trim() !== '') log(output.trim());
-      await rename(partial, unit.object);
-      await writeFile(`${unit.object}.key`, unit.key);
-    }
-  };
-  await Promise.all([compileNext(), compileNext()]);
-
-  const partial = `${outputFile}.${process.pid}`;
+  await compileUnits(units, {
+    log,
+    areWarningsShown,
+    title: (count) => `Compiling ${count} native units with ${compiler.command} ...`,
+  });
   const platform = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : [];
-  const objects = units.map((unit) => unit.object);
-  const linked = await run(compiler.command, [
-    '-shared',
-    '-pthread',
-    ...platform,
-    ...flavourFlags,
-    ...objects,
-    '-o',
-    partial,
-  ]);
-  if (linked.code !== 0)
-    throw new Error(`${compiler.command} could not link the native part:\n${linked.output}`);
-  // A running process may have the old file mapped: put the new one in its place, never write into it.
-  await rm(outputFile, { force: true });
-  await rename(partial, outputFile);
-  await writeFile(`${outputFile}.key`, linkKey);
-  log('The native part is built.');
+  const isLinked = await linkObjects({
+    command: compiler.command,
+    args: ['-shared', '-pthread', ...platform, ...flavourFlags],
+    objects: units.map((unit) => unit.object),
+    outputFile,
+    key: keyOf(units.map((unit) => unit.key).join()),
+  });
+  if (isLinked) log('The native part is built.');
   return outputFile;
 }
 
