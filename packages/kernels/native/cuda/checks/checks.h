@@ -89,6 +89,9 @@ struct Check {
 
 void checkEmulatorFaults(CheckRun& run);  // emulator alone
 void checkRmsNorm(CheckRun& run);
+void checkElementwise(CheckRun& run);
+void checkLinear(CheckRun& run);
+void checkAttention(CheckRun& run);
 
 inline const std::vector<Check>& allChecks() {
   static const std::vector<Check> all = {
@@ -96,6 +99,9 @@ inline const std::vector<Check>& allChecks() {
       {"emulator-faults", checkEmulatorFaults},
 #endif
       {"rms-norm", checkRmsNorm},
+      {"elementwise", checkElementwise},
+      {"linear", checkLinear},
+      {"attention", checkAttention},
   };
   return all;
 }

@@ -1,0 +1,147 @@
+/* The CUDA worker's native part as a plain C library: libvariator_cuda.so, and libvariator_cuda_emulated.so for tests (the
+ * same kernels on the emulated device; VariatorCudaDevice.isEmulated says so). Called by the Node addon, which opens it by
+ * dlopen, and by the runner. Names and order are those of native.ts and native/model.h.
+ *
+ * Every function returns 0, or another number after which variatorCudaLastError gives a sentence. Nothing is launched
+ * before all arguments are checked. One step at a time a model; a model and its caches belong to one thread at a time.
+ * Refused with a sentence: experts, latents, head sizes other than 16, 32, 64, 96, 128, KV formats other than bf16. */
+#ifndef VARIATOR_CUDA_H
+#define VARIATOR_CUDA_H
+#include <stdint.h>
+
+#if defined(__cplusplus)
+extern "C" {
+#endif
+
+/* Changes with every change of a struct or a meaning below. */
+#define VARIATOR_CUDA_ABI 1
+
+typedef struct VariatorCudaModel VariatorCudaModel;
+typedef struct VariatorCudaKvCache VariatorCudaKvCache;
+
+typedef struct {
+  char name[128];
+  int32_t isEmulated;
+  int32_t computeCapability; /* 90: 9.0 */
+  int32_t multiprocessorCount;
+  int64_t memoryBytes, freeBytes, l2Bytes;
+} VariatorCudaDevice;
+
+/* NaN or -1 where the driver does not say. From NVML, by dlopen. */
+typedef struct {
+  double smClockMhz, memoryClockMhz, powerWatts, energyJoules /* since the driver was loaded */, temperatureCelsius;
+  int64_t memoryUsedBytes;
+} VariatorCudaTelemetry;
+
+/* Where a tensor [rows, columns] lies (a vector has one row). dtype: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K
+ * or Q6_K; matrices are rounded to bf16 on the device. file NULL: the model has none. */
+typedef struct {
+  const char *name, *file, *dtype;
+  int64_t offset, byteLength, rows, columns;
+} VariatorCudaTensor;
+
+typedef struct {
+  VariatorCudaTensor inputNorm, q, k, v, o, qBias, kBias, vBias, qNorm, kNorm, postAttentionNorm, gate, up, down;
+} VariatorCudaLayer;
+
+typedef struct {
+  int64_t layerCount, hiddenSize, intermediateSize, headCount, kvHeadCount, headSize, vocabularySize, maxPositionCount;
+  float rmsNormEpsilon;
+  const float* ropeInverseFrequencies; /* [headSize / 2] */
+  float ropeAttentionFactor;
+  const int32_t* windowTokens; /* [layerCount] 0: all */
+  int32_t isRopeInterleaved;
+  int32_t expertCount, latentRank; /* 0: none; anything else is refused */
+  VariatorCudaTensor embedding, finalNorm, head; /* head: the embedding's own source where they are tied */
+  const VariatorCudaLayer* layers;               /* [layerCount] */
+} VariatorCudaModelSource;
+
+/* What a step may need at most; memory is taken for it when the model is opened. */
+typedef struct {
+  int32_t mostTokens;    /* of a step */
+  int32_t mostSequences; /* of a step */
+  int32_t mostHeadRows;  /* rows that a token is drawn from or that are scored, of a step; at least mostSequences */
+  int32_t mostBlocksPerSequence;
+} VariatorCudaLimits;
+
+/* Which kernels a step runs. Only `linear` and `splitTokens` decide bits. */
+enum { VARIATOR_CUDA_LINEAR_MMA = 0, /* one kernel for every number of rows: batch-invariant */
+       VARIATOR_CUDA_LINEAR_GEMV = 1 /* steps of up to 8 rows by GEMV: the same within rounding; a row's bits depend on that */ };
+typedef struct {
+  int32_t linear;
+  int32_t splitTokens;     /* 64, 128, 256 or 512: context tokens that attention sums at a stretch */
+  int32_t mmaTile;         /* of linear layers: 0 by the number of rows, else 1..variatorCudaMmaTileCount() */
+  int32_t gemvRowsPerWarp; /* 1, 2 or 4 */
+  int32_t gemvLoads;       /* 16-byte loads in flight of each row: 4 or 8 */
+  int32_t usesGraphs;      /* decode steps by graphs, padded to 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256 sequences */
+} VariatorCudaPath;
+
+/* StepInput of native.ts. n sequences, T tokens. */
+typedef struct {
+  int32_t sequenceCount, tokenCount, blockTableStride;
+  const int32_t* tokenIds;       /* [T] */
+  const int32_t* tokenStarts;    /* [n + 1] */
+  const int32_t* contextLengths; /* [n] tokens already in the KV cache */
+  const int32_t* blockTables;    /* [n, blockTableStride] */
+  const uint8_t* isSampled;      /* [n] */
+  const int32_t* draftCounts;    /* [n] or NULL */
+  const float *temperatures, *topPs, *minPs; /* [n] */
+  const int32_t* topKs;                      /* [n] */
+  const uint32_t* seeds;                     /* [n, 2] low, high */
+  /* Logit rules; repetitionPenalties NULL: no sequence has any. */
+  const float *repetitionPenalties, *frequencyPenalties, *presencePenalties; /* [n] */
+  const int32_t *countStarts /* [n + 1] */, *countedTokenIds, *tokenCounts;
+  const int32_t *biasStarts /* [n + 1] */, *biasTokenIds;
+  const float* biases;
+  /* Scores; topCounts NULL: nobody wants any. */
+  const int32_t *topCounts /* [n] */, *scoredTokenIds /* [T] */;
+  int32_t isLogitsWanted;
+} VariatorCudaStep;
+
+/* Memory is the caller's; NULL where it is not wanted. */
+typedef struct {
+  int32_t* sampledTokenIds; /* [sum of 1 + draftCounts] */
+  float* logits;            /* [n, vocabularySize], read where isLogitsWanted */
+  int32_t* logprobTokenIds; /* [variatorCudaLogprobCount()] */
+  float* logprobs;
+  /* Filled in: */
+  double deviceMs;      /* between two events around the step's launches */
+  double hostMs;        /* the whole call */
+  int32_t launchCount;  /* kernels */
+  int32_t isGraph;
+  int32_t paddedCount;  /* sequences that the graph was captured for */
+} VariatorCudaResult;
+
+int32_t variatorCudaAbi(void);
+/* Of the handle (a model or a cache), or with NULL of the calling thread's last failed call without one. Never NULL. */
+const char* variatorCudaLastError(const void* handle);
+
+int32_t variatorCudaDevice(VariatorCudaDevice* device);
+int32_t variatorCudaTelemetry(VariatorCudaTelemetry* telemetry);
+int32_t variatorCudaMmaTileCount(void);
+
+/* Maps the files, rounds matrices to bf16 and moves them to the device. */
+int32_t variatorCudaOpenModel(const VariatorCudaModelSource* source, const VariatorCudaLimits* limits, VariatorCudaModel** model);
+int32_t variatorCudaWeightBytes(const VariatorCudaModel* model, int64_t* bytes);
+int32_t variatorCudaCloseModel(VariatorCudaModel* model);
+
+/* blockCount blocks of 16 tokens. kvFormat: bf16. */
+int32_t variatorCudaCreateKvCache(VariatorCudaModel* model, int32_t blockCount, int32_t blockSize, const char* kvFormat,
+                                  VariatorCudaKvCache** kvCache);
+int32_t variatorCudaKvBlockBytes(const VariatorCudaKvCache* kvCache, int64_t* bytes);
+int32_t variatorCudaCloseKvCache(VariatorCudaKvCache* kvCache);
+
+/* Makes the path ready on this cache: captures the graphs of decode steps. Idempotent. Steps run on prepared paths alone. */
+int32_t variatorCudaPrepare(VariatorCudaModel* model, VariatorCudaKvCache* kvCache, const VariatorCudaPath* path, double* prepareMs);
+/* Whether a row's bits depend on the row alone. */
+int32_t variatorCudaIsBatchInvariant(const VariatorCudaPath* path, int32_t* isBatchInvariant);
+
+/* Entries of a step's logprobs: for each scored row and sampled token of a sequence that wants them, 1 + its top count. */
+int32_t variatorCudaLogprobCount(const VariatorCudaStep* step, int64_t* count);
+int32_t variatorCudaRunStep(VariatorCudaModel* model, VariatorCudaKvCache* kvCache, const VariatorCudaPath* path,
+                            const VariatorCudaStep* step, VariatorCudaResult* result);
+
+#if defined(__cplusplus)
+}
+#endif
+#endif
