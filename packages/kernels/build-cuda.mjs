@@ -36,6 +36,8 @@ const hostFlags = [
   '-Wall',
   '-Wextra',
   '-Wno-unknown-pragmas',
+  '-Wno-psabi',
+  '-ffp-contract=off',
 ];
 /** Stops at the first access out of bounds or undefined operation, in kernels as well as in the host's code. */
 const sanitizerFlags = [

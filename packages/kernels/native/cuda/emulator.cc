@@ -349,6 +349,7 @@ void runLaunch(const char* name, const LaunchShape& shape, const std::function<v
       one.clusterIndex = {rank % cluster.x, rank / cluster.x % cluster.y, rank / cluster.x / cluster.y};
       one.index = {at.x * cluster.x + one.clusterIndex.x, at.y * cluster.y + one.clusterIndex.y, at.z * cluster.z + one.clusterIndex.z};
       std::memset(one.shared, 0xff, static_cast<size_t>(shape.sharedBytes));
+      one.extension.reset();
       one.statics.clear();
       for (Barrier& barrier : one.barriers) barrier = Barrier{};
       for (uint32_t t = 0; t < threadCount; t++) {
@@ -367,6 +368,9 @@ void runLaunch(const char* name, const LaunchShape& shape, const std::function<v
     }
     try {
       runTogether(together, uint64_t{threadCount} * blocks.size());
+      for (Block& one : blocks) {
+        if (one.extension != nullptr) one.extension->atEnd(one);
+      }
     } catch (const NativeFault& fault) {
       abandon(together);
       throw NativeFault(std::string(name) + " (emulated, seed " + std::to_string(seed) + "): " + fault.what());

@@ -57,6 +57,13 @@ struct Barrier {
   std::vector<Thread*> waiting;
 };
 
+// What the asynchronous half of a block keeps while it runs (hopper_emulated.cc).
+struct BlockExtension {
+  virtual ~BlockExtension() = default;
+  // When all threads of the block are done; throws NativeFault where something was left under way.
+  virtual void atEnd(const Block& block) = 0;
+};
+
 struct Block {
   Size3 index{0, 0, 0};
   Size3 clusterIndex{0, 0, 0};        // of the block within its cluster
@@ -67,6 +74,7 @@ struct Block {
   std::vector<Thread> threads;
   std::vector<std::vector<Gathering>> gatherings;  // [warp]
   Barrier barriers[mostBarriers];
+  std::unique_ptr<BlockExtension> extension;
   // Static shared memory by the address of its declaration (staticShared in emulated_device.h).
   std::vector<std::pair<const void*, std::unique_ptr<uint8_t[]>>> statics;
 };

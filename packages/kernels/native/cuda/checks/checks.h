@@ -92,6 +92,10 @@ void checkRmsNorm(CheckRun& run);
 void checkElementwise(CheckRun& run);
 void checkLinear(CheckRun& run);
 void checkAttention(CheckRun& run);
+void checkHopperLayer(CheckRun& run);
+void checkGemmWgmma(CheckRun& run);
+void checkSkinnyWgmma(CheckRun& run);
+void checkPrefillWgmma(CheckRun& run);
 
 inline const std::vector<Check>& allChecks() {
   static const std::vector<Check> all = {
@@ -102,6 +106,10 @@ inline const std::vector<Check>& allChecks() {
       {"elementwise", checkElementwise},
       {"linear", checkLinear},
       {"attention", checkAttention},
+      {"hopper-layer", checkHopperLayer},
+      {"gemm-wgmma", checkGemmWgmma},
+      {"skinny-wgmma", checkSkinnyWgmma},
+      {"prefill-wgmma", checkPrefillWgmma},
   };
   return all;
 }

@@ -1,0 +1,71 @@
+// prefillByWgmma against double precision: chunks that begin and end anywhere in tiles and blocks, groups that fill an item
+// and that do not, windows; and that a row has the same bits wherever its chunk began.
+#include "../prefill_wgmma.h"
+
+#include "attention_world.h"
+
+namespace variator::cuda {
+namespace {
+
+std::vector<Bf16> prefilled(CheckRun& run, const World& w, const PrefillVariant& variant) {
+  const Case& c = w.c;
+  const int32_t group = c.headCount / c.kvHeadCount, perItem = prefillPairsPerItem(c.headCount, c.kvHeadCount);
+  std::vector<int32_t> sequences{-1}, pairs{0};
+  for (size_t s = 0; s < c.chunks.size(); s++) {
+    for (int32_t pair = 0; pair < c.chunks[s].tokens * group; pair += perItem) {
+      sequences.push_back(static_cast<int32_t>(s));
+      pairs.push_back(pair);
+    }
+  }
+  const auto queries = run.upload(w.queries), keys = run.upload(w.keys), values = run.upload(w.values);
+  const auto tables = run.upload(w.tables), starts = run.upload(w.starts), contexts = run.upload(w.contexts);
+  const auto sequenceArray = run.upload(sequences), pairArray = run.upload(pairs);
+  const auto out = run.poisoned<Bf16>(int64_t{w.rowCount} * c.headCount * c.headSize);
+  AttentionArguments a{};
+  a.queries = queries.data();
+  a.queryStride = c.headCount * c.headSize;
+  a.kv = {keys.data(), values.data()};
+  a.blockTables = tables.data();
+  a.blockTableStride = w.stride;
+  a.tokenStarts = starts.data();
+  a.contextLengths = contexts.data();
+  a.itemSequences = sequenceArray.data();
+  a.itemFirstPairs = pairArray.data();
+  a.itemCount = static_cast<int32_t>(sequences.size());
+  a.out = out.data();
+  a.headCount = c.headCount;
+  a.kvHeadCount = c.kvHeadCount;
+  a.headSize = c.headSize;
+  a.windowTokens = c.window;
+  a.scale = 1 / std::sqrt(static_cast<float>(c.headSize));
+  prefillByWgmma(variant, a, w.rowCount, w.blockCount, run.stream);
+  return run.download(out);
+}
+
+}  // namespace
+
+void checkPrefillWgmma(CheckRun& run) {
+  const Case cases[] = {
+      {4, 1, 64, 0, 0, {{0, 45}, {250, 37}}},
+      {3, 1, 64, 0, 0, {{120, 50}, {0, 1}}},
+      {2, 2, 64, 140, 0, {{300, 140}}},
+      {8, 2, 128, 0, 0, {{0, 33}, {383, 2}}},
+      {1, 1, 128, 0, 0, {{130, 131}}},
+  };
+  for (const Case& c : cases) {
+    const World w = worldOf(run, c);
+    for (const PrefillVariant& variant : prefillVariants()) {
+      if (variant.headSize != c.headSize) continue;
+      const auto all = prefilled(run, w, variant);
+      checkValues(run, w, all);
+      const int64_t width = int64_t{c.headCount} * c.headSize;
+      for (size_t s = 0; s < c.chunks.size(); s++) {
+        const int32_t from = c.chunks[s].tokens * 2 / 3;
+        const std::vector<Bf16> want(all.begin() + (w.starts[s] + from) * width, all.begin() + w.starts[s + 1] * width);
+        run.sameBytes("prefill, a chunk that begins later", prefilled(run, partOf(w, s, from), variant), want);
+      }
+    }
+  }
+}
+
+}  // namespace variator::cuda
