@@ -69,7 +69,7 @@ export interface StepSettlement {
   readonly enteredBlockHashes: readonly string[];
   /** Tokens that came from the prefix cache for sequences first scheduled in this step. */
   readonly cachedTokenCount: number;
-  /** Sequences pushed back to waiting while this step was composed. */
+  /** Sequences pushed back to waiting while this step was composed, or since the one before by a pool that shrank. */
   readonly preemptionCount: number;
   /** As they stood while the step ran. */
   readonly runningCount: number;

@@ -364,6 +364,20 @@ describe('preemption', () => {
     expect(ended?.account.decodeDeviceMs).toBeGreaterThan(0);
   });
 
+  test('by a pool that shrinks is told by the next step that settles', () => {
+    const run = setUp({ blockCount: 16, limits: { tokenBudget: 64, maxRunningCount: 2 } });
+    run.submit(spec('a', { promptTokenIds: countingUp(9), maxTokens: 6 }));
+    run.submit(spec('b', { promptTokenIds: countingUp(9, 20), maxTokens: 6 }));
+    run.step();
+    run.scheduler.setBlockCount(5);
+    expect(run.scheduler.counts()).toMatchObject({ runningCount: 1, waitingCount: 1 });
+    const batch = run.scheduler.schedule(0);
+    run.scheduler.abort(batch?.stepId ?? 0, 'the device fell over', 0);
+    run.submit(spec('c', { maxTokens: 2 }));
+    expect(run.step().settlement.preemptionCount).toBe(1);
+    run.drain();
+  });
+
   test('spares the eldest, whatever its tier: what has waited that long gets to its end', () => {
     const run = setUp({ blockCount: 7, limits: { tokenBudget: 32, maxRunningCount: 2 } });
     run.submit(spec('flex', { promptTokenIds: countingUp(9), serviceTier: 'flex', maxTokens: 12 }), -100_000);

@@ -50,6 +50,8 @@ export class Scheduler {
   readonly #state: SchedulerState;
   #lastStepId = 0;
   #submissionCount = 0;
+  /** By a shrinking pool; the next step tells of them. */
+  #preemptedCount = 0;
   #inFlight: StepInFlight | null = null;
 
   constructor(options: SchedulerOptions) {
@@ -130,7 +132,11 @@ export class Scheduler {
     if (entries.length === 0)
       throw new SchedulerError('Open sequences, and none of them could be scheduled.');
     const batch: Batch = { stepId, entries, features: featuresOf(entries) };
-    this.#inFlight = { batch, composition, counts: this.counts(), fit: this.#state.fit };
+    this.#inFlight = {
+      ...{ batch, composition, counts: this.counts(), fit: this.#state.fit },
+      preemptedBeforeCount: this.#preemptedCount,
+    };
+    this.#preemptedCount = 0;
     return batch;
   }
 
@@ -157,7 +163,8 @@ export class Scheduler {
 
   /** The device failed: every sequence of the step in flight ends with an error, the others go on. */
   abort(stepId: number, message: string, now: number): EndedSequence[] {
-    const { composition } = this.#takeInFlight(stepId);
+    const { composition, preemptedBeforeCount } = this.#takeInFlight(stepId);
+    this.#preemptedCount += preemptedBeforeCount;
     return composition.sequences.map((sequence) =>
       sequence.endWith === null
         ? this.#end(sequence, 'error', message, now)
@@ -182,6 +189,7 @@ export class Scheduler {
     const beyond = running.filter(({ blockTable }) => blockTable.some((blockId) => blockId >= blockCount));
     const counted = { preemptionCount: 0 };
     for (const victim of beyond) preempt(this.#state, victim, counted);
+    this.#preemptedCount += counted.preemptionCount;
     return tables.resize(blockCount);
   }
 

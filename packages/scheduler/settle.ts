@@ -22,6 +22,8 @@ export interface StepInFlight {
   readonly batch: Batch;
   readonly composition: Composition;
   readonly counts: SchedulerCounts;
+  /** Since the step before, by a shrinking pool. */
+  readonly preemptedBeforeCount: number;
   /** The fit of the kernels it runs on; a switch during the step brings another. */
   readonly fit: StepTimeFit | null;
 }
@@ -45,7 +47,7 @@ export function settleStep(
   result: StepResult,
   now: number,
 ): StepSettlement {
-  const { batch, composition, counts, fit } = inFlight;
+  const { batch, composition, counts, preemptedBeforeCount, fit } = inFlight;
   notePace(state.flexPace, composition, result.deviceMs);
   const accepted = batch.entries.map((entry, index) =>
     acceptedCount(entry, result.sampledTokenIds[index] ?? -1, result.afterDraftTokenIds?.[index]),
@@ -82,7 +84,7 @@ export function settleStep(
     enteredBlockHashes: entered,
     leftBlockHashes: left,
     cachedTokenCount: composition.cachedTokenCount,
-    preemptionCount: composition.preemptionCount,
+    preemptionCount: preemptedBeforeCount + composition.preemptionCount,
     ...counts,
     emittedTokenCount: events.length,
     firstTokenCount: outcome.firstTokenCount,
