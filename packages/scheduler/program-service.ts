@@ -34,10 +34,14 @@ export class ProgramService {
     return counter === undefined ? 0 : counter.attainedMs * this.keptShare(now - counter.at);
   }
 
-  /** 0 for a program that has had less than one level, and for sequences of none. */
-  handicapMs(spec: SequenceSpec, now: number): number {
+  /**
+   * 0 for a program that has had less than one level, and for sequences of none. At most what such sequences usually wait:
+   * so nobody waits longer for it than one usual wait, and where hardly anybody waits, hardly anything is put off.
+   */
+  handicapMs(spec: SequenceSpec, usualWaitMs: number, now: number): number {
     const level = Math.floor(Math.log2(1 + this.attainedMs(spec, now) / LEVEL_MS));
-    return Math.min(mostHandicapMs[spec.serviceTier], WAIT_PER_ATTAINED * LEVEL_MS * (2 ** level - 1));
+    const wantedMs = WAIT_PER_ATTAINED * LEVEL_MS * (2 ** level - 1);
+    return Math.min(wantedMs, usualWaitMs, mostHandicapMs[spec.serviceTier]);
   }
 
   /** What is left after `ageMs` of a service attained. */

@@ -86,7 +86,8 @@ export class Scheduler {
       throw new SchedulerError(`The sequence ${spec.sequenceId} is open already.`);
     }
     this.#submissionCount += 1;
-    const handicapMs = this.#state.programs.handicapMs(spec, now);
+    const { programs, tenants } = this.#state;
+    const handicapMs = programs.handicapMs(spec, tenants.usualWaitMs(spec), now);
     const sequence = openSequence(spec, this.#submissionCount, now, handicapMs);
     const fault = submissionFault(this.#state, sequence);
     if (fault !== '') return endedSequence(sequence, 'error', fault, now);

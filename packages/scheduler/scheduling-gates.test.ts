@@ -47,12 +47,13 @@ describe('a program', () => {
     const programs = new ProgramService();
     const handicaps = [1000, 1000, 4000, 8000, 100_000, 1e6].map((deviceMs) => {
       programs.charged(openSequence(spec('p'), 1, 0, 0), deviceMs, 0);
-      return programs.handicapMs(spec('p'), 0);
+      return programs.handicapMs(spec('p'), Number.POSITIVE_INFINITY, 0);
     });
     expect(handicaps).toEqual([0, 1000, 3000, 7000, 31_000, 42_000]);
-    expect(programs.handicapMs(spec('p', 'priority'), 0)).toBe(2000);
-    expect(programs.handicapMs(spec('other'), 0)).toBe(0);
-    expect(programs.handicapMs({ ...spec('p'), tenant: 'u' }, 0)).toBe(0);
+    expect(programs.handicapMs(spec('p', 'priority'), Number.POSITIVE_INFINITY, 0)).toBe(2000);
+    expect(programs.handicapMs(spec('other'), Number.POSITIVE_INFINITY, 0)).toBe(0);
+    expect(programs.handicapMs({ ...spec('p'), tenant: 'u' }, Number.POSITIVE_INFINITY, 0)).toBe(0);
+    expect(programs.handicapMs(spec('p'), 350, 0)).toBe(350);
   });
 
   test('is forgiven with time, and sequences of no program are nobody’s', () => {
@@ -60,7 +61,7 @@ describe('a program', () => {
     programs.charged(openSequence(spec('p'), 1, 0, 0), 8000, 0);
     expect(programs.attainedMs(spec('p'), 600_000)).toBeCloseTo(4000, 9);
     programs.charged(openSequence(spec(''), 1, 0, 0), 8000, 0);
-    expect(programs.handicapMs(spec(''), 0)).toBe(0);
+    expect(programs.handicapMs(spec(''), Number.POSITIVE_INFINITY, 0)).toBe(0);
   });
 
   test('that has had much lets a short one go before it, though it came first; and still gets to its end', () => {

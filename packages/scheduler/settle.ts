@@ -158,7 +158,10 @@ function takeToken(
   sequence.promptLogprobs = [];
   outcome.events.push(event);
   outcome.accounts.push({ ...sequence.account });
-  if (event.index === 0) outcome.firstTokenCount += 1;
+  if (event.index === 0) {
+    outcome.firstTokenCount += 1;
+    state.tenants.hasWaited(sequence, now);
+  }
   if (sequence.lastTokenAt === null) outcome.starts.push(sequenceStart(sequence));
   if (sequence.lastTokenAt !== null && sequence.spec.objectives.itlMs > 0) {
     outcome.gapsMs.push(now - sequence.lastTokenAt);

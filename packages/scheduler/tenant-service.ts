@@ -5,7 +5,7 @@
  * up and nobody is held back for what was long ago.
  */
 import { type OpenSequence, tenantKey } from './open-sequence.ts';
-import type { ServiceTier } from './sequence.ts';
+import type { SequenceSpec, ServiceTier } from './sequence.ts';
 import { prefillWorkMs, type StepTimeFit } from './step-time.ts';
 
 interface Counter {
@@ -15,10 +15,12 @@ interface Counter {
   /** Of its sequences of late, what they were charged for prompt and answer; null before any has ended. */
   meanPrefillMs: number | null;
   meanDecodeMs: number | null;
+  /** Of late, until their first tokens; null before any. */
+  meanWaitMs: number | null;
 }
 
 const MOST_COUNTERS = 1024;
-/** Weight of the newest sequence in the mean cost. */
+/** Weight of the newest sequence in the means. */
 const MEAN_WEIGHT = 0.1;
 
 export class TenantService {
@@ -56,6 +58,7 @@ export class TenantService {
       openCount: 0,
       meanPrefillMs: null,
       meanDecodeMs: null,
+      meanWaitMs: null,
     };
     if (counter.openCount === 0) {
       counter.attainedMs = Math.max(counter.attainedMs, this.#leastPresentMs(serviceTier));
@@ -63,6 +66,19 @@ export class TenantService {
     counter.openCount += 1;
     this.#touch(key, counter);
     this.#forgetAbsent();
+  }
+
+  /** What its tenant's sequences in its tier have waited for their first tokens of late; 0 before any had one. */
+  usualWaitMs({ serviceTier, tenant }: SequenceSpec): number {
+    return this.#counters.get(tenantKey(serviceTier, tenant))?.meanWaitMs ?? 0;
+  }
+
+  /** It has its first token. */
+  hasWaited({ tenantKey: key, submittedAt }: OpenSequence, now: number): void {
+    const counter = this.#counters.get(key);
+    if (counter === undefined) return;
+    const waitMs = now - submittedAt;
+    counter.meanWaitMs = moved(counter.meanWaitMs ?? waitMs, waitMs);
   }
 
   charged({ tenantKey: key }: OpenSequence, deviceMs: number): void {
