@@ -9,9 +9,18 @@ import { join } from 'node:path';
 import { buildNative } from '../packages/kernels/build.mjs';
 
 /** Small models only: the large one takes minutes here and shows no other code. */
-const TESTS = ['border', 'attention', 'drafts', 'experts', 'latents', 'linear', 'sampling', 'window'].map(
-  (name) => `packages/kernels/native-${name}.test.ts`,
-);
+const TESTS = [
+  'border',
+  'attention',
+  'attention-alone',
+  'dispatch',
+  'drafts',
+  'experts',
+  'latents',
+  'linear',
+  'sampling',
+  'window',
+].map((name) => `packages/kernels/native-${name}.test.ts`);
 const NAMES = '^(?!.*smollm2)';
 
 export type SanitizedOutcome = { readonly code: number } | { readonly skippedBecause: string };

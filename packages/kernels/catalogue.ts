@@ -101,16 +101,19 @@ const panelSummaries: Readonly<Record<PanelIsa, string>> = {
 export const tuningParameters = ['rowsAtOnce', 'prefetchGroups', 'slabRows', 'panelsAtOnce'] as const;
 export type TuningParameter = (typeof tuningParameters)[number];
 
+/** What a kernel's parameter may be. */
+export interface ParameterRange {
+  readonly least: number;
+  readonly most: number;
+  readonly meaning: string;
+}
+
 /** One of the ways in which every packed linear variant multiplies, by how many rows a step has. */
 export interface LinearKernel {
   readonly id: 'gemv' | 'skinny' | 'full';
   /** Beyond them the next kernel of the list takes over. */
   readonly mostRows: number;
-  readonly parameters: Readonly<
-    Partial<
-      Record<TuningParameter, { readonly least: number; readonly most: number; readonly meaning: string }>
-    >
-  >;
+  readonly parameters: Readonly<Partial<Record<TuningParameter, ParameterRange>>>;
 }
 
 const rowsAtOnce = {
@@ -142,6 +145,47 @@ export const linearKernels: readonly LinearKernel[] = [
   },
   { id: 'skinny', mostRows: 32, parameters: { rowsAtOnce, slabRows, panelsAtOnce } },
   { id: 'full', mostRows: Number.POSITIVE_INFINITY, parameters: { rowsAtOnce, slabRows, panelsAtOnce } },
+];
+
+/** Parameters of attention by splits, in the order of AttentionTuning in native/attention_dispatch.h. */
+export const attentionParameters = [
+  'pairsAtOnce',
+  'prefetchBlocks',
+  'groupsPerSplit',
+  'leastUnitsPerThread',
+] as const;
+export type AttentionParameter = (typeof attentionParameters)[number];
+
+/** One of the ways in which attention by splits is computed, by how many rows of a sequence a step has. */
+export interface AttentionKernel {
+  readonly id: 'decode' | 'prefill';
+  /** Beyond them the next kernel of the list takes over. */
+  readonly mostRows: number;
+  readonly parameters: Readonly<Record<AttentionParameter, ParameterRange>>;
+}
+
+const attentionRanges: AttentionKernel['parameters'] = {
+  pairsAtOnce: {
+    least: 1,
+    most: 6,
+    meaning: 'pairs of a row and a head, of one KV head, whose sums stay in registers',
+  },
+  prefetchBlocks: { least: 0, most: 8, meaning: 'KV blocks that keys and values are fetched ahead' },
+  groupsPerSplit: {
+    least: 1,
+    most: 16,
+    meaning: 'groups of such pairs that a split passes before the next split',
+  },
+  leastUnitsPerThread: {
+    least: 0,
+    most: 64,
+    meaning: 'with fewer units of work a thread, contexts are cut into a unit for each split',
+  },
+};
+/** Fewest rows first. Every pair's sums have one order, so which of them, with which parameters, changes no bit. */
+export const attentionKernels: readonly AttentionKernel[] = [
+  { id: 'decode', mostRows: 4, parameters: attentionRanges },
+  { id: 'prefill', mostRows: Number.POSITIVE_INFINITY, parameters: attentionRanges },
 ];
 
 export const catalogue: readonly Variant[] = [

@@ -10,7 +10,7 @@ import {
   splitTokensRange,
   variantOf,
 } from './catalogue.ts';
-import { MEASURED_TILES, readTiles } from './linear-dispatch.ts';
+import { MEASURED_TILES, readTiles } from './tiles.ts';
 
 /** A legal choice of kernel variants plus batch limits. */
 export interface ExecutionPath {
@@ -25,8 +25,8 @@ export interface ExecutionPath {
   /** Most guesses at its next tokens that a decoding sequence has verified in a step; 0 for no speculation. */
   readonly draftTokenCount: number;
   /**
-   * How the linear layers' kernels walk their panels: `measured` when the worker started, `prior` from sizes alone, or
-   * settings over what was measured (`readTiles` of linear-dispatch.ts). Changes no bit.
+   * Parameters of the kernels of linear layers and attention: `measured` when the worker started, `prior` from sizes alone,
+   * or settings over what was measured (`readTiles` of tiles.ts). Changes no bit.
    */
   readonly tiles: string;
   /**

@@ -9,10 +9,10 @@ import {
   priorTuning,
   priorTunings,
   quickestTuning,
-  readTiles,
   rowBuckets,
   tuningsOfTiles,
 } from './linear-dispatch.ts';
+import { readTiles } from './tiles.ts';
 
 const shapes: readonly LinearShape[] = [
   [576, 576],

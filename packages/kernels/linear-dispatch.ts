@@ -4,6 +4,7 @@
  * None of it changes a bit of a result. Pure; the native side reads the table that `dispatchTable` makes (native/linear_dispatch.h).
  */
 import { type LinearKernel, linearKernels, type TuningParameter, tuningParameters } from './catalogue.ts';
+import { PRIOR_TILES, settingsOf, withTiles } from './tiles.ts';
 
 /** The parameters of a linear layer's kernel, see `linearKernels`. */
 export type LinearTuning = Readonly<Record<TuningParameter, number>>;
@@ -63,19 +64,19 @@ export function candidateTunings(shapes: readonly LinearShape[], rowCount: numbe
 
 /**
  * The quickest of the candidates, where it is clearly quicker than the prior: by at least `leastGain`.
- * @param usPerPanel one number for each candidate; NaN where nothing was measured
+ * @param us one number for each candidate; NaN where nothing was measured
  */
-export function quickestTuning(
-  prior: LinearTuning,
-  candidates: readonly LinearTuning[],
-  usPerPanel: readonly number[],
+export function quickestTuning<Tuning extends Readonly<Record<string, number>>>(
+  prior: Tuning,
+  candidates: readonly Tuning[],
+  us: readonly number[],
   leastGain = 0.03,
-): LinearTuning {
-  const priorUs = usPerPanel[candidates.findIndex((one) => isSame(one, prior))] ?? Number.NaN;
+): Tuning {
+  const priorUs = us[candidates.findIndex((one) => isSame(one, prior))] ?? Number.NaN;
   let best = { tuning: prior, us: priorUs * (1 - leastGain) };
   for (const [index, tuning] of candidates.entries()) {
-    const us = usPerPanel[index] ?? Number.NaN;
-    if (us < best.us) best = { tuning, us };
+    const own = us[index] ?? Number.NaN;
+    if (own < best.us) best = { tuning, us: own };
   }
   return best.tuning;
 }
@@ -83,8 +84,9 @@ export function quickestTuning(
 export const priorTunings = (shapes: readonly LinearShape[]): LinearTunings =>
   shapes.map((shape) => rowBuckets.map((rowCount) => priorTuning(shape, rowCount)));
 
-const isSame = (a: LinearTuning, b: LinearTuning): boolean =>
-  tuningParameters.every((parameter) => a[parameter] === b[parameter]);
+/** Of one kind: both have the same parameters. */
+export const isSame = <Tuning extends Readonly<Record<string, number>>>(a: Tuning, b: Tuning): boolean =>
+  Object.keys(a).every((parameter) => a[parameter] === b[parameter]);
 
 /** As the native side reads it: [shapes, buckets, parameters]. */
 export function dispatchTable(tunings: LinearTunings): Int32Array {
@@ -95,51 +97,15 @@ export function dispatchTable(tunings: LinearTunings): Int32Array {
 export const tuningNumbers = (tuning: LinearTuning): number[] =>
   tuningParameters.map((parameter) => tuning[parameter]);
 
-/** What a path says about tiles: `measured`, `prior`, or settings over what was measured, as `full.slabRows=48+gemv.prefetchGroups=8`. */
-export const MEASURED_TILES = 'measured';
-const PRIOR_TILES = 'prior';
-
-interface TileSetting {
-  readonly kernel: LinearKernel['id'];
-  readonly parameter: TuningParameter;
-  readonly value: number;
-}
-
-/** @returns the settings, none for `measured` and `prior`; or a sentence that says what is wrong */
-export function readTiles(tiles: string): readonly TileSetting[] | string {
-  if (tiles === MEASURED_TILES || tiles === PRIOR_TILES) return [];
-  const settings: TileSetting[] = [];
-  for (const part of tiles.split('+')) {
-    const [, kernelId, parameter, digits] = /^(\w+)\.(\w+)=(\d{1,6})$/.exec(part) ?? [];
-    const kernel = linearKernels.find(({ id }) => id === kernelId);
-    const known = Object.entries(kernel?.parameters ?? {}).find(([name]) => name === parameter);
-    if (kernel === undefined || known === undefined) {
-      return `tiles must be measured, prior, or settings such as full.slabRows=48+gemv.prefetchGroups=8, not "${part}".`;
-    }
-    const [name, { least, most }] = known;
-    const value = Number(digits);
-    if (value < least || value > most) {
-      return `tiles: ${kernel.id}.${name} must be a whole number from ${least} to ${most}, not ${digits}.`;
-    }
-    settings.push({ kernel: kernel.id, parameter: name as TuningParameter, value });
-  }
-  return settings;
-}
-
 /** The tunings that a path is to run with. @throws Error for tiles that `readTiles` refuses */
 export function tuningsOfTiles(
   tiles: string,
   shapes: readonly LinearShape[],
   measured: LinearTunings | null,
 ): LinearTunings {
-  const settings = readTiles(tiles);
-  if (typeof settings === 'string') throw new Error(settings);
+  const settings = settingsOf(tiles);
   const base = tiles === PRIOR_TILES || measured === null ? priorTunings(shapes) : measured;
   return base.map((buckets) =>
-    buckets.map((tuning, bucket) => {
-      const { id } = linearKernelFor(rowBuckets[bucket] ?? 1);
-      const own = settings.filter(({ kernel }) => kernel === id);
-      return { ...tuning, ...Object.fromEntries(own.map(({ parameter, value }) => [parameter, value])) };
-    }),
+    buckets.map((tuning, bucket) => withTiles(tuning, linearKernelFor(rowBuckets[bucket] ?? 1).id, settings)),
   );
 }

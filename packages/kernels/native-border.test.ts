@@ -17,6 +17,7 @@ const goodStep: StepInput = {
   linear: 'linear.reference',
   tunings: null,
   attention: 'attention.reference',
+  attentionTunings: null,
   splitTokens: 512,
   threadCount: 1,
   tokenIds: Int32Array.of(1, 2, 3),

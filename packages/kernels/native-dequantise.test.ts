@@ -107,6 +107,7 @@ async function headColumns(
       linear,
       tunings: null,
       attention: 'attention.reference',
+      attentionTunings: null,
       splitTokens: 512,
       threadCount: 2,
       tokenIds: Int32Array.from({ length: count }, (_, i) => i),

@@ -1,7 +1,7 @@
 /** A model's steps under dispatch tables: the same bits under any, and the microbenchmark that chooses them. */
 import { fileURLToPath } from 'node:url';
 import { afterAll, expect, test } from 'vitest';
-import { type LinearVariantId, linearVariantsFor, variantOf } from './catalogue.ts';
+import { type AttentionVariantId, type LinearVariantId, linearVariantsFor, variantOf } from './catalogue.ts';
 import { rowBuckets } from './linear-dispatch.ts';
 import { loadModel } from './model/load-model.ts';
 import { loadNative, NativeError } from './native.ts';
@@ -20,6 +20,8 @@ afterAll(() => driver.close());
 const fastest = linearVariantsFor(native.probeMachine(1).features)[0] ?? 'linear.reference';
 const sizes = native.linearShapes(driver.model);
 const shapeCount = sizes.length / 2;
+const tokenIdsOf = (length: number): number[] =>
+  Array.from({ length }, (_, i) => (31 * i + 5) % model.shape.vocabularySize);
 
 test('the shapes are the model’s distinct matrices, the LM head’s among them', () => {
   const { hiddenSize, intermediateSize, vocabularySize } = model.shape;
@@ -35,7 +37,7 @@ test('no table changes a bit, whatever it holds', async () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return state % (most + 1);
   };
-  const tokenIds = Array.from({ length: 70 }, (_, i) => (31 * i + 5) % model.shape.vocabularySize);
+  const tokenIds = tokenIdsOf(70);
   const variants = linearVariantsFor(native.probeMachine(1).features).filter(
     (id) => variantOf(id).kind !== 'float32',
   );
@@ -103,5 +105,60 @@ test('the microbenchmark gives a time for each shape and tuning, and says what i
   await expect(time({ tunings: Int32Array.of(7, 4, 24, 1) })).rejects.toThrow(NativeError);
   await expect(time({ linear: 'linear.reference' })).rejects.toThrow('the reference has no tunings');
   await expect(time({ limitMs: Number.NaN })).rejects.toThrow('limitMs: must be from 0');
+  native.closeModel(handle);
+});
+
+test('no attention table changes a bit of a step, and one of another size is refused by name', async () => {
+  await driver.prepare(fastest);
+  await driver.attendBy('attention.bf16');
+  const prompts = [tokenIdsOf(70), tokenIdsOf(3)];
+  const logitsUnder = async (attentionTunings?: Int32Array) => {
+    driver.rewind(0, 0);
+    driver.rewind(1, 0);
+    const settings = { linear: fastest, chunkSize: 64, isLogitsWanted: true };
+    const own = attentionTunings === undefined ? {} : { attentionTunings };
+    return (await driver.generate(prompts, 3, { ...settings, ...own })).logits;
+  };
+  const expected = await logitsUnder();
+  const table = (...tuning: number[]) => Int32Array.from(Array(8).fill(tuning).flat());
+  for (const tuning of [
+    [1, 0, 1, 0],
+    [4, 8, 16, 64],
+    [5, 2, 3, 4],
+  ]) {
+    expect(await logitsUnder(table(...tuning)), tuning.join()).toEqual(expected);
+  }
+  await expect(logitsUnder(table(6, 1, 1, 4).subarray(4))).rejects.toThrow(
+    'attentionTunings: must be [8, 4]',
+  );
+  await expect(logitsUnder(table(6, 1, 0, 4))).rejects.toThrow(
+    'attentionTunings: entry 0 is out of its range',
+  );
+  await driver.attendBy('attention.reference');
+});
+
+test('the microbenchmark of attention gives a time for each shape and tuning, and says what it cannot do', async () => {
+  const handle = native.openModel(model.shape, model.tensors, 2);
+  const time = (changes: { attention?: AttentionVariantId; shapes?: number[]; limitMs?: number }) =>
+    native.timeAttention(
+      handle,
+      changes.attention ?? 'attention.int8',
+      512,
+      2,
+      Int32Array.from(changes.shapes ?? [3, 1, 100, 1, 32, 200]),
+      Int32Array.of(6, 1, 1, 4, 4, 2, 4, 64),
+      3,
+      changes.limitMs ?? 20_000,
+    );
+  const { usPerLayer, sampleCounts } = await time({});
+  expect(usPerLayer.length).toBe(4);
+  expect([...usPerLayer].every((us) => us > 0 && Number.isFinite(us))).toBe(true);
+  expect([...sampleCounts]).toEqual([3, 3, 3, 3]);
+  const cut = await time({ limitMs: 0 });
+  expect([...cut.sampleCounts]).toEqual([0, 0, 0, 0]);
+  expect([...cut.usPerLayer].every(Number.isNaN)).toBe(true);
+  await expect(time({ attention: 'attention.reference' })).rejects.toThrow('the reference has no tunings');
+  await expect(time({ shapes: [1, 1] })).rejects.toThrow(/^shapes: must be/);
+  await expect(time({ shapes: [1, 1, 1e6] })).rejects.toThrow('shapes: entry 0 is out of its range');
   native.closeModel(handle);
 });

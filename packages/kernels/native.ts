@@ -47,6 +47,8 @@ export interface StepInput {
   readonly tunings: Int32Array | null;
   /** Must be one for the KV cache's format. */
   readonly attention: AttentionVariantId;
+  /** The same of attention (attentionTable of attention-dispatch.ts). */
+  readonly attentionTunings: Int32Array | null;
   /** Positions of a split of a context, a power of two from 128 to 2048. Other bits than under another. */
   readonly splitTokens: number;
   readonly threadCount: number;
@@ -91,6 +93,25 @@ export interface StepOutput {
   readonly threadCount: number;
   /** Share of the machine's CPU time used by other processes during the call, 0..1 (0 where unknown). */
   readonly foreignCpuShare: number;
+}
+
+/** n sequences with T rows in all, their keys and values of every token of context and of the rows themselves. */
+export interface AttentionTrial {
+  readonly attention: AttentionVariantId;
+  readonly headCount: number;
+  readonly kvHeadCount: number;
+  readonly headSize: number;
+  /** 0: the whole context. */
+  readonly windowTokens: number;
+  readonly blockSize: number;
+  readonly splitTokens: number;
+  readonly threadCount: number;
+  readonly tuning: Int32Array; // [4] for all rows and contexts
+  readonly tokenStarts: Int32Array; // [n + 1] rows
+  readonly contextLengths: Int32Array; // [n] tokens before the rows
+  readonly queries: Float32Array; // [T, headCount, headSize]
+  readonly keys: Float32Array; // [tokens, kvHeadCount, headSize], sequence after sequence
+  readonly values: Float32Array; // the same
 }
 
 export interface NativeKernels {
@@ -143,6 +164,27 @@ export interface NativeKernels {
   ): Promise<{
     /** [shapes, k] medians, microseconds a panel of 32 rows of the matrix; NaN without a sample. */
     readonly usPerPanel: Float32Array;
+    readonly sampleCounts: Int32Array;
+  }>;
+  /** Attention by itself, on the calling thread and a team of its own. For tests; nothing that serves calls it. */
+  attend(trial: AttentionTrial): Float32Array; // [T, headCount, headSize]
+  /**
+   * What a layer's attention takes under each of `tunings` [k, 4] (AttentionTuning as four integers), in steps of each of
+   * `shapes` [s, 3]: sequences, rows of each, tokens of context before them; on a cache of its own. Shape after shape, until
+   * each has `sampleCount` samples of every tuning; one gets half of what is left of `limitMs`. Steps wait for it.
+   */
+  timeAttention(
+    model: ModelHandle,
+    attention: AttentionVariantId,
+    splitTokens: number,
+    threadCount: number,
+    shapes: Int32Array,
+    tunings: Int32Array,
+    sampleCount: number,
+    limitMs: number,
+  ): Promise<{
+    /** [s, k] medians, microseconds; NaN without a sample. */
+    readonly usPerLayer: Float32Array;
     readonly sampleCounts: Int32Array;
   }>;
   /** Memory for `blockCount` blocks of `blockSize` tokens in this format. */

@@ -41,6 +41,7 @@ export interface Chunk {
 export interface StepSettings {
   readonly linear: LinearVariantId;
   readonly tunings?: Int32Array;
+  readonly attentionTunings?: Int32Array;
   readonly threadCount?: number;
   readonly splitTokens?: number;
   readonly rules?: LogitRules;
@@ -113,6 +114,7 @@ export class StepDriver {
     const output = await this.native.runStep(this.model, this.kvCache, {
       linear: settings.linear,
       tunings: settings.tunings ?? null,
+      attentionTunings: settings.attentionTunings ?? null,
       attention: this.attention,
       splitTokens: settings.splitTokens ?? splitTokensRange.usual,
       threadCount: settings.threadCount ?? this.options.threadCount,

@@ -86,7 +86,7 @@ function changeInWords(change: PathChange): string {
     case 'draftTokenCount':
       return change.to === 0 ? 'stop speculating' : `verify up to ${change.to} guesses a step`;
     case 'tiles':
-      return `walk the linear layers' panels as ${change.to}`;
+      return `run the kernels with ${change.to} tiles`;
     case 'splitTokens':
       return `attend in splits of ${change.to} positions`;
   }

@@ -32,6 +32,7 @@ export async function benchEngine(argv: readonly string[]): Promise<readonly Fig
     'busy-process': async () => (await import('./engine/busy-process.ts')).busyProcess,
     speculation: async () => (await import('./engine/speculation.ts')).speculation,
     attention: async () => (await import('./engine/attention.ts')).attentionFormats,
+    'attention-tunings': async () => (await import('./engine/attention-tunings.ts')).attentionTunings,
     switch: async () => (await import('./engine/switch.ts')).liveSwitches,
     prepare: async () => (await import('./engine/switch.ts')).preparedKernels,
     'mapped-weights': async () => (await import('./engine/mapped-weights.ts')).mappedWeights,

@@ -10,7 +10,7 @@ import {
   type Variant,
 } from '@variator/kernels/catalogue';
 import { type ExecutionPath, pathSettings } from '@variator/kernels/execution-path';
-import { MEASURED_TILES } from '@variator/kernels/linear-dispatch';
+import { MEASURED_TILES } from '@variator/kernels/tiles';
 import {
   type Estimate,
   type MetricName,

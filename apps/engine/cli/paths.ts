@@ -1,5 +1,12 @@
 /** `npx variator paths`: the kernel catalogue, and which of its variants this machine can run. */
-import { catalogue, linearKernels, linearVariantsFor, splitTokensRange } from '@variator/kernels/catalogue';
+import {
+  attentionKernels,
+  catalogue,
+  linearKernels,
+  linearVariantsFor,
+  type ParameterRange,
+  splitTokensRange,
+} from '@variator/kernels/catalogue';
 import { tensorDtypes } from '@variator/kernels/model/model-shape';
 import { loadNative } from '@variator/kernels/native';
 import { readConfig } from '../config.ts';
@@ -28,20 +35,9 @@ export async function pathsCommand(argv: readonly string[]): Promise<number> {
   );
   for (const [kind, tolerance] of tolerances()) console.log(`  ${kind}: ${tolerance}`);
   console.log('\nHow packed linear variants multiply, by the rows of a step; parameters change no bit:');
-  console.log(
-    table(
-      ['kernel', 'rows', 'parameter', 'range', 'what it is'],
-      linearKernels.flatMap(({ id, mostRows, parameters }, index) =>
-        Object.entries(parameters).map(([name, { least, most, meaning }]) => [
-          id,
-          rowsInWords((linearKernels[index - 1]?.mostRows ?? 0) + 1, mostRows),
-          name,
-          `${least} to ${most}`,
-          meaning,
-        ]),
-      ),
-    ),
-  );
+  console.log(table(['kernel', 'rows', 'parameter', 'range', 'what it is'], parameterRows(linearKernels)));
+  console.log('\nHow attention by splits is computed, by the rows that a step has of a sequence; the same:');
+  console.log(table(['kernel', 'rows', 'parameter', 'range', 'what it is'], parameterRows(attentionKernels)));
   console.log(
     '\nAn execution path is a choice of these plus limits: --path balanced | latency | throughput | reference,',
   );
@@ -51,10 +47,27 @@ export async function pathsCommand(argv: readonly string[]): Promise<number> {
     `splits of a context, which decide bits: --path balanced,splitTokens=${usual} (powers of two from ${least} to ${most})`,
   );
   console.log(
-    'and parameters over those that were measured at the start: --path balanced,tiles=full.slabRows=48',
+    'and parameters over those that were measured at the start: --path balanced,tiles=full.slabRows=48+decode.prefetchBlocks=2',
   );
   return 0;
 }
+
+interface Kernel {
+  readonly id: string;
+  readonly mostRows: number;
+  readonly parameters: Readonly<Record<string, ParameterRange>>;
+}
+
+const parameterRows = (kernels: readonly Kernel[]): string[][] =>
+  kernels.flatMap(({ id, mostRows, parameters }, index) =>
+    Object.entries(parameters).map(([name, { least, most, meaning }]) => [
+      id,
+      rowsInWords((kernels[index - 1]?.mostRows ?? 0) + 1, mostRows),
+      name,
+      `${least} to ${most}`,
+      meaning,
+    ]),
+  );
 
 const rowsInWords = (least: number, most: number): string =>
   Number.isFinite(most) ? `${least} to ${most}` : `${least} and more`;

@@ -4,6 +4,11 @@
  */
 import { join } from 'node:path';
 import {
+  type AttentionTunings,
+  attentionTable,
+  attentionTuningsOfTiles,
+} from '@variator/kernels/attention-dispatch';
+import {
   attentionVariants,
   type IsaLimit,
   type KvFormat,
@@ -14,7 +19,7 @@ import {
   variantOf,
   weightBytes,
 } from '@variator/kernels/catalogue';
-import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
+import { type Envelope, type ExecutionPath, kvBytesPerTokenOf } from '@variator/kernels/execution-path';
 import {
   KV_BLOCK_SIZE,
   type KvPlanOptions,
@@ -28,9 +33,11 @@ import { activeMatrices } from '@variator/kernels/model/active-weights';
 import { cachedShapeOf, type TensorSource } from '@variator/kernels/model/model-shape';
 import { type KvCacheHandle, loadNative } from '@variator/kernels/native';
 import type { Device } from './device.ts';
+import { keptAttentionTunings, measureAttention } from './measured-attention.ts';
 import { keptTunings, linearShapesOf, measureTunings, type TuningsOf } from './measured-tunings.ts';
+import { type Measuring, type MeasuringLimit, measureNow } from './measuring.ts';
 import { packedWeightsFile, tidyPackedWeights } from './packed-weights.ts';
-import { drawnTokens, entryLogprobs, stepInput } from './step-input.ts';
+import { drawnTokens, entryLogprobs, type StepTables, stepInput } from './step-input.ts';
 
 export interface CpuDeviceOptions extends KvPlanOptions {
   readonly threadCount: number;
@@ -44,6 +51,12 @@ const MAX_TOKEN_BUDGET = 2048;
 const MAX_DRAFT_TOKEN_COUNT = 16;
 /** Of dispatch tables kept at hand. */
 const MOST_TABLES = 64;
+/** Of all that is measured for a path. */
+const MEASURING_LIMIT_MS = 2000;
+/** While the worker serves a request may come at any time. */
+const MOST_CALL_ASIDE_MS = 100;
+/** Of it, attention's part; linear layers, of which there is more to choose, have what is left. */
+const ATTENTION_LIMIT_MS = 600;
 
 /** @throws KvPlanError when the KV memory cannot hold one sequence; NativeError from below */
 export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device {
@@ -106,40 +119,107 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
   };
 
   const shapes = linearShapesOf(native, handle);
-  /** By linear variant, once it is prepared. */
+  /** By linear variant, and by attention variant and splits, once they are prepared. */
   const measured = new Map<LinearVariantId, LinearTunings>();
-  const tables = new Map<string, Int32Array>();
+  const measuredAttention = new Map<string, AttentionTunings>();
+  const tables = new Map<string, StepTables>();
   let isServing = false;
+  const attentionName = ({ attention, splitTokens }: ExecutionPath) => `${attention}-${splitTokens}`;
 
-  /** Measuring takes the device for a moment: while it serves, what was kept before or else the prior must do. */
-  async function tune(linear: LinearVariantId, folder: string | null): Promise<void> {
-    if (measured.has(linear)) return;
-    const { threadCount } = options;
-    const name = `${model.modelHash}-${linear}-${threadCount}.tunings`;
-    const file = folder === null ? null : join(folder, name);
-    const of: TuningsOf = {
-      native,
-      handle,
-      linear,
-      threadCount,
-      file,
-      key: `${model.modelHash} ${probe.cpuModel}`,
-    };
-    const tunings = keptTunings(of) ?? (isServing ? null : await measureTunings(of));
-    if (tunings !== null) measured.set(linear, tunings);
+  /** What came while it served, first come, first measured; by what it is, so that none is there twice. */
+  const unmeasured = new Map<string, Measuring<void>>();
+
+  /**
+   * Measuring takes the device: while it serves, what was kept before or else the prior must do until there is time.
+   * @returns milliseconds that went by
+   */
+  async function tune(path: ExecutionPath): Promise<number> {
+    const start = performance.now();
+    if (path.attention !== 'attention.reference') await tuneAttention(path);
+    if (variantOf(path.linear).kind !== 'float32') {
+      const spentMs = isServing ? ATTENTION_LIMIT_MS : performance.now() - start;
+      await tuneLinear(path.linear, MEASURING_LIMIT_MS - spentMs);
+    }
     tables.clear();
+    return performance.now() - start;
   }
 
-  function tableOf({ linear, tiles }: ExecutionPath): Int32Array | null {
-    if (variantOf(linear).kind === 'float32') return null;
-    const key = `${linear} ${tiles}`;
-    let table = tables.get(key);
-    if (table === undefined) {
-      if (tables.size >= MOST_TABLES) tables.clear();
-      table = dispatchTable(tuningsOfTiles(tiles, shapes, measured.get(linear) ?? null));
-      tables.set(key, table);
+  const placeOf = (name: string) => ({
+    file:
+      options.packedWeightsDir === null
+        ? null
+        : join(options.packedWeightsDir, `${model.modelHash}-${name}-${options.threadCount}.tunings`),
+    key: `${model.modelHash} ${probe.cpuModel}`,
+  });
+
+  async function tuneLinear(linear: LinearVariantId, limitMs: number): Promise<void> {
+    if (measured.has(linear)) return;
+    const { threadCount } = options;
+    const of: TuningsOf = { native, handle, linear, threadCount, ...placeOf(linear) };
+    const use = (tunings: LinearTunings) => measured.set(linear, tunings);
+    await choose(linear, keptTunings(of), use, limitMs, (limit) => measureTunings(of, limit));
+  }
+
+  /** What was kept is used at once; else it is measured, now or in time. */
+  async function choose<Tunings>(
+    name: string,
+    kept: Tunings | null,
+    use: (tunings: Tunings) => void,
+    limitMs: number,
+    measure: (limit: MeasuringLimit) => Measuring<Tunings>,
+  ): Promise<void> {
+    if (kept !== null) return void use(kept);
+    if (!isServing) return void use(await measureNow(measure({ limitMs, mostCallMs: limitMs })));
+    if (unmeasured.has(name)) return;
+    async function* later(): Measuring<void> {
+      use(yield* measure({ limitMs, mostCallMs: MOST_CALL_ASIDE_MS }));
+      // The next step has the new ones.
+      tables.clear();
     }
-    return table;
+    unmeasured.set(name, later());
+  }
+
+  async function tuneAttention(path: ExecutionPath): Promise<void> {
+    const name = attentionName(path);
+    if (measuredAttention.has(name)) return;
+    const { attention, splitTokens } = path;
+    const of = {
+      native,
+      handle,
+      attention,
+      splitTokens,
+      threadCount: options.threadCount,
+      headsPerKvHead: shape.headCount / cached.headCount,
+      kvBytes: kvBytesPerTokenOf(envelope, path) / shape.layerCount,
+      maxModelLenTokens,
+      ...placeOf(name),
+    };
+    const use = (tunings: AttentionTunings) => measuredAttention.set(name, tunings);
+    await choose(name, keptAttentionTunings(of), use, ATTENTION_LIMIT_MS, (limit) =>
+      measureAttention(of, limit),
+    );
+  }
+
+  function tablesOf(path: ExecutionPath): StepTables {
+    const { linear, attention, tiles } = path;
+    const key = `${linear} ${attentionName(path)} ${tiles}`;
+    const known = tables.get(key);
+    if (known !== undefined) return known;
+    if (tables.size >= MOST_TABLES) tables.clear();
+    const made: StepTables = {
+      linear:
+        variantOf(linear).kind === 'float32'
+          ? null
+          : dispatchTable(tuningsOfTiles(tiles, shapes, measured.get(linear) ?? null)),
+      attention:
+        attention === 'attention.reference'
+          ? null
+          : attentionTable(
+              attentionTuningsOfTiles(tiles, attention, measuredAttention.get(attentionName(path)) ?? null),
+            ),
+    };
+    tables.set(key, made);
+    return made;
   }
 
   return {
@@ -154,10 +234,7 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
           : packedWeightsFile(folder, model.modelHash, packingOf(kind));
       const { prepareMs } = await native.prepareLinear(handle, path.linear, file, model.modelHash);
       if (folder !== null && file !== null) tidyPackedWeights(folder, file, Date.now());
-      if (kind === 'float32') return { prepareMs };
-      const start = performance.now();
-      await tune(path.linear, folder !== null && file !== null ? folder : null);
-      return { prepareMs: prepareMs + performance.now() - start };
+      return { prepareMs: prepareMs + (await tune(path)) };
     },
     async keepKvFor(path, blockIds) {
       const wanted = kvFormatOf(path.attention);
@@ -169,7 +246,7 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
     async run(path, entries, blocks) {
       isServing = true;
       const cache = blocks === 'scratch' ? scratchCache(kvFormatOf(path.attention)) : kvCache;
-      const output = await native.runStep(handle, cache, stepInput(path, entries, tableOf(path)));
+      const output = await native.runStep(handle, cache, stepInput(path, entries, tablesOf(path)));
       const { deviceMs, foreignCpuShare } = output;
       const drawn = drawnTokens(entries, output.sampledTokenIds);
       const logprobs = entryLogprobs(entries, output);
@@ -179,6 +256,18 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
         foreignCpuShare,
         ...(logprobs === null ? {} : { logprobs }),
       };
+    },
+    async measureAside() {
+      const [next] = unmeasured;
+      if (next === undefined) return false;
+      const [name, measuring] = next;
+      let isDone: boolean | undefined = true;
+      try {
+        isDone = (await measuring.next()).done;
+      } finally {
+        if (isDone) unmeasured.delete(name);
+      }
+      return true;
     },
     close() {
       for (const cache of [kvCache, ...scratchCaches.values()]) native.closeKvCache(cache);

@@ -37,5 +37,10 @@ export interface Device {
     entries: readonly BatchEntry[],
     blocks: 'scheduled' | 'scratch',
   ): Promise<DeviceResult>;
+  /**
+   * Measures kernels that were made ready while it served, one short call of some 100 ms, for the steps to come. Between two
+   * steps, while nothing runs. @returns whether it did: false where all is measured
+   */
+  measureAside(): Promise<boolean>;
   close(): void;
 }

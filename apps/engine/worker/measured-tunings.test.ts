@@ -5,6 +5,7 @@ import { candidateTunings, priorTuning, rowBuckets } from '@variator/kernels/lin
 import type { ModelHandle, NativeKernels } from '@variator/kernels/native';
 import { afterAll, expect, test } from 'vitest';
 import { keptTunings, measureTunings, type TuningsOf } from './measured-tunings.ts';
+import { measureNow } from './measuring.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'variator-tunings-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -34,10 +35,12 @@ const of = (native: TuningsOf['native'], changes: Partial<TuningsOf> = {}): Tuni
   ...changes,
 });
 
+const measured = (own: TuningsOf) => measureNow(measureTunings(own, { limitMs: 2000, mostCallMs: 2000 }));
+
 test('what is quickest is chosen by row count, kept, and found again for exactly this machine', async () => {
   const { native, calls } = machine();
   expect(keptTunings(of(native))).toBeNull();
-  const tunings = await measureTunings(of(native));
+  const tunings = await measured(of(native));
   expect(calls).toEqual([...rowBuckets]);
   expect(tunings).toEqual([
     rowBuckets.map((rows) =>
@@ -56,16 +59,37 @@ test('a broken file is measured again, and one that cannot be written is no faul
   const file = join(folder, 'b.tunings');
   writeFileSync(file, '{"key":');
   expect(keptTunings(of(native, { file }))).toBeNull();
-  const tunings = await measureTunings(of(native, { file }));
+  const tunings = await measured(of(native, { file }));
   expect(keptTunings(of(native, { file }))).toEqual(tunings);
-  expect(await measureTunings(of(native, { file: join(file, 'below-a-file') }))).toEqual(tunings);
+  expect(await measured(of(native, { file: join(file, 'below-a-file') }))).toEqual(tunings);
 });
 
 test('the oldest files go when there are many', async () => {
   const { native } = machine();
   for (let index = 0; index < 70; index += 1) writeFileSync(join(folder, `${index}.tunings`), '{}');
-  await measureTunings(of(native, { file: join(folder, 'newest.tunings') }));
+  await measured(of(native, { file: join(folder, 'newest.tunings') }));
   const names = readdirSync(folder);
   expect(names.length).toBe(64);
   expect(names).toContain('newest.tunings');
+});
+
+test('a call takes no longer than a step may wait, and steps may run between two', async () => {
+  const { native } = machine();
+  const limits: number[] = [];
+  const timed: TuningsOf['native'] = {
+    ...native,
+    timeLinear: (...call) => {
+      limits.push(call[6]);
+      return native.timeLinear(...call);
+    },
+  };
+  const measuring = measureTunings(of(timed, { file: null }), { limitMs: 2000, mostCallMs: 100 });
+  for (const [index] of rowBuckets.entries()) {
+    expect((await measuring.next()).done).toBe(false);
+    expect(limits.length).toBe(index + 1);
+  }
+  const { done, value } = await measuring.next();
+  expect(done).toBe(true);
+  expect(value).toEqual(await measured(of(native, { file: null })));
+  expect(limits).toEqual(rowBuckets.map(() => 100));
 });

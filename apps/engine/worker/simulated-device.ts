@@ -75,6 +75,7 @@ export function simulatedDevice(model: LoadedModel, options: SimulatedDeviceOpti
     scratchBlockIds: Array.from({ length: SCRATCH_BLOCK_COUNT }, (_, index) => index),
     prepare: async () => ({ prepareMs: 0 }),
     keepKvFor: async () => ({ convertMs: 0 }),
+    measureAside: async () => false,
     async run(path, entries): Promise<DeviceResult> {
       const deviceMs =
         predictMs(fitOf(path), featuresOf(entries)) * Math.exp(options.noise * random.normal());

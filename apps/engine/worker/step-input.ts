@@ -10,19 +10,26 @@ import type { TokenLogprobs } from '@variator/scheduler/sequence';
 
 const TWO_TO_32 = 2 ** 32;
 
-/** @param tunings the path's dispatch table; null for the defaults */
+/** Dispatch tables, of linear layers and of attention; null for the defaults. */
+export interface StepTables {
+  readonly linear: Int32Array | null;
+  readonly attention: Int32Array | null;
+}
+
+/** @param tables the path's */
 export function stepInput(
   path: ExecutionPath,
   entries: readonly BatchEntry[],
-  tunings: Int32Array | null,
+  tables: StepTables,
 ): StepInput {
   const count = entries.length;
   const tokenCount = entries.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
   const blockTableStride = entries.reduce((most, { blockTable }) => Math.max(most, blockTable.length), 1);
   const input = {
     linear: path.linear,
-    tunings,
+    tunings: tables.linear,
     attention: path.attention,
+    attentionTunings: tables.attention,
     splitTokens: path.splitTokens,
     threadCount: path.threadCount,
     tokenIds: new Int32Array(tokenCount),

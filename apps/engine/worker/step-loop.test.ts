@@ -58,6 +58,7 @@ const device: Device = {
     return { prepareMs: 0 };
   },
   keepKvFor: async () => ({ convertMs: 0 }),
+  measureAside: async () => false,
   run: async () => ({ sampledTokenIds: new Int32Array(), deviceMs: 1, foreignCpuShare: 0 }),
   close: () => undefined,
 };
@@ -227,4 +228,39 @@ it('a device that can run no step any more ends the loop', async () => {
     loop.receive({ type: 'submit', spec: specOf(`${index}`, [1, 2, 3], 5), ageMs: 0 });
   }
   await expect(loop.run()).rejects.toThrow('no memory');
+});
+
+it('kernels are measured while nothing runs, one call after the other, and not between the steps of a stream', async () => {
+  const sent: WorkerFrame[] = [];
+  const deeds: string[] = [];
+  const spoken: string[] = [];
+  let leftCount = 3;
+  const measuring: Device = {
+    ...device,
+    run: async (_path, entries) => {
+      deeds.push('step');
+      return { sampledTokenIds: Int32Array.from(entries, () => 5), deviceMs: 1, foreignCpuShare: 0 };
+    },
+    measureAside: async () => {
+      if (leftCount === 0) return false;
+      leftCount -= 1;
+      deeds.push('measured');
+      if (leftCount === 2) loop.receive({ type: 'submit', spec: specOf('a', [1, 2, 3], 3), ageMs: 0 });
+      if (leftCount === 0) throw new Error('there is no memory for it');
+      return true;
+    },
+  };
+  const loop = new StepLoop({
+    ...{ path, workerId: 'w', bootId: 'b', calibrationShareLimit: 0, now: () => performance.now() },
+    device: measuring,
+    send: (frame) => sent.push(frame),
+    log: (line) => spoken.push(line),
+  });
+  const running = loop.run();
+  while (spoken.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  loop.stop();
+  await running;
+  expect(deeds).toEqual(['measured', 'step', 'step', 'step', 'measured', 'measured']);
+  expect(spoken).toEqual(['Kernels were not measured: there is no memory for it']);
+  expect(sent.filter(({ type }) => type === 'ended').length).toBe(1);
 });

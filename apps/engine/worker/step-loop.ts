@@ -116,6 +116,7 @@ export class StepLoop {
       this.#auditBooks();
       this.#flushRows();
       if (this.#isDraining) return;
+      if (await this.#measureAside()) continue;
       await this.#untilWoken();
     }
     this.#flushRows();
@@ -303,6 +304,18 @@ export class StepLoop {
       for (const answer of this.#sideWork.fail(step, (error as Error).message)) send(answer);
     }
     return true;
+  }
+
+  /** Kernels that came while it served. Of a canary both sides keep what they began with. Returns whether anything was measured. */
+  async #measureAside(): Promise<boolean> {
+    if (this.#isStopped || this.#isWoken || this.#plan.plan !== null) return false;
+    try {
+      return await this.#device.measureAside();
+    } catch (error) {
+      // The prior does: no stream has to know.
+      this.#options.log(`Kernels were not measured: ${(error as Error).message}`);
+      return false;
+    }
   }
 
   #sideRow(step: SideStep, startedAt: number, deviceMs: number, foreignCpuShare: number): StepRow {

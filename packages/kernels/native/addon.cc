@@ -250,6 +250,53 @@ napi_value timeLinear(napi_env env, napi_callback_info info) {
   });
 }
 
+napi_value attendCall(napi_env env, napi_callback_info info) {
+  return call<1>(env, info, [&](napi_value* arguments) {
+    return makeFloat32Array(env, attendAlone(readAttentionTrial(env, arguments[0])));
+  });
+}
+
+napi_value timeAttentionCall(napi_env env, napi_callback_info info) {
+  return call<8>(env, info, [&](napi_value* arguments) {
+    try {
+      const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
+      const ModelShape& shape = engine->model().shape;
+      const AttentionVariant attention = parseAttention(readString(env, arguments[1], "attention"));
+      if (attention == AttentionVariant::Reference) throw NativeFault("attention: the reference has no tunings");
+      const int64_t splitTokens = readInteger(env, arguments[2], "splitTokens", leastSplitTokens, mostSplitTokens);
+      const auto threadCount = static_cast<int>(readInteger(env, arguments[3], "threadCount", 1, engine->maxThreadCount()));
+      const auto sizes = readTypedArray<int32_t>(env, arguments[4], "shapes");
+      if (sizes.empty() || sizes.size() % 3 != 0) throw NativeFault("shapes: must be [count, 3], one at least");
+      std::vector<AttentionShapeOfStep> shapes;
+      for (size_t i = 0; i < sizes.size(); i += 3) {
+        const AttentionShapeOfStep one{sizes[i], sizes[i + 1], sizes[i + 2]};
+        const bool isLegal = one.sequenceCount >= 1 && one.sequenceCount <= 1024 && one.rowCount >= 1 && one.rowCount <= 4096 &&
+                             one.contextLength >= 0 && one.contextLength <= shape.maxPositionCount - one.rowCount;
+        if (!isLegal) throw NativeFault("shapes: entry " + std::to_string(i / 3) + " is out of its range");
+        shapes.push_back(one);
+      }
+      auto tunings = readAttentionTunings(readTypedArray<int32_t>(env, arguments[5], "tunings"), "tunings");
+      if (tunings.empty()) throw NativeFault("tunings: must not be empty");
+      const auto sampleCount = static_cast<int32_t>(readInteger(env, arguments[6], "sampleCount", 1, 1 << 20));
+      const double limitMs = readNumber(env, arguments[7], "limitMs");
+      if (!(limitMs >= 0 && limitMs <= 60000)) throw NativeFault("limitMs: must be from 0 to 60000");
+      const auto times = std::make_shared<AttentionTimes>();
+      const auto result = [times](napi_env resultEnv) {
+        const napi_value object = makeObject(resultEnv);
+        setProperty(resultEnv, object, "usPerLayer", makeFloat32Array(resultEnv, times->usPerLayer));
+        setProperty(resultEnv, object, "sampleCounts", makeInt32Array(resultEnv, times->sampleCounts));
+        return object;
+      };
+      return promise(env, result, [engine] {}, [&](Engine::Settled settled) {
+        engine->timeAttention(attention, splitTokens, threadCount, std::move(shapes), std::move(tunings), sampleCount, limitMs,
+                              times, std::move(settled));
+      });
+    } catch (const NativeFault& fault) {
+      return rejected(env, fault.what());
+    }
+  });
+}
+
 napi_value createKvCache(napi_env env, napi_callback_info info) {
   return call<4>(env, info, [&](napi_value* arguments) {
     const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
@@ -373,7 +420,8 @@ napi_value bind(napi_env env, napi_callback_info info) {
       method("limitIsa", limitIsaCall),       method("probeMachine", probeMachineCall),
       method("multiply", multiplyCall),       method("openModel", openModel),
       method("prepareLinear", prepareLinear), method("linearShapes", linearShapes),
-      method("timeLinear", timeLinear),       method("createKvCache", createKvCache),
+      method("timeLinear", timeLinear),       method("attend", attendCall),
+      method("timeAttention", timeAttentionCall), method("createKvCache", createKvCache),
       method("kvBlockCount", kvBlockCount),   method("convertKvCache", convertKvCache),
       method("runStep", runStep),             method("closeKvCache", closeKvCache),
       method("closeModel", closeModel)};

@@ -219,6 +219,10 @@ std::shared_ptr<Step> readStep(napi_env env, napi_value input) {
     step->dispatch.tunings = readTunings(readTypedArray<int32_t>(env, field("tunings"), "tunings"), "tunings");
   }
   step->attention = parseAttention(readString(env, field("attention"), "attention"));
+  if (!isNull(env, field("attentionTunings"))) {
+    step->attentionDispatch.tunings =
+        readAttentionTunings(readTypedArray<int32_t>(env, field("attentionTunings"), "attentionTunings"), "attentionTunings");
+  }
   step->splitTokens = integerOf(env, input, "splitTokens", leastSplitTokens, mostSplitTokens);
   step->threadCount = static_cast<int>(integerOf(env, input, "threadCount", 1, ThreadTeam::maxThreadCount));
   step->tokenIds = readTypedArray<int32_t>(env, field("tokenIds"), "tokenIds");
@@ -246,6 +250,28 @@ std::shared_ptr<Step> readStep(napi_env env, napi_value input) {
   }
   step->isLogitsWanted = readBoolean(env, field("isLogitsWanted"), "isLogitsWanted");
   return step;
+}
+
+AttentionTrial readAttentionTrial(napi_env env, napi_value object) {
+  const auto field = [&](const char* name) { return propertyOf(env, object, name); };
+  const auto floats = [&](const char* name) { return readTypedArray<float>(env, field(name), name); };
+  AttentionTrial trial;
+  trial.attention = parseAttention(readString(env, field("attention"), "attention"));
+  trial.headCount = integerOf(env, object, "headCount", 1, 4096);
+  trial.kvHeadCount = integerOf(env, object, "kvHeadCount", 1, 4096);
+  trial.headSize = integerOf(env, object, "headSize", 2, 1024);
+  trial.windowTokens = integerOf(env, object, "windowTokens", 0, sizeAtMost);
+  trial.blockSize = integerOf(env, object, "blockSize", 1, 4096);
+  trial.splitTokens = integerOf(env, object, "splitTokens", leastSplitTokens, mostSplitTokens);
+  trial.threadCount = static_cast<int>(integerOf(env, object, "threadCount", 1, ThreadTeam::maxThreadCount));
+  trial.tunings = readAttentionTunings(readTypedArray<int32_t>(env, field("tuning"), "tuning"), "tuning");
+  if (trial.tunings.size() != 1) throw NativeFault("tuning: must be four integers");
+  trial.tokenStarts = readTypedArray<int32_t>(env, field("tokenStarts"), "tokenStarts");
+  trial.contextLengths = readTypedArray<int32_t>(env, field("contextLengths"), "contextLengths");
+  trial.queries = floats("queries");
+  trial.keys = floats("keys");
+  trial.values = floats("values");
+  return trial;
 }
 
 }  // namespace variator

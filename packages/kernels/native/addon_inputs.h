@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "attention_trial.h"
 #include "model.h"
 #include "step.h"
 
@@ -15,5 +16,6 @@ std::unique_ptr<Model> readModel(napi_env env, napi_value shape, napi_value tens
 Tensor readTensor(napi_env env, napi_value source, Model& model);
 // Copies a StepInput; checkStep checks it.
 std::shared_ptr<Step> readStep(napi_env env, napi_value input);
+AttentionTrial readAttentionTrial(napi_env env, napi_value object);
 
 }  // namespace variator

@@ -64,10 +64,10 @@ Span spanOf(const AttentionCall& call) {
 }
 
 // Blocks lie apart, so the machine does not see the next one coming: its lines are asked for while this one is computed.
-// Not of float32, whose pieces are long enough for the machine by itself: asking cost more than it brought.
 VARIATOR_INLINE void prefetchBlock(const AttentionCall& call, const Span& span, int64_t block, int64_t from, int64_t to) {
-  if (call.layout->format == variator::KvFormat::Float32 || (block + 1) * call.layout->blockSize >= span.last) return;
-  const uint8_t* next = call.blocks + call.blockTable[block + 1] * call.blockBytes;
+  const int64_t ahead = block + call.prefetchBlocks;
+  if (call.prefetchBlocks == 0 || ahead * call.layout->blockSize >= span.last) return;
+  const uint8_t* next = call.blocks + call.blockTable[ahead] * call.blockBytes;
   for (int64_t at = from; at < to; at += 64) __builtin_prefetch(next + at);
 }
 

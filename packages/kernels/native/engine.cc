@@ -173,6 +173,19 @@ void Engine::time(LinearVariant linear, int threadCount, int64_t rowCount, std::
   });
 }
 
+void Engine::timeAttention(AttentionVariant attention, int64_t splitTokens, int threadCount,
+                           std::vector<AttentionShapeOfStep> shapes, std::vector<AttentionTuning> tunings, int32_t sampleCount,
+                           double limitMs, std::shared_ptr<AttentionTimes> times, Settled settled) {
+  computing_.give([this, attention, splitTokens, threadCount, shapes = std::move(shapes), tunings = std::move(tunings),
+                   sampleCount, limitMs, times = std::move(times), settled = std::move(settled)] {
+    const auto work = [&] {
+      *times = variator::timeAttention(*model_, attention, splitTokens, runner_, team_, threadCount, shapes, tunings,
+                                       sampleCount, limitMs);
+    };
+    settle(work, settled);
+  });
+}
+
 void Engine::stop() {
   computing_.stop();
   packing_.stop();
@@ -191,6 +204,9 @@ void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
   require(step.dispatch.tunings.empty() || step.dispatch.tunings.size() == tuningCount,
           "tunings: must be [" + std::to_string(tuningCount) + ", 4]");
   require((step.splitTokens & (step.splitTokens - 1)) == 0, "splitTokens: must be a power of two");
+  constexpr size_t attentionTuningCount = attentionRowBucketCount * contextBucketCount;
+  require(step.attentionDispatch.tunings.empty() || step.attentionDispatch.tunings.size() == attentionTuningCount,
+          "attentionTunings: must be [" + std::to_string(attentionTuningCount) + ", 4]");
   require(step.threadCount >= 1 && step.threadCount <= engine.maxThreadCount(),
           "threadCount: must be from 1 to " + std::to_string(engine.maxThreadCount()));
   const int64_t count = step.sequenceCount();

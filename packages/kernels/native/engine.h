@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 
+#include "attention_timing.h"
 #include "foreign_cpu.h"
 #include "job_thread.h"
 #include "kv_cache.h"
@@ -48,6 +49,10 @@ class Engine {
   // Times a prepared variant (timeLinears) on the compute thread.
   void time(LinearVariant linear, int threadCount, int64_t rowCount, std::vector<LinearTuning> tunings, int32_t sampleCount,
             double limitMs, std::shared_ptr<LinearTimes> times, Settled settled);
+  // The same of attention (timeAttention).
+  void timeAttention(AttentionVariant attention, int64_t splitTokens, int threadCount, std::vector<AttentionShapeOfStep> shapes,
+                     std::vector<AttentionTuning> tunings, int32_t sampleCount, double limitMs,
+                     std::shared_ptr<AttentionTimes> times, Settled settled);
   // Finishes what is under way and joins the threads.
   void stop();
 

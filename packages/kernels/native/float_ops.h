@@ -84,6 +84,7 @@ struct AttentionCall {
   int64_t scoreStride;    // longest length (of a split: its positions) + blockSize + 32 at least
   uint8_t* weightCodes;   // scratch [maxPairCount, tileStride, 16], and a scale each; where weights are rounded to codes
   float* weightScales;
+  int64_t prefetchBlocks; // asked for so many blocks before they are computed; 0: not at all
   int64_t tileStride;     // tiles of 16 positions that a split touches, at most (splitTileCount)
 };
 

@@ -44,14 +44,14 @@ std::vector<Piece> piecesOf(const Model& model, const PackedModel& packed) {
   return pieces;
 }
 
+}  // namespace
+
 float medianOf(std::vector<float>& values) {
   if (values.empty()) return std::nanf("");
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
 }
-
-}  // namespace
 
 LinearTimes timeLinears(const Model& model, const PackedModel& packed, const LinearVariant& linear, ThreadTeam& team,
                         int threadCount, int64_t rowCount, const std::vector<LinearTuning>& tunings, int32_t sampleCount,

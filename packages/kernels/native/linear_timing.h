@@ -16,6 +16,9 @@ struct LinearTimes {
   std::vector<int32_t> sampleCounts;  // the same
 };
 
+// Moves the values; NaN where there are none.
+float medianOf(std::vector<float>& values);
+
 // Walks through the model as a step of `rowCount` rows does, matrix after matrix, so that weights come from where they come
 // from in a step. Each matrix is multiplied under one of the tunings, in random turns, and timed from barrier to barrier; until every
 // shape has `sampleCount` samples of every tuning, or as many walks or `limitMs` are over.

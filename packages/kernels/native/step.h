@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "assisted_units.h"
+#include "attention_dispatch.h"
 #include "expert_routing.h"
 #include "float_ops.h"
 #include "kv_cache.h"
@@ -45,6 +46,7 @@ struct Step {
   LinearVariant linear;
   LinearDispatch dispatch;
   AttentionVariant attention;
+  AttentionDispatch attentionDispatch;
   int64_t splitTokens;  // positions of a split of a context; the reference has none
   int threadCount;
   // With one thread: so many others help it with the linear layers as far as they get a processor (assisted_units.h).
@@ -97,6 +99,14 @@ struct ActivationScratch {
   Scratch<uint16_t> bf16;
 };
 
+// Where attention reads queries and writes what was attended to, by row: heads lie in it one after the other.
+struct AttentionRows {
+  float* queries;
+  int64_t queryStride, queryCount;  // elements; of all rows
+  float* outs;
+  int64_t outStride;
+};
+
 class StepRunner {
  public:
   StepRunner(const Model& model, ThreadTeam& team) : model_(model), team_(team), threads_(team.threadCount()) {}
@@ -104,6 +114,13 @@ class StepRunner {
   void run(Step& step, const KvCache& kvCache, const PackedModel* packed);
   // What a thread of the team does that was called to assist.
   void assist(int thread);
+
+  // Attention without the step around it (attention_timing.h, attention_trial.h). Once for a step; the step stays the caller's.
+  AttentionRows beginAttention(Step& step, const KvCache& kvCache);
+  // Before each pass over the layers, while no thread attends.
+  void listAttention() { listAttentionUnits(); }
+  // By every thread of the step side by side.
+  void attendLayer(int thread, int64_t layer) { attend(thread, layer); }
 
  private:
   struct ThreadScratch {
@@ -114,10 +131,11 @@ class StepRunner {
   };
   // Rows pass through the LM head at most so many at a time (or one a sequence): all of a prompt's would be too much memory.
   static constexpr int64_t leastHeadRowsAtOnce = 64;
-  // Up to maxPairCount (row, head) pairs of one sequence and KV head, and so many splits of their context. Where it is not
-  // all of them, `group` names the pairs, whose splits come together in splitResults_.
+  // (row, head) pairs of one sequence and KV head, computed in groups of some at once, and so many splits of their context.
+  // Where it is not all of them, `group` names the pairs, whose splits come together in splitResults_.
   struct AttentionUnit {
     int32_t sequence, kvHead, firstPair, pairCount;
+    int32_t groupCount, prefetchBlocks;
     int32_t firstSplit, splitCount;
     int32_t group;  // -1: all splits
   };
@@ -204,8 +222,9 @@ class StepRunner {
   void multiplyHeads(int thread, const std::vector<Tensor>& tensors, const std::vector<Panels>* panels,
                      const Activations& rows, const Give& give);
   void attend(int thread, int64_t layer);
-  void attendSplits(const AttentionUnit& unit, AttentionCall& call, ThreadScratch& scratch);
-  void aimAt(const AttentionUnit& unit, int64_t layer, AttentionCall& call) const;
+  void attendSplits(const AttentionUnit& unit, int64_t layer, AttentionCall& call, ThreadScratch& scratch);
+  void aimAt(const AttentionUnit& unit, int64_t layer, int64_t firstPair, int64_t pairCount, AttentionCall& call) const;
+  AttentionTuning attentionTuningOf(int64_t sequence) const;
   void feedForward(int thread, int64_t layer);
   void passExperts(int thread, int64_t layer);
   void routeRows(int thread, int64_t layer);
@@ -231,6 +250,7 @@ class StepRunner {
   std::vector<int32_t> positions_, sequences_;  // [T]
   std::vector<HeadRow> headRows_;               // those that a token is drawn from, then scored ones
   std::vector<AttentionUnit> attentionUnits_;
+  std::vector<AttentionTuning> attentionTunings_;  // [sequences]
   std::vector<SplitGroup> splitGroups_;
   std::vector<std::atomic<int32_t>> doneSplitCounts_;  // [group]
   Scratch<float> splitResultScratch_;

@@ -17,6 +17,7 @@ import { activeMatrices } from '@variator/kernels/model/active-weights';
 import { cachedShapeOf } from '@variator/kernels/model/model-shape';
 import { loadNative, type StepInput } from '@variator/kernels/native';
 import { measureTunings } from '../../../apps/engine/worker/measured-tunings.ts';
+import { measureNow } from '../../../apps/engine/worker/measuring.ts';
 
 const BLOCK_SIZE = 16;
 
@@ -76,7 +77,8 @@ export async function stepRuns(
     async prepare(linear) {
       const prepared = await native.prepareLinear(handle, linear, null, null);
       if (linear !== 'linear.reference') {
-        const tunings = await measureTunings({ native, handle, linear, threadCount, file: null, key: '' });
+        const of = { native, handle, linear, threadCount, file: null, key: '' };
+        const tunings = await measureNow(measureTunings(of, { limitMs: 2000, mostCallMs: 2000 }));
         tables.set(linear, dispatchTable(tunings));
       }
       return prepared;
@@ -98,6 +100,7 @@ export async function stepRuns(
       linear,
       tunings: tables.get(linear) ?? null,
       attention,
+      attentionTunings: null,
       splitTokens: splitTokensRange.usual,
       threadCount: threads,
       tokenIds: Int32Array.from(
