@@ -96,6 +96,7 @@ void checkHopperLayer(CheckRun& run);
 void checkGemmWgmma(CheckRun& run);
 void checkSkinnyWgmma(CheckRun& run);
 void checkPrefillWgmma(CheckRun& run);
+void checkDecodeWgmma(CheckRun& run);
 
 inline const std::vector<Check>& allChecks() {
   static const std::vector<Check> all = {
@@ -110,6 +111,7 @@ inline const std::vector<Check>& allChecks() {
       {"gemm-wgmma", checkGemmWgmma},
       {"skinny-wgmma", checkSkinnyWgmma},
       {"prefill-wgmma", checkPrefillWgmma},
+      {"decode-wgmma", checkDecodeWgmma},
   };
   return all;
 }
