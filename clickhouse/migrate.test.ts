@@ -7,8 +7,12 @@ import { z } from 'zod';
 import { createTelemetryClient, type TelemetryClient } from './client.ts';
 import { insertRows } from './insert.ts';
 import { migrate, splitStatements } from './migrate.ts';
+import { arrivals } from './queries/arrivals.ts';
+import type { RequestRow } from './request-row.ts';
 import { requestRow, startTestServer, stepRow, type TestServer } from './rows.fixture.ts';
 
+/** Recent, since rows beyond their time to live are not kept. */
+const hour = Math.floor(Date.now() / 3_600_000) * 3_600_000;
 const migrations = fileURLToPath(new URL('migrations', import.meta.url));
 let running: TestServer;
 let client: TelemetryClient;
@@ -49,6 +53,44 @@ test('every migration is applied once, in order, and schema.sql is what they mak
   ).toMatchFileSnapshot('./schema.sql');
 });
 
+test('requests from before guesses were counted say that they are unknown, not that there were none', async () => {
+  const older = await startTestServer();
+  const reader = createTelemetryClient(older.server.url);
+  try {
+    const before = await mkdtemp(join(tmpdir(), 'variator-migrations-'));
+    for (const name of await readdir(migrations))
+      if (name < '0009') await cp(join(migrations, name), join(before, name));
+    await migrate(reader, { folder: before });
+    await rm(before, { recursive: true });
+    const row = (requestId: string, counts: Partial<RequestRow>) =>
+      requestRow({ requestId, arrivedAt: hour, completionTokenCount: 9, ...counts });
+    // As a former version wrote it: without these columns.
+    const added = /^(watchedTokenCount|guessedTokenCount|rightGuessCount|rightRunCount)$/;
+    const old = Object.fromEntries(
+      Object.entries(row('old', {})).filter(([name]) => !added.test(name)),
+    ) as unknown as RequestRow;
+    await insertRows(reader, 'requests', [old], 'old');
+
+    expect(await migrate(reader)).toContain('0009_guesses.sql');
+    // A row that a spool kept from before is written after.
+    await insertRows(reader, 'requests', [{ ...old, requestId: 'spooled' }], 'spooled');
+    await insertRows(reader, 'requests', [row('none right', { watchedTokenCount: 8 })], 'none right');
+    const counted = { watchedTokenCount: 8, guessedTokenCount: 5, rightGuessCount: 4, rightRunCount: 2 };
+    await insertRows(reader, 'requests', [row('counted', counted)], 'counted');
+    const found = await arrivals(reader, { fromMs: hour - 1, toMs: hour + 1, limit: 10 });
+    const guesses = Object.fromEntries(found.map((one) => [one.requestId, one.guesses]));
+    expect(guesses).toEqual({
+      old: null,
+      spooled: null,
+      'none right': { ...counted, guessedTokenCount: 0, rightGuessCount: 0, rightRunCount: 0 },
+      counted,
+    });
+  } finally {
+    await reader.close();
+    await older.remove();
+  }
+});
+
 test('a start that was cut off before it had noted its migrations repeats them, and nothing is lost or doubled', async () => {
   const columnCount = async () =>
     client.query(
@@ -83,9 +125,6 @@ test('columns are named exactly as the fields of the rows, each with its meaning
   expect(namesOf('steps')).toEqual(Object.keys(stepRow({})));
   expect(columns.filter((column) => column.comment === '')).toEqual([]);
 });
-
-/** Recent, since rows beyond their time to live are not kept. */
-const hour = Math.floor(Date.now() / 3_600_000) * 3_600_000;
 
 test('rows come back as they were written, to the microsecond, and once for a token', async () => {
   const step = stepRow({ startedAt: hour + 123.457, deviceMs: 12.345678901234567, blockIndex: -1 });

@@ -2,9 +2,9 @@
  * One row per request, written when its account is final, or when it was refused. Produced by the gateway, stored in table
  * `requests`. Column names are these names. Times are epoch milliseconds here and DateTime64(6, 'UTC') in the table.
  */
-import type { EndReason, ServiceTier } from '@variator/scheduler/sequence';
+import type { EndReason, GuessCounts, ServiceTier } from '@variator/scheduler/sequence';
 
-export interface RequestRow {
+export interface RequestRow extends GuessCounts {
   readonly arrivedAt: number;
   readonly requestId: string;
   readonly endpoint: '/v1/chat/completions' | '/v1/completions';

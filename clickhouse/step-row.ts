@@ -44,6 +44,9 @@ export interface StepRow {
   /** Tokens that came from the prefix cache for sequences first scheduled in this step. */
   readonly cachedTokenCount: number;
   readonly emittedTokenCount: number;
+  /** Guesses that it verified, and those of them that were right. */
+  readonly draftedTokenCount: number;
+  readonly acceptedDraftCount: number;
   /** Gaps between a sequence's tokens, over emitted tokens of streamed sequences that were not a first token; 0 when none. */
   readonly itlMeanMs: number;
   readonly itlMaxMs: number;
@@ -95,6 +98,8 @@ const kinds: Record<keyof StepRow, 'number' | 'string' | 'boolean'> = {
   preemptionCount: 'number',
   cachedTokenCount: 'number',
   emittedTokenCount: 'number',
+  draftedTokenCount: 'number',
+  acceptedDraftCount: 'number',
   itlMeanMs: 'number',
   itlMaxMs: 'number',
   itlTokenCount: 'number',

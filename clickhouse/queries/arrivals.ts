@@ -2,6 +2,7 @@
  * The requests that arrived in a span, for replay and for judging a window. Asked by the optimizer's service. Only those
  * that have ended have a row, so a span that ends now lacks what is still running. Refused ones are not among them.
  */
+import type { GuessCounts } from '@variator/scheduler/sequence';
 import { z } from 'zod';
 import type { TelemetryClient } from '../client.ts';
 import { epochMs, inSpan, isServed, type Span, spanParams } from './measures.ts';
@@ -11,7 +12,8 @@ SELECT
   requestId, ${epochMs('arrivedAt')} AS arrivedAtMs, session, program, tenant, serviceTier, finishReason, pathId,
   promptTokenCount, cachedTokenCount, completionTokenCount, queueMs, ttftMs, tpotMs, itlP95Ms, e2eMs,
   prefillDeviceMs + decodeDeviceMs + speculationWasteDeviceMs + recomputeDeviceMs AS deviceMs,
-  ttftObjectiveMs, itlObjectiveMs, isWithinObjectives, isStreamed
+  ttftObjectiveMs, itlObjectiveMs, isWithinObjectives, isStreamed,
+  watchedTokenCount, guessedTokenCount, rightGuessCount, rightRunCount
 FROM requests
 WHERE ${isServed} AND ${inSpan('arrivedAt')}
 ORDER BY arrivedAt DESC
@@ -40,11 +42,20 @@ const row = z.object({
   itlObjectiveMs: z.number(),
   isWithinObjectives: z.boolean(),
   isStreamed: z.boolean(),
+  watchedTokenCount: z.number(),
+  guessedTokenCount: z.number(),
+  rightGuessCount: z.number(),
+  rightRunCount: z.number(),
 });
 
 export interface Arrival
-  extends Omit<z.infer<typeof row>, 'arrivedAtMs' | 'ttftObjectiveMs' | 'itlObjectiveMs'> {
+  extends Omit<
+    z.infer<typeof row>,
+    'arrivedAtMs' | 'ttftObjectiveMs' | 'itlObjectiveMs' | keyof GuessCounts
+  > {
   readonly arrivedAt: number;
+  /** Null where nobody watched what guesses at its tokens would be worth. */
+  readonly guesses: GuessCounts | null;
   readonly objectives: { readonly ttftMs: number; readonly itlMs: number };
 }
 
@@ -54,9 +65,26 @@ export async function arrivals(
   question: Span & { readonly limit: number },
 ): Promise<Arrival[]> {
   const rows = await client.query(sql, { ...spanParams(question), limit: question.limit }, row);
-  return rows.reverse().map(({ arrivedAtMs, ttftObjectiveMs, itlObjectiveMs, ...rest }) => ({
-    ...rest,
-    arrivedAt: arrivedAtMs,
-    objectives: { ttftMs: ttftObjectiveMs, itlMs: itlObjectiveMs },
-  }));
+  return rows
+    .reverse()
+    .map(
+      ({
+        arrivedAtMs,
+        ttftObjectiveMs,
+        itlObjectiveMs,
+        watchedTokenCount,
+        guessedTokenCount,
+        rightGuessCount,
+        rightRunCount,
+        ...rest
+      }) => ({
+        ...rest,
+        arrivedAt: arrivedAtMs,
+        objectives: { ttftMs: ttftObjectiveMs, itlMs: itlObjectiveMs },
+        guesses:
+          watchedTokenCount === 0
+            ? null
+            : { watchedTokenCount, guessedTokenCount, rightGuessCount, rightRunCount },
+      }),
+    );
 }

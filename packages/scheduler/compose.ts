@@ -5,7 +5,7 @@
  */
 import type { BatchEntry } from './batch.ts';
 import type { BlockTables } from './block-tables.ts';
-import { addDrafts } from './drafts.ts';
+import { addDrafts, type DraftSourceOf } from './drafts.ts';
 import { type AdmissionState, displaceable, nextAdmission, noteAdmission } from './next-admission.ts';
 import {
   comparePreemption,
@@ -41,6 +41,7 @@ export interface SchedulerState extends AdmissionState {
   readonly running: OpenSequence[];
   readonly tables: BlockTables;
   readonly maxModelLenTokens: number;
+  readonly draftSourceOf: DraftSourceOf;
   admissionCount: number;
   /** That one more draft is right, over all sequences. */
   draftAcceptance: number;

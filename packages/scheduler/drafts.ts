@@ -6,9 +6,17 @@
 import type { BatchEntry } from './batch.ts';
 import type { Composition, SchedulerState } from './compose.ts';
 import { draftLength } from './draft-length.ts';
-import { LookupIndex } from './lookup-index.ts';
 import { generatedTokenCount, type OpenSequence } from './open-sequence.ts';
+import type { SequenceSpec } from './sequence.ts';
 import { featuresOf } from './step-time.ts';
+
+/** Where a sequence's guesses come from: a look-up of its words, or in the twin, which knows none, a draw. */
+export interface DraftSource {
+  /** At most `most` guesses at what follows these; none where there is none. */
+  draft(tokenIds: readonly number[], most: number): number[];
+}
+
+export type DraftSourceOf = (spec: SequenceSpec) => DraftSource;
 
 /** What is believed before anything was verified. */
 export const STARTING_ACCEPTANCE = 0.5;
@@ -32,8 +40,8 @@ export function addDrafts(state: SchedulerState, composition: Composition, budge
     const sequence = composition.sequences[index];
     if (sequence === undefined || entry.kind !== 'decode' || !isPlain(entry)) return;
     const left = sequence.spec.maxTokens - generatedTokenCount(sequence) - 1;
-    sequence.lookup ??= new LookupIndex();
-    const tokenIds = sequence.lookup.draft(sequence.tokenIds, Math.min(most, left));
+    sequence.draftSource ??= state.draftSourceOf(sequence.spec);
+    const tokenIds = sequence.draftSource.draft(sequence.tokenIds, Math.min(most, left));
     if (tokenIds.length > 0) candidates.push({ index, sequence, tokenIds });
   });
   if (candidates.length === 0) return;

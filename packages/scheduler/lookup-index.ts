@@ -1,7 +1,7 @@
 /**
  * Drafts by lookup: where the last tokens of a sequence stood before in it, what followed them then is a guess at what follows
- * now (prompt lookup decoding, Saxena 2023). One index a sequence, kept by open-sequence.ts, asked by drafts.ts. Chains of
- * equal pairs of tokens, as LZ77 keeps them: constant memory and time a token.
+ * now (prompt lookup decoding, Saxena 2023). One index a sequence, kept by open-sequence.ts, asked by drafts.ts and guess-watch.ts.
+ * Chains of equal pairs of tokens, as LZ77 keeps them: constant memory and time a token.
  */
 
 /** Earlier places that are looked at, the newest first. */
@@ -15,13 +15,24 @@ export class LookupIndex {
   /** By position: where its pair ended before; -1 nowhere. */
   readonly #before: number[] = [];
 
-  /** Takes in all but the newest token: a pair that ends there is what is looked for. */
-  #read(tokenIds: readonly number[]): void {
-    for (let position = this.#before.length; position < tokenIds.length - 1; position += 1) {
+  /**
+   * Takes in at most `most` tokens, of all but the newest: a pair that ends there is what is looked for.
+   * @returns how many
+   */
+  read(tokenIds: readonly number[], most = Number.POSITIVE_INFINITY): number {
+    const start = this.#before.length;
+    const end = Math.min(tokenIds.length - 1, start + most);
+    for (let position = start; position < end; position += 1) {
       const pair = pairOf(tokenIds, position);
       this.#before.push(pair === null ? -1 : (this.#last.get(pair) ?? -1));
       if (pair !== null) this.#last.set(pair, position);
     }
+    return Math.max(0, end - start);
+  }
+
+  /** Whether it has taken in all of these that it will before they become more. */
+  hasRead(tokenIds: readonly number[]): boolean {
+    return this.#before.length >= tokenIds.length - 1;
   }
 
   /**
@@ -29,7 +40,7 @@ export class LookupIndex {
    * @param tokenIds all of the sequence so far; it only grows from call to call
    */
   draft(tokenIds: readonly number[], most: number): number[] {
-    this.#read(tokenIds);
+    this.read(tokenIds);
     const end = tokenIds.length - 1;
     const pair = pairOf(tokenIds, end);
     let place = pair === null ? -1 : (this.#last.get(pair) ?? -1);

@@ -5,7 +5,8 @@
  *   waiting --admitted--> running --end--> (gone)
  *      ^---- preempted ------'
  */
-import type { LookupIndex } from './lookup-index.ts';
+import type { DraftSource } from './drafts.ts';
+import { GuessWatch, noGuesses } from './guess-watch.ts';
 import type {
   Account,
   EndedSequence,
@@ -60,12 +61,14 @@ export interface OpenSequence {
   isMixedNumerics: boolean;
   cachedTokenCount: number;
   preemptionCount: number;
-  /** Of its tokens; null before anything was drafted. */
-  lookup: LookupIndex | null;
+  /** Null before anything was drafted. */
+  draftSource: DraftSource | null;
   /** That one more of its drafts is right, 0 to 1; NaN before any was verified. */
   draftAcceptance: number;
   speculatedTokenCount: number;
   acceptedTokenCount: number;
+  /** Null where nobody watches what guesses would be worth. */
+  readonly watch: GuessWatch | null;
   /** Set by a cancellation that has to wait for the step in flight. */
   endWith: 'cancelled' | 'stop' | null;
   readonly account: { -readonly [Key in keyof Account]: Account[Key] };
@@ -76,12 +79,16 @@ const tierHandicapMs: Readonly<Record<ServiceTier, number>> = { priority: 0, def
 
 export const tierOrder: Readonly<Record<ServiceTier, number>> = { priority: 0, default: 1, flex: 2 };
 
-/** @param handicapMs how much later it counts as submitted, on top of its tier's */
+/**
+ * @param handicapMs how much later it counts as submitted, on top of its tier's
+ * @param watchedShare of all sequences, of which it is counted what guesses would be worth
+ */
 export function openSequence(
   spec: SequenceSpec,
   submissionOrder: number,
   now: number,
   handicapMs: number,
+  watchedShare = 0,
 ): OpenSequence {
   const tokenCounts = TokenCounts.for(spec.sampling, spec.promptTokenIds);
   if (tokenCounts !== null) for (const tokenId of spec.generatedTokenIds) tokenCounts.add(tokenId);
@@ -118,10 +125,11 @@ export function openSequence(
     isMixedNumerics: false,
     cachedTokenCount: 0,
     preemptionCount: 0,
-    lookup: null,
+    draftSource: null,
     draftAcceptance: Number.NaN,
     speculatedTokenCount: 0,
     acceptedTokenCount: 0,
+    watch: GuessWatch.for(spec, watchedShare),
     endWith: null,
     account: {
       prefillDeviceMs: 0,
@@ -215,6 +223,7 @@ export function endedSequence(
     preemptionCount: sequence.preemptionCount,
     speculatedTokenCount: sequence.speculatedTokenCount,
     acceptedTokenCount: sequence.acceptedTokenCount,
+    guesses: sequence.watch?.counts ?? noGuesses,
     queueMs: (sequence.firstScheduledAt ?? now) - sequence.submittedAt,
     isMixedNumerics: sequence.isMixedNumerics,
     ...(sequence.promptLogprobs.length === 0 ? {} : { promptLogprobs: sequence.promptLogprobs }),

@@ -10,8 +10,9 @@ import type { Batch, StepResult, StepSettlement } from './batch.ts';
 import { type BlockHashing, sha256Hashing } from './block-hashing.ts';
 import { BlockTables } from './block-tables.ts';
 import { compose, preempt, type SchedulerLimits, type SchedulerState } from './compose.ts';
-import { STARTING_ACCEPTANCE } from './drafts.ts';
+import { type DraftSourceOf, STARTING_ACCEPTANCE } from './drafts.ts';
 import { type Leap, type LeapQuestion, leapSteps } from './leap.ts';
+import { LookupIndex } from './lookup-index.ts';
 import {
   endedSequence,
   isExpired,
@@ -30,6 +31,7 @@ import { TenantService } from './tenant-service.ts';
 import { WaitingQueue } from './waiting-queue.ts';
 
 export type { SchedulerLimits } from './compose.ts';
+export type { DraftSource, DraftSourceOf } from './drafts.ts';
 export type { Leap, LeapQuestion } from './leap.ts';
 export { SchedulerError } from './scheduler-limits.ts';
 export type { SchedulerCounts } from './settle.ts';
@@ -44,10 +46,15 @@ export interface SchedulerOptions {
   readonly numericsId: string;
   /** How blocks are named; SHA-256 where it is not said. */
   readonly hashing?: BlockHashing;
+  /** Of all sequences, 0 to 1: it is counted what guesses at their tokens would be worth. None where it is not said. */
+  readonly watchedShare?: number;
+  /** Where guesses come from; looked up in the sequence's own words where it is not said. */
+  readonly draftSourceOf?: DraftSourceOf;
 }
 
 export class Scheduler {
   readonly #state: SchedulerState;
+  readonly #watchedShare: number;
   #lastStepId = 0;
   #submissionCount = 0;
   /** By a shrinking pool; the next step tells of them. */
@@ -58,6 +65,7 @@ export class Scheduler {
     assertCount('blockCount', options.blockCount);
     assertCount('blockSize', options.blockSize);
     assertCount('maxModelLenTokens', options.maxModelLenTokens);
+    this.#watchedShare = options.watchedShare ?? 0;
     this.#state = {
       open: new Map(),
       programs: new ProgramService(),
@@ -71,6 +79,7 @@ export class Scheduler {
       passedByCount: 0,
       tables: new BlockTables(options.blockCount, options.blockSize, options.hashing ?? sha256Hashing),
       maxModelLenTokens: options.maxModelLenTokens,
+      draftSourceOf: options.draftSourceOf ?? (() => new LookupIndex()),
       admissionCount: 0,
       draftAcceptance: STARTING_ACCEPTANCE,
     };
@@ -88,7 +97,7 @@ export class Scheduler {
     this.#submissionCount += 1;
     const { programs, tenants } = this.#state;
     const handicapMs = programs.handicapMs(spec, tenants.usualWaitMs(spec), now);
-    const sequence = openSequence(spec, this.#submissionCount, now, handicapMs);
+    const sequence = openSequence(spec, this.#submissionCount, now, handicapMs, this.#watchedShare);
     const fault = submissionFault(this.#state, sequence);
     if (fault !== '') return endedSequence(sequence, 'error', fault, now);
     if (isFullLength(this.#state, sequence)) return endedSequence(sequence, 'length', '', now);

@@ -108,6 +108,18 @@ export interface SequenceStart {
   readonly queueMs: number;
 }
 
+/** What guesses at its tokens would have been worth, whether or not any was verified (see guess-watch.ts). */
+export interface GuessCounts {
+  /** Generated tokens that were looked at; 0 where none was: then the others say nothing. */
+  readonly watchedTokenCount: number;
+  /** Of these, such that a guess was there at them. */
+  readonly guessedTokenCount: number;
+  /** Of these, guessed right. */
+  readonly rightGuessCount: number;
+  /** Stretches of tokens guessed right one after the other. */
+  readonly rightRunCount: number;
+}
+
 export interface EndedSequence {
   readonly sequenceId: string;
   readonly reason: EndReason;
@@ -122,6 +134,7 @@ export interface EndedSequence {
   /** Guesses at its tokens that were verified, and those of them that were right. */
   readonly speculatedTokenCount: number;
   readonly acceptedTokenCount: number;
+  readonly guesses: GuessCounts;
   /** From submission to first being scheduled, by the caller's clock. */
   readonly queueMs: number;
   /** True where steps of more than one numericsId computed it. */

@@ -6,6 +6,7 @@ import type { Batch, BatchEntry, StepResult, StepSettlement } from './batch.ts';
 import { bookCharge } from './book-charge.ts';
 import { type Composition, type SchedulerState, sequenceAt } from './compose.ts';
 import { acceptedCount, noteAcceptance } from './drafts.ts';
+import { stepAllowance, type WatchAllowance } from './guess-watch.ts';
 import { addToken, generatedTokenCount, type OpenSequence, sequenceStart } from './open-sequence.ts';
 import { notePace } from './prefill-room.ts';
 import type { Account, EndedSequence, SequenceStart, TokenEvent, TokenLogprobs } from './sequence.ts';
@@ -36,6 +37,7 @@ interface Outcome {
   readonly ended: EndedSequence[];
   /** Between the tokens of sequences with an ITL objective. */
   readonly gapsMs: number[];
+  readonly watching: WatchAllowance;
   firstTokenCount: number;
   draftedTokenCount: number;
   acceptedDraftCount: number;
@@ -58,6 +60,7 @@ export function settleStep(
   });
   const outcome: Outcome = {
     ...{ events: [], accounts: [], starts: [], ended: [], gapsMs: [] },
+    watching: stepAllowance(result.deviceMs),
     ...{ firstTokenCount: 0, draftedTokenCount: 0, acceptedDraftCount: 0 },
   };
   for (const [index, entry] of batch.entries.entries()) {
@@ -168,6 +171,7 @@ function takeToken(
   }
   sequence.lastTokenAt = now;
   addToken(sequence, tokenId);
+  sequence.watch?.note(sequence.tokenIds, outcome.watching);
   if (isFullLength(state, sequence)) return endSequence(state, sequence, 'length', '', now);
   if (!isBeyondPool(state, sequence)) return null;
   return endSequence(state, sequence, 'error', poolFault(state, sequence), now);

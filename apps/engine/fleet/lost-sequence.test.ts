@@ -1,3 +1,4 @@
+import { noGuesses } from '@variator/scheduler/guess-watch';
 import type { Account, EndedSequence, SequenceSpec } from '@variator/scheduler/sequence';
 import { expect, it } from 'vitest';
 import {
@@ -96,6 +97,7 @@ const ended: EndedSequence = {
   preemptionCount: 0,
   speculatedTokenCount: 0,
   acceptedTokenCount: 0,
+  guesses: noGuesses,
   queueMs: 800,
   isMixedNumerics: false,
 };

@@ -3,6 +3,7 @@
  * lost does what lost-sequence.ts decides. Owned by worker-fleet.ts. A stream outlives its workers: its reader sees tokens
  * in order, each once, and one end.
  */
+import { noGuesses } from '@variator/scheduler/guess-watch';
 import type { EndedSequence, EndReason, SequenceSpec, SequenceStart } from '@variator/scheduler/sequence';
 import { type EventQueue, eventQueue } from './event-queue.ts';
 import type { SequenceEvent, SequenceStream } from './fleet.ts';
@@ -206,6 +207,7 @@ export class OpenSequences {
       preemptionCount: 0,
       speculatedTokenCount: 0,
       acceptedTokenCount: 0,
+      guesses: noGuesses,
       queueMs: start?.queueMs ?? this.#options.now() - submittedAt,
       isMixedNumerics: numericsIds.size > 1,
     };

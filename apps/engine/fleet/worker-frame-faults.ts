@@ -75,6 +75,12 @@ const account = z.object({
   fitId: z.string().max(200),
   fitCount: count,
 });
+const guesses = z.object({
+  watchedTokenCount: count,
+  guessedTokenCount: count,
+  rightGuessCount: count,
+  rightRunCount: count,
+});
 const start = z.object({ sequenceId: name, cachedTokenCount: count, queueMs: z.number() });
 const callId = name;
 const fault = z.string().max(10_000);
@@ -99,6 +105,7 @@ const frames = {
       preemptionCount: count,
       speculatedTokenCount: count,
       acceptedTokenCount: count,
+      guesses,
       queueMs: z.number(),
       isMixedNumerics: z.boolean(),
       promptLogprobs: z.array(tokenLogprobs).optional(),

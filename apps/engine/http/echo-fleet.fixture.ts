@@ -3,6 +3,7 @@
  * (or every `gapMs`), obeys stop, cancel and age limits, and gives an account at the end. Only the border's promises, no scheduling.
  */
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
+import { noGuesses } from '@variator/scheduler/guess-watch';
 import type { EndReason, SequenceSpec } from '@variator/scheduler/sequence';
 import { type Fleet, FleetError, type SequenceEvent, type SequenceStream } from '../fleet/fleet.ts';
 
@@ -103,6 +104,7 @@ export function echoFleet(scriptFor: (spec: SequenceSpec) => EchoScript, now: ()
           preemptionCount: 0,
           speculatedTokenCount: 0,
           acceptedTokenCount: 0,
+          guesses: noGuesses,
           queueMs: 1,
           isMixedNumerics: false,
         },

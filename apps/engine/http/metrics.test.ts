@@ -95,7 +95,10 @@ test('what boards and pickers ask for is there, with gauges from the heartbeat',
     telemetry: { pendingRowCount: () => 4, droppedRowCount: () => 1 },
   });
   metrics.stepSettled(
-    stepRow({ workerId: 'worker-0', emittedTokenCount: 6, tokenCount: 70, preemptionCount: 1 }),
+    stepRow({
+      ...{ workerId: 'worker-0', emittedTokenCount: 6, tokenCount: 70, preemptionCount: 1 },
+      ...{ draftedTokenCount: 5, acceptedDraftCount: 3 },
+    }),
   );
   metrics.stepSettled(
     stepRow({ workerId: 'worker-0', kind: 'calibration', deviceMs: 500, emittedTokenCount: 9 }),
@@ -107,6 +110,8 @@ test('what boards and pickers ask for is there, with gauges from the heartbeat',
   expect(found.get(`vllm:kv_cache_usage_perc${labels}`)).toBe(0.25);
   expect(found.get(`vllm:generation_tokens_total${labels}`)).toBe(6);
   expect(found.get(`vllm:num_preemptions_total${labels}`)).toBe(1);
+  expect(found.get(`vllm:spec_decode_num_draft_tokens_total${labels}`)).toBe(5);
+  expect(found.get(`vllm:spec_decode_num_accepted_tokens_total${labels}`)).toBe(3);
   expect(found.get(`vllm:iteration_tokens_total_sum${labels}`)).toBe(70);
   expect(found.get('variator:device_seconds_total{engine="worker-0",use="calibration"}')).toBe(0.5);
   expect(found.get('variator:telemetry_rows_pending')).toBe(4);

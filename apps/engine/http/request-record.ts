@@ -3,7 +3,8 @@
  * refusal-rows.ts. Pure.
  */
 import type { RequestRow, ServedRequestRow } from '@variator/clickhouse/request-row';
-import type { Account, EndReason } from '@variator/scheduler/sequence';
+import { noGuesses } from '@variator/scheduler/guess-watch';
+import type { Account, EndReason, GuessCounts } from '@variator/scheduler/sequence';
 import type { SequenceEvent } from '../fleet/fleet.ts';
 import type { Refusable } from './refusal-rows.ts';
 import type { RequestTerms } from './request-terms.ts';
@@ -36,6 +37,7 @@ export interface RowEnd {
   readonly preemptionCount: number;
   readonly speculatedTokenCount: number;
   readonly acceptedTokenCount: number;
+  readonly guesses: GuessCounts;
   readonly resumeCount: number;
   readonly queueMs: number;
   readonly isMixedNumerics: boolean;
@@ -70,6 +72,7 @@ export function endOfRow(
       preemptionCount: 0,
       speculatedTokenCount: 0,
       acceptedTokenCount: 0,
+      guesses: noGuesses,
       resumeCount: 0,
       queueMs: Math.max(0, now - facts.arrivedAt),
       isMixedNumerics: false,
@@ -88,6 +91,7 @@ export function endOfRow(
     preemptionCount: ended.preemptionCount,
     speculatedTokenCount: ended.speculatedTokenCount,
     acceptedTokenCount: ended.acceptedTokenCount,
+    guesses: ended.guesses,
     resumeCount,
     queueMs: ended.queueMs,
     isMixedNumerics: ended.isMixedNumerics,
@@ -127,6 +131,7 @@ export function requestRow(facts: RequestFacts, timing: TimingSummary, end: RowE
     completionTokenCount: end.completionTokenCount,
     speculatedTokenCount: end.speculatedTokenCount,
     acceptedTokenCount: end.acceptedTokenCount,
+    ...end.guesses,
     queueMs: end.queueMs,
     prefillMs:
       timing.ttftMs === 0
@@ -183,6 +188,7 @@ export function refusedRow(
     completionTokenCount: 0,
     speculatedTokenCount: 0,
     acceptedTokenCount: 0,
+    ...noGuesses,
     queueMs: 0,
     prefillMs: 0,
     decodeMs: 0,

@@ -125,6 +125,11 @@ export function createMetrics(sources: MetricsSources): Metrics {
   );
   const cacheHits = counter('vllm:prefix_cache_hits_total', 'Prompt tokens found in the prefix cache');
   const generationTokens = counter('vllm:generation_tokens_total', 'Tokens sampled, from the steps');
+  const draftTokens = counter('vllm:spec_decode_num_draft_tokens_total', 'Guessed tokens verified');
+  const acceptedTokens = counter(
+    'vllm:spec_decode_num_accepted_tokens_total',
+    'Guessed tokens that were right',
+  );
   const preemptions = counter('vllm:num_preemptions_total', 'Sequences pushed back to waiting');
   const successes = counter('vllm:request_success_total', 'Ended requests by how they ended', [
     'finished_reason',
@@ -243,6 +248,8 @@ export function createMetrics(sources: MetricsSources): Metrics {
       deviceSeconds.inc({ engine, use: 'recompute' }, row.recomputeDeviceMs / 1000);
       deviceSeconds.inc({ engine, use: 'speculation_waste' }, row.speculationWasteDeviceMs / 1000);
       generationTokens.inc(labels(engine), row.emittedTokenCount);
+      draftTokens.inc(labels(engine), row.draftedTokenCount);
+      acceptedTokens.inc(labels(engine), row.acceptedDraftCount);
       preemptions.inc(labels(engine), row.preemptionCount);
       iterationTokens.observe(labels(engine), row.tokenCount);
     },

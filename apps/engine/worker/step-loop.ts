@@ -47,6 +47,8 @@ export interface StepLoopOptions {
 const LEAST_SETTLING_STEPS = 2;
 /** So many steps that fail in a row are no longer about what was asked: the device is lost, and with it the worker. */
 const MOST_FAILED_STEPS = 8;
+/** Of all sequences, where the device could verify guesses: it is counted what they would be worth. */
+const WATCHED_SHARE = 1 / 4;
 const ROWS_PER_FRAME = 64;
 const ROW_DELAY_MS = 200;
 const HASHES_PER_FRAME = 10_000;
@@ -87,6 +89,7 @@ export class StepLoop {
       maxModelLenTokens: envelope.maxModelLenTokens,
       limits: options.path,
       numericsId: numericsId(options.path),
+      watchedShare: envelope.maxDraftTokenCount > 0 ? WATCHED_SHARE : 0,
     });
     this.#sideWork = new SideWork({
       scratchBlockIds: options.device.scratchBlockIds,

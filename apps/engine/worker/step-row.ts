@@ -87,6 +87,8 @@ export function stepRow(
     preemptionCount: books.preemptionCount,
     cachedTokenCount: books.cachedTokenCount,
     emittedTokenCount: books.emittedTokenCount,
+    draftedTokenCount: books.draftedTokenCount,
+    acceptedDraftCount: books.acceptedDraftCount,
     itlMeanMs: books.itlMeanMs,
     itlMaxMs: books.itlMaxMs,
     itlTokenCount: books.itlTokenCount,

@@ -8,6 +8,7 @@ import { connect } from 'node:net';
 import { type Envelope, parsePath, pathId } from '@variator/kernels/execution-path';
 import { KV_BLOCK_SIZE } from '@variator/kernels/kv-plan';
 import { loadModel } from '@variator/kernels/model';
+import { noGuesses } from '@variator/scheduler/guess-watch';
 import type { Account, SequenceSpec, TokenEvent } from '@variator/scheduler/sequence';
 import { frameSocket } from '../../../apps/engine/fleet/frame-socket.ts';
 import { type GatewayFrame, LINK_VERSION, type WorkerFrame } from '../../../apps/engine/fleet/link-frames.ts';
@@ -149,6 +150,7 @@ function end({ spec, count }: Open, reason: 'length' | 'stop' | 'cancelled'): vo
       preemptionCount: 0,
       speculatedTokenCount: 0,
       acceptedTokenCount: 0,
+      guesses: noGuesses,
       queueMs: 0,
       isMixedNumerics: false,
     },
