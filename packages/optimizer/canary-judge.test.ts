@@ -57,6 +57,8 @@ function step(change: Partial<JudgedStep>): JudgedStep {
     deviceMs: 6,
     prefillDeviceMs: 0,
     recomputeDeviceMs: 0,
+    draftedTokenCount: 0,
+    acceptedDraftCount: 0,
     itlMeanMs: 7,
     itlTokenCount: 4,
     foreignCpuShare: 0,
@@ -216,6 +218,15 @@ test('typical steps are worth together what the fit predicts of them, its residu
   expect(ratioOf(freezePrices({ ...fit, residuals }, typical))).toBeGreaterThan(
     1.2 * ratioOf(freezePrices(fit, typical)),
   );
+});
+
+test('wrong guesses are worth nothing, right ones what as many steps without would have been', () => {
+  const prices = freezePrices(fit, [step({})]);
+  const plainMs = standardMs([step({})], prices);
+  const wrong = step({ tokenCount: 36, draftedTokenCount: 32, deviceMs: 9 });
+  expect(standardMs([wrong], prices)).toBeCloseTo(plainMs, 9);
+  const right = step({ tokenCount: 12, draftedTokenCount: 8, acceptedDraftCount: 8, deviceMs: 7 });
+  expect(standardMs([right], prices)).toBeCloseTo(3 * plainMs, 9);
 });
 
 test('tokens computed again after a preemption are worth nothing', () => {

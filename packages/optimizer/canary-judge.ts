@@ -22,6 +22,9 @@ export interface JudgedStep extends StepFeatures {
   readonly deviceMs: number;
   readonly prefillDeviceMs: number;
   readonly recomputeDeviceMs: number;
+  /** Guesses that it verified, and those of them that were right. */
+  readonly draftedTokenCount: number;
+  readonly acceptedDraftCount: number;
   readonly itlMeanMs: number;
   readonly itlTokenCount: number;
   readonly foreignCpuShare: number;
@@ -105,16 +108,21 @@ const TYPICAL_STEP: StepFeatures = {
   prefillAttention: 392,
 };
 
-/** What these steps' useful work is worth; tokens computed again after a preemption are worth nothing. */
+/**
+ * What these steps' useful work is worth. Tokens computed again after a preemption and guesses that were wrong are worth nothing;
+ * one that was right is a token decoded, with a context that another step would have read for it.
+ */
 export function standardMs(steps: readonly JudgedStep[], prices: StandardPrices): number {
   return steps.reduce((sum, step) => {
     const promptMs = step.prefillDeviceMs + step.recomputeDeviceMs;
     const usefulShare = promptMs > 0 ? step.prefillDeviceMs / promptMs : 1;
+    const wrongCount = step.draftedTokenCount - step.acceptedDraftCount;
+    const turnsSpared = step.acceptedDraftCount / Math.max(1, step.decodeSequenceCount);
     return (
       sum +
       prices.prefillTokenMs * step.prefillTokenCount * usefulShare +
-      prices.decodeTokenMs * (step.tokenCount - step.prefillTokenCount) +
-      prices.contextTokenMs * step.decodeContextTokens
+      prices.decodeTokenMs * (step.tokenCount - step.prefillTokenCount - wrongCount) +
+      prices.contextTokenMs * step.decodeContextTokens * (1 + turnsSpared)
     );
   }, 0);
 }

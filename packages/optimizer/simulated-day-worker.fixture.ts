@@ -171,6 +171,8 @@ export class DayWorker {
         prefillDeviceMs: settled.charge.prefillDeviceMs,
         recomputeDeviceMs: settled.charge.recomputeDeviceMs,
         itlMeanMs: settled.itlMeanMs,
+        draftedTokenCount: settled.draftedTokenCount,
+        acceptedDraftCount: settled.acceptedDraftCount,
         itlTokenCount: settled.itlTokenCount,
         foreignCpuShare: 0,
       });
