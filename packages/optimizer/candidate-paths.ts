@@ -17,7 +17,7 @@ type Setting = keyof ExecutionPath;
 interface Choices {
   /** It decides bits or native code: such a change comes alone among its kind. */
   readonly isRisky: boolean;
-  valuesIn(envelope: Envelope): readonly (string | number)[];
+  valuesIn(envelope: Envelope, draftTokenCounts: readonly number[]): readonly (string | number)[];
 }
 
 const doublings = (least: number, most: number): number[] => {
@@ -39,8 +39,8 @@ const CHOICES: Readonly<Record<Setting, Choices>> = {
     isRisky: false,
     valuesIn: ({ maxRunningCount }) => [1, ...doublings(4, maxRunningCount), maxRunningCount],
   },
-  // The twin knows no words, so not which guesses would be right: speculation is chosen by people.
-  draftTokenCount: { isRisky: false, valuesIn: () => [] },
+  // Not a risk: guesses change no token.
+  draftTokenCount: { isRisky: false, valuesIn: (_, draftTokenCounts) => draftTokenCounts },
   // Measured on the worker itself when it started; what else there is was slower then.
   tiles: { isRisky: false, valuesIn: () => [] },
   // Decides bits, and every value needs a fit of its own before a replay can tell them apart: chosen by people.
@@ -51,18 +51,22 @@ const MOST_CHANGES = 2;
 
 export const isRisky = ({ setting }: PathChange): boolean => CHOICES[setting].isRisky;
 
-/** Legal paths other than the incumbent, those with one change first. */
+/**
+ * Legal paths other than the incumbent, those with one change first.
+ * @param draftTokenCounts worth asking about; none where nobody knows what guesses would be worth (see drawn-guesses.ts)
+ */
 export function candidatePaths(
   incumbent: ExecutionPath,
   envelope: Envelope,
   faulty: readonly (readonly PathChange[])[] = [],
+  draftTokenCounts: readonly number[] = [],
 ): ExecutionPath[] {
-  const single = SETTINGS.flatMap((setting) => variations(incumbent, setting, envelope));
+  const single = SETTINGS.flatMap((setting) => variations(incumbent, setting, envelope, draftTokenCounts));
   const double = single.flatMap((path) => {
     const changed = diffPaths(incumbent, path)[0]?.setting;
     // Each pair of settings once, the later one second.
     const later = SETTINGS.slice(changed === undefined ? 0 : SETTINGS.indexOf(changed) + 1);
-    return later.flatMap((setting) => variations(path, setting, envelope));
+    return later.flatMap((setting) => variations(path, setting, envelope, draftTokenCounts));
   });
   const seen = new Set([pathId(incumbent)]);
   return [...single, ...double].filter((path) => {
@@ -92,8 +96,13 @@ export function liesIn(path: ExecutionPath, region: readonly PathChange[]): bool
   });
 }
 
-function variations(path: ExecutionPath, setting: Setting, envelope: Envelope): ExecutionPath[] {
-  const values = new Set(CHOICES[setting].valuesIn(envelope));
+function variations(
+  path: ExecutionPath,
+  setting: Setting,
+  envelope: Envelope,
+  draftTokenCounts: readonly number[],
+): ExecutionPath[] {
+  const values = new Set(CHOICES[setting].valuesIn(envelope, draftTokenCounts));
   values.delete(path[setting]);
   return [...values].map((value) => ({ ...path, [setting]: value }));
 }

@@ -5,6 +5,7 @@ import { catalogue } from '@variator/kernels/catalogue';
 import { type ExecutionPath, numericsId, type PathChange } from '@variator/kernels/execution-path';
 import { SAFE } from './arm-posterior.ts';
 import type { Aim } from './canary-judge.ts';
+import type { GuessBasis } from './drawn-guesses.ts';
 import type { Estimate, MetricName, PredictedMetric } from './proposal.ts';
 
 export interface ProposalFacts {
@@ -27,6 +28,8 @@ export interface ProposalFacts {
   readonly tokensPerStepThen: number;
   readonly legalCount: number;
   readonly candidateCount: number;
+  /** Null where nobody knows what guesses would be worth. */
+  readonly guesses: GuessBasis | null;
   /** Promoted in an earlier visit of this regime. */
   readonly isRecalled: boolean;
   /** Of device ms per request as replayed, before it was corrected; -0.1 is ten percent fewer. */
@@ -58,6 +61,7 @@ export function proposalReason(facts: ProposalFacts): string {
   const sentences = [
     `${facts.requestCount} requests of the last ${inDuration(facts.windowMs)}${regime} were replayed through the scheduler with ${error}.`,
     `A request costs ${inMs(cost.now.value)} of device time under the live path and ${inMs(cost.predicted.value)} under this one.`,
+    guessesInWords(facts),
     stepsInWords(facts),
     `ITL p99 goes from ${inMs(itl.now.value)} to ${inMs(itl.predicted.value)}${objectiveInWords(facts, itl.predicted.value)}; TTFT p95 from ${inMs(ttft.now.value)} to ${inMs(ttft.predicted.value)}.`,
     riskInWords(facts),
@@ -122,6 +126,12 @@ function stepsInWords({ tokensPerStepNow: now, tokensPerStepThen: then }: Propos
       ? 'so the weights are read less often per token'
       : 'so nobody waits as long for a step to end, and the weights are read more often per token';
   return `A step computes ${then.toFixed(1)} tokens on average instead of ${now.toFixed(1)}, ${consequence}.`;
+}
+
+function guessesInWords({ changes, guesses }: ProposalFacts): string {
+  if (guesses === null || changes.every(({ setting }) => setting !== 'draftTokenCount')) return '';
+  const { requestCount, guessedShare, rightShare } = guesses;
+  return `${percent(rightShare)} % of guessed tokens would have been right in the last ${requestCount} requests that were watched, and ${percent(guessedShare)} % of their tokens had a guess; answers stay the same to the token.`;
 }
 
 function objectiveInWords(facts: ProposalFacts, predictedMs: number): string {

@@ -15,6 +15,7 @@ import type { Objectives } from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import { type Belief, beliefOf, choose, gainOf, observed, type ReplayedArm } from './arm-posterior.ts';
 import type { Aim } from './canary-judge.ts';
+import { guessBasis, withGuesses } from './drawn-guesses.ts';
 import { type FittedPath, MOST_LATE_GAPS } from './feasible-paths.ts';
 import type { ItlKnowledge } from './itl-belief.ts';
 import { mean, varianceOf } from './moments.ts';
@@ -103,7 +104,7 @@ export function propose(question: ProposeQuestion): ProposeAnswer {
   };
   const [incumbent] = fitted(question.incumbent);
   if (incumbent === undefined) return { draft: null, note: 'The live path has no fit yet.' };
-  const arrivals = question.arrivals.map((arrival) => ({
+  const arrivals = withGuesses(question.arrivals).map((arrival) => ({
     ...arrival,
     objectives: arrival.objectives.itlMs > 0 ? arrival.objectives : question.objectives,
   }));
@@ -227,6 +228,7 @@ function answerOf(
     tokensPerStepThen: tokensPerStep(finalist.replay),
     legalCount: found.standingCount,
     candidateCount: count,
+    guesses: guessBasis(question.arrivals),
     isRecalled,
     replayedChange: Math.expm1(replayedLogCost),
     replaySpread: spread,

@@ -6,9 +6,16 @@
 import { type Envelope, type ExecutionPath, kvBlockCountOf } from '@variator/kernels/execution-path';
 import type { Batch, StepSettlement } from '@variator/scheduler/batch';
 import type { Leap } from '@variator/scheduler/scheduler';
-import type { EndedSequence, Objectives, SequenceSpec, ServiceTier } from '@variator/scheduler/sequence';
+import type {
+  EndedSequence,
+  GuessCounts,
+  Objectives,
+  SequenceSpec,
+  ServiceTier,
+} from '@variator/scheduler/sequence';
 import type { StepFeatures, StepTimeFit, StepTimeModel } from '@variator/scheduler/step-time';
 import { ArrivalQueue } from './arrival-queue.ts';
+import { drawnGuesses } from './drawn-guesses.ts';
 import { GapCounts } from './gap-counts.ts';
 import type { Outcome } from './proposal.ts';
 import { quantile } from './quantile.ts';
@@ -32,6 +39,8 @@ export interface Arrival {
   readonly isStreamed: boolean;
   /** From arrival to its end, as recorded. */
   readonly e2eMs: number;
+  /** What guesses at its tokens would have been worth; null or absent where that is not known. */
+  readonly guesses?: GuessCounts | null;
 }
 
 export interface ReplayQuestion {
@@ -108,6 +117,9 @@ export function replay(question: ReplayQuestion): Replay {
     betweenStepsMs: question.betweenStepsMs ?? BETWEEN_STEPS_MS,
     ...(question.device === undefined ? {} : { device: question.device }),
     ...(question.stepFactors === undefined ? {} : { stepFactors: question.stepFactors }),
+    ...(arrivals.some(({ guesses }) => guesses)
+      ? { draftSourceOf: drawnGuesses((id) => arrivals[Number(id)]?.guesses ?? null, question.seed) }
+      : {}),
   });
   warmCache(worker, arrivals, envelope, startedAt);
   const prompts = promptsOf(arrivals);

@@ -10,7 +10,7 @@ import {
 } from '@variator/kernels/execution-path';
 import type { Batch, StepSettlement } from '@variator/scheduler/batch';
 import { virtualHashing } from '@variator/scheduler/block-hashing';
-import { type Leap, type LeapQuestion, Scheduler } from '@variator/scheduler/scheduler';
+import { type DraftSourceOf, type Leap, type LeapQuestion, Scheduler } from '@variator/scheduler/scheduler';
 import type { EndedSequence, SequenceSpec } from '@variator/scheduler/sequence';
 import {
   predictMs,
@@ -34,6 +34,8 @@ export interface TwinWorkerOptions {
   /** What measured steps took, relative to it: drawn from for each step, in the noise's place. */
   readonly stepFactors?: readonly number[];
   readonly seed: number;
+  /** What guesses are drawn from; where it is not said the path does not speculate, whatever its setting. */
+  readonly draftSourceOf?: DraftSourceOf;
   /** Between two steps: composing, settling, sending. */
   readonly betweenStepsMs: number;
 }
@@ -68,7 +70,12 @@ export class TwinWorker {
       blockCount: kvBlockCountOf(envelope, path),
       blockSize: envelope.kvBlockSize,
       maxModelLenTokens: envelope.maxModelLenTokens,
-      limits: { tokenBudget: path.tokenBudget, maxRunningCount: path.maxRunningCount },
+      limits: {
+        tokenBudget: path.tokenBudget,
+        maxRunningCount: path.maxRunningCount,
+        draftTokenCount: options.draftSourceOf === undefined ? 0 : path.draftTokenCount,
+      },
+      ...(options.draftSourceOf === undefined ? {} : { draftSourceOf: options.draftSourceOf }),
       numericsId: numericsId(path),
       hashing: virtualHashing,
     });
@@ -126,7 +133,12 @@ export class TwinWorker {
     const deviceMs = this.#deviceMsOf(batch.features);
     const settledAt = now + deviceMs;
     const settled = this.scheduler.settle(
-      { stepId: batch.stepId, sampledTokenIds: tokensOf(batch), deviceMs },
+      {
+        stepId: batch.stepId,
+        sampledTokenIds: tokensOf(batch),
+        afterDraftTokenIds: draftsOf(batch),
+        deviceMs,
+      },
       settledAt,
     );
     this.deviceMs += deviceMs;
@@ -147,6 +159,12 @@ export class TwinWorker {
 
 const tokensOf = ({ entries }: Batch): number[] =>
   entries.map(({ isSampled }) => (isSampled ? GENERATED_TOKEN_ID : -1));
+
+/** Whatever it was to verify, the device goes on with the same token. */
+const draftsOf = ({ entries }: Batch): (number[] | null)[] =>
+  entries.map(({ draftCount = 0 }) =>
+    draftCount === 0 ? null : new Array<number>(draftCount).fill(GENERATED_TOKEN_ID),
+  );
 
 const LEAST_STEP: StepFeatures = {
   tokenCount: 1,

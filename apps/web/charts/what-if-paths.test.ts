@@ -106,6 +106,24 @@ test('the curve may be along a setting that the proposal leaves as it is', () =>
   ]);
 });
 
+test('the curve may be along how many guesses a step verifies', () => {
+  const guesses = (to: number): Changes[number] => ({ setting: 'draftTokenCount', from: 0, to });
+  const curve = settingCurve({
+    ...proposal,
+    changes: [guesses(8)],
+    evidence: {
+      ...evidence,
+      considered: [considered([], 100), considered([guesses(8)], 60), considered([guesses(4)], 70)],
+    },
+  });
+  expect(curve?.setting).toBe('draftTokenCount');
+  expect(curve?.points.map(({ at, path }) => [at, path.role])).toEqual([
+    [0, 'now'],
+    [4, 'other'],
+    [8, 'proposed'],
+  ]);
+});
+
 test('two points are no curve, and a proposal from before has nothing to draw', () => {
   expect(settingCurve({ ...proposal, changes: [running] })).toBeNull();
   expect(whatIfPaths({ changes: proposal.changes, evidence })).toEqual([]);

@@ -59,6 +59,7 @@ const numericSettings = [
   'tokenBudget',
   'maxRunningCount',
   'threadCount',
+  'draftTokenCount',
 ] as const satisfies readonly PathSetting[];
 
 /**

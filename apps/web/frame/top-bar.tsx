@@ -67,7 +67,7 @@ export function TopBar() {
             title={
               path === null
                 ? 'No worker has joined'
-                : `Live path ${summary.livePathId}: ${settingValue(path.linear)}, ${path.threadCount} threads, token budget ${path.tokenBudget}, running batch ${path.maxRunningCount}`
+                : `Live path ${summary.livePathId}: ${settingValue(path.linear)}, ${path.threadCount} threads, token budget ${path.tokenBudget}, running batch ${path.maxRunningCount}, ${path.draftTokenCount} drafted tokens`
             }
           >
             <Route size={13} aria-hidden="true" style={{ color: colourOfName(summary.livePathId) }} />

@@ -9,6 +9,7 @@ import { pathItl } from '@variator/clickhouse/queries/path-itl';
 import { stepCount as stepCountOf } from '@variator/clickhouse/queries/step-count';
 import { pathId } from '@variator/kernels/execution-path';
 import { candidatePaths } from '@variator/optimizer/candidate-paths';
+import { draftChoices, guessBasis } from '@variator/optimizer/drawn-guesses';
 import { LEAST_SAMPLE_COUNT } from '@variator/optimizer/fit-step-time';
 import { faultyChanges, type TriedPath, underLivingIds } from '@variator/optimizer/path-memory';
 import type { ProposalDraft } from '@variator/optimizer/proposal';
@@ -79,6 +80,7 @@ export function createPathSuggester(options: {
         objectives: row.objectives,
         isStreamed: row.isStreamed,
         e2eMs: row.e2eMs,
+        guesses: row.guesses,
       }));
     return { fromMs: Math.max(fromMs, arrivals[0]?.at ?? fromMs), toMs, arrivals };
   }
@@ -109,7 +111,7 @@ export function createPathSuggester(options: {
     const { draft, note } = propose({
       workerId,
       incumbent: path,
-      candidates: candidatePaths(path, envelope, faultyChanges(tried, now)),
+      candidates: candidatePaths(path, envelope, faultyChanges(tried, now), draftChoices(arrivals)),
       tried,
       leastGain: LEAST_GAIN,
       fits,
@@ -192,11 +194,15 @@ function amountsOf(
   const spanMs = Math.max(LEAST_SPAN_MS, now - firstAt);
   const mean = (of: (arrival: Arrival) => number): number =>
     arrivals.reduce((sum, arrival) => sum + of(arrival), 0) / Math.max(1, arrivals.length);
+  const basis = guessBasis(arrivals);
   return {
     arrivalsAMinute: (60_000 * arrivals.length) / spanMs,
     promptTokenCount: mean((arrival) => arrival.promptTokenCount),
     uncachedTokenCount: mean((arrival) => arrival.promptTokenCount - arrival.cachedTokenCount),
     completionTokenCount: mean((arrival) => arrival.completionTokenCount),
+    // From a few right guesses in a hundred tokens to many, or from not knowing to knowing, is a change.
+    rightGuessesAmongTen: 10 * (basis === null ? 0 : basis.guessedShare * basis.rightShare),
+    areGuessesKnown: basis === null ? 0 : 1,
     ...Object.fromEntries(fits.map((fit) => [fit.kernelsId, Math.min(ENOUGH_SAMPLES, fit.sampleCount)])),
   };
 }

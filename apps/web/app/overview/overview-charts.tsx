@@ -138,7 +138,10 @@ export function OverviewCharts(props: {
   );
 }
 
-const shownSettings = ['linear', 'attention', 'threadCount', 'tokenBudget', 'maxRunningCount'] as const;
+const shownSettings = [
+  ...(['linear', 'attention', 'threadCount'] as const),
+  ...(['tokenBudget', 'maxRunningCount', 'draftTokenCount'] as const),
+];
 
 function LivePath({ summary }: { readonly summary: OverviewSummary | undefined }) {
   const path = summary?.livePath ?? null;

@@ -39,6 +39,13 @@ test('other kernels are guarded by the equality check', () => {
   expect(risks[0]?.risk).toContain('other tokens');
 });
 
+test('more guesses may cost time, fewer may not, and neither changes tokens', () => {
+  const more = risksOf({ from, to: { ...from, draftTokenCount: 8 } }, undefined);
+  expect(more[0]?.risk).toBe('Wrong guesses cost device time.');
+  expect(more.some(({ risk }) => risk.includes('other tokens'))).toBe(false);
+  expect(risksOf({ from: { ...from, draftTokenCount: 8 }, to: from }, undefined)).toHaveLength(1);
+});
+
 test('that a prediction may be wrong is always said', () => {
   expect(risksOf({ from, to: from }, undefined)).toHaveLength(1);
 });

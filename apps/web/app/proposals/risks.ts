@@ -42,6 +42,13 @@ export function risksOf({ from, to }: Pick<Proposal, 'from' | 'to'>, policy: Pol
       guard: 'Cost is judged in pairs; a path that is worse goes back by itself.',
     });
   }
+  if (to.draftTokenCount > from.draftTokenCount) {
+    risks.push({
+      risk: 'Wrong guesses cost device time.',
+      guard:
+        'Each step verifies as many as the step-time model says pay, and none where that is nothing; the canary counts right ones alone as work.',
+    });
+  }
   const pairs =
     policy === undefined
       ? 'The canary compares both paths in pairs of blocks'
