@@ -6,7 +6,9 @@
 import { Tokenizer } from '@huggingface/tokenizers';
 import { type ExecutionPath, namedPaths, numericsId } from '@variator/kernels/execution-path';
 import { loadModel } from '@variator/kernels/model';
+import { GuessWatch, stepAllowance } from '@variator/scheduler/guess-watch';
 import { Scheduler } from '@variator/scheduler/scheduler';
+import type { SequenceSpec } from '@variator/scheduler/sequence';
 import { cpuDevice } from '../../../apps/engine/worker/cpu-device.ts';
 import { benchModel } from '../bench-model.ts';
 import { type Figure, figure, pairedRatio, spread } from '../figure.ts';
@@ -30,6 +32,21 @@ const texts: readonly (readonly [name: string, text: string])[] = [
   ['plain prose', 'The history of the lighthouse on the northern coast begins in the year'],
 ];
 
+const SPEC: SequenceSpec = {
+  sequenceId: 'one',
+  promptTokenIds: [],
+  generatedTokenIds: [],
+  sampling: { temperature: 0, topP: 1, topK: 0, seed: 0 },
+  maxTokens: ANSWER_TOKENS,
+  stopTokenIds: [],
+  tenant: '',
+  program: '',
+  serviceTier: 'default',
+  objectives: { ttftMs: 0, itlMs: 0 },
+  ageLimits: null,
+  cacheSalt: '',
+};
+
 export async function speculation(): Promise<readonly Figure[]> {
   const { path, label } = await benchModel();
   const model = await loadModel(path);
@@ -52,6 +69,7 @@ export async function speculation(): Promise<readonly Figure[]> {
       const prompt = tokenizer.encode(text).ids;
       const run = (one: ExecutionPath) => answer(one, prompt);
       await run(plain);
+      const watching: number[] = [];
       const rates = { plain: [] as number[], guessing: [] as number[] };
       let right = 0;
       let verified = 0;
@@ -61,6 +79,7 @@ export async function speculation(): Promise<readonly Figure[]> {
         if (String(without.tokenIds) !== String(withGuesses.tokenIds)) throw new Error('The answers differ.');
         rates.plain.push(without.tokensPerSecond);
         rates.guessing.push(withGuesses.tokensPerSecond);
+        watching.push(watchUs(prompt, without.tokenIds));
         right += withGuesses.acceptedCount;
         verified += withGuesses.draftedCount;
       }
@@ -74,6 +93,7 @@ export async function speculation(): Promise<readonly Figure[]> {
           isGated ? (gain) => gain >= LEAST_GAIN : null,
         ),
         figure(`${label}, ${name}: without`, spread(rates.plain), 'tok/s', '', null, 0),
+        figure(`${label}, ${name}: host time of watching, a token`, spread(watching), 'us', '', null, 2),
       );
     }
   } finally {
@@ -90,23 +110,7 @@ export async function speculation(): Promise<readonly Figure[]> {
       limits: one,
       numericsId: numericsId(one),
     });
-    scheduler.submit(
-      {
-        sequenceId: 'one',
-        promptTokenIds,
-        generatedTokenIds: [],
-        sampling: { temperature: 0, topP: 1, topK: 0, seed: 0 },
-        maxTokens: ANSWER_TOKENS,
-        stopTokenIds: [],
-        tenant: '',
-        program: '',
-        serviceTier: 'default',
-        objectives: { ttftMs: 0, itlMs: 0 },
-        ageLimits: null,
-        cacheSalt: '',
-      },
-      0,
-    );
+    scheduler.submit({ ...SPEC, promptTokenIds }, 0);
     const tokenIds: number[] = [];
     let firstAt = 0;
     let acceptedCount = 0;
@@ -122,4 +126,16 @@ export async function speculation(): Promise<readonly Figure[]> {
     const seconds = (performance.now() - firstAt) / 1000;
     return { tokenIds, tokensPerSecond: (tokenIds.length - 1) / seconds, acceptedCount, draftedCount };
   }
+}
+
+/** Microseconds a generated token, its share of taking the prompt in among them. */
+function watchUs(promptTokenIds: readonly number[], answerTokenIds: readonly number[]): number {
+  const watch = GuessWatch.for({ ...SPEC, promptTokenIds }, 1);
+  const tokenIds = [...promptTokenIds];
+  const startedAt = performance.now();
+  for (const tokenId of answerTokenIds) {
+    tokenIds.push(tokenId);
+    watch?.note(tokenIds, stepAllowance(10));
+  }
+  return (1000 * (performance.now() - startedAt)) / answerTokenIds.length;
 }
