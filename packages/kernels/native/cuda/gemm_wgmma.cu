@@ -17,43 +17,46 @@ struct CompiledGemm {
   void (*run)(const GemmArguments&, Stream);
 };
 
-template <GemmType type, int tileM, int tileN, int stages, typename Out>
+template <GemmType type, int tileM, int tileN, int stages, int clusterM, typename Out>
 void runGemm(const GemmArguments& of, Stream stream) {
-  using Shape = GemmShape<type, tileM, tileN, stages, Out>;
+  using Shape = GemmShape<type, tileM, tileN, stages, clusterM, Out>;
   constexpr ElementType in = type == GemmType::bf16 ? ElementType::bf16 : ElementType::e4m3;
   const int64_t depthBytes = int64_t{of.depth} * bytesOf(in);
   const GemmLaunch arguments{
       encodeTensorMap({of.activations, in, of.depth, of.rows, depthBytes, Shape::tileK, tileM}),
-      encodeTensorMap({of.weights, in, of.depth, of.columns, depthBytes, Shape::tileK, tileN}),
+      encodeTensorMap({of.weights, in, of.depth, int64_t{of.columns} * std::max(of.groups.experts, 1), depthBytes, Shape::tileK, tileN / clusterM}),
       encodeTensorMap({of.out, sizeof(Out) == 4 ? ElementType::f32 : ElementType::bf16, of.columns, of.rows,
                        int64_t{of.columns} * static_cast<int64_t>(sizeof(Out)), Shape::chunkColumns, 64}),
       of};
-  const int64_t tiles = ceilDivide(of.rows, tileM) * ceilDivide(of.columns, tileN);
+  const int64_t clusters = ceilDivide(of.rows, tileM * clusterM) * ceilDivide(of.columns, tileN);
   static const int multiprocessors = deviceInfo().multiprocessorCount;
-  LaunchShape shape{{static_cast<uint32_t>(std::min<int64_t>(tiles, multiprocessors))}, {gemmThreads}, Shape::sharedBytes};
+  LaunchShape shape{{static_cast<uint32_t>(clusterM * std::min<int64_t>(clusters, multiprocessors / clusterM))}, {gemmThreads}, Shape::sharedBytes};
+  shape.cluster = {clusterM};
   shape.overlapsBefore = true;
-  launch("gemmWgmma", gemmKernel<type, tileM, tileN, stages, Out>, shape, stream, arguments);
+  launch("gemmWgmma", gemmKernel<type, tileM, tileN, stages, clusterM, Out>, shape, stream, arguments);
 }
 
-template <GemmType type, int tileM, int tileN, int stages, typename Out>
+template <GemmType type, int tileM, int tileN, int stages, int clusterM, typename Out>
 CompiledGemm compiled() {
-  return {{type, tileM, tileN, GemmShape<type, tileM, tileN, stages, Out>::tileK, stages, sizeof(Out) == 4},
-          runGemm<type, tileM, tileN, stages, Out>};
+  return {{type, tileM, tileN, GemmShape<type, tileM, tileN, stages, clusterM, Out>::tileK, stages, clusterM, sizeof(Out) == 4},
+          runGemm<type, tileM, tileN, stages, clusterM, Out>};
 }
 
 const std::vector<CompiledGemm>& compiledGemms() {
   static const std::vector<CompiledGemm> all = {
-      compiled<GemmType::bf16, 128, 128, 4, Bf16>(),       compiled<GemmType::bf16, 128, 128, 6, Bf16>(),
-      compiled<GemmType::bf16, 128, 256, 4, Bf16>(),       compiled<GemmType::bf16, 64, 256, 4, Bf16>(),
-      compiled<GemmType::bf16, 64, 128, 6, Bf16>(),        compiled<GemmType::bf16, 128, 128, 4, float>(),
-      compiled<GemmType::bf16, 128, 256, 4, float>(),      compiled<GemmType::e4m3, 128, 128, 4, Bf16>(),
-      compiled<GemmType::e4m3, 64, 256, 4, Bf16>(),        compiled<GemmType::e4m3Blocks, 128, 128, 4, Bf16>(),
+      compiled<GemmType::bf16, 128, 128, 4, 1, Bf16>(),  compiled<GemmType::bf16, 128, 128, 6, 1, Bf16>(),
+      compiled<GemmType::bf16, 128, 256, 4, 1, Bf16>(),  compiled<GemmType::bf16, 64, 256, 4, 1, Bf16>(),
+      compiled<GemmType::bf16, 64, 128, 6, 1, Bf16>(),   compiled<GemmType::bf16, 128, 128, 4, 1, float>(),
+      compiled<GemmType::bf16, 128, 256, 4, 1, float>(), compiled<GemmType::bf16, 128, 256, 4, 2, Bf16>(),
+      compiled<GemmType::bf16, 128, 128, 6, 2, Bf16>(),  compiled<GemmType::e4m3, 128, 128, 4, 1, Bf16>(),
+      compiled<GemmType::e4m3, 64, 256, 4, 1, Bf16>(),   compiled<GemmType::e4m3, 128, 128, 6, 2, Bf16>(),
+      compiled<GemmType::e4m3Blocks, 128, 128, 4, 1, Bf16>(), compiled<GemmType::e4m3Blocks, 64, 256, 4, 1, Bf16>(),
   };
   return all;
 }
 
 bool isSame(const GemmVariant& a, const GemmVariant& b) {
-  return a.type == b.type && a.tileM == b.tileM && a.tileN == b.tileN && a.tileK == b.tileK && a.stages == b.stages &&
+  return a.type == b.type && a.tileM == b.tileM && a.tileN == b.tileN && a.tileK == b.tileK && a.stages == b.stages && a.clusterM == b.clusterM &&
          a.isFloatOut == b.isFloatOut;
 }
 
@@ -77,6 +80,11 @@ void gemmWgmma(const GemmVariant& variant, const GemmArguments& of, Stream strea
   refuseWhere(of.columns % 8 != 0, "columns must be a multiple of 8");
   refuseWhere(of.depth % (variant.type == GemmType::bf16 ? 8 : 16) != 0, "depth must be a multiple of 16 bytes");
   refuseWhere((variant.type != GemmType::bf16) != (of.activationScales != nullptr && of.weightScales != nullptr), "scales belong to e4m3");
+  const GemmGroups& groups = of.groups;
+  refuseWhere(groups.experts > 0 && variant.clusterM > 1, "blocks of a cluster share their weights: no experts");
+  refuseWhere(groups.experts > 0 && (groups.tileExperts != nullptr) == (groups.rowCounts != nullptr), "experts need tileExperts or rowCounts");
+  refuseWhere(groups.rowCounts != nullptr && (groups.mostRows < 1 || groups.mostRows % variant.tileM != 0), "mostRows must be a multiple of tileM");
+  refuseWhere(groups.experts > 0 && variant.type == GemmType::e4m3Blocks && of.columns % 128 != 0, "blocks of weights may not span experts");
   for (const CompiledGemm& one : compiledGemms()) {
     if (!isSame(one.variant, variant)) continue;
     one.run(of, stream);

@@ -19,7 +19,19 @@ struct GemmVariant {
   GemmType type;
   int tileM, tileN, tileK;  // of one block; tileK in elements
   int stages;
+  int clusterM;  // blocks, one below the other, that fetch each tile of weights together: 1 or 2
   bool isFloatOut;
+};
+
+/**
+ * Rows of several experts, each with weights of its own, [experts, columns, depth]. Either rows in the order of experts,
+ * filled up to whole tiles of the variant (tileExperts), or as many rows for each expert, of which the first are in use.
+ */
+struct GemmGroups {
+  const int32_t* tileExperts;  // [rows / tileM] expert of a tile, -1: nothing to do; or null
+  const int32_t* rowCounts;    // [rows / mostRows] rows in use of each expert; or null
+  int32_t mostRows;            // of an expert, a multiple of tileM
+  int32_t experts;
 };
 
 struct GemmArguments {
@@ -32,6 +44,7 @@ struct GemmArguments {
   const float* addend;           // [rows, columns] or null; may be `out`
   void* out;                     // [rows, columns] bf16, or float32 where the variant says so
   int32_t rows, columns, depth;  // depth a multiple of 16 bytes, columns of 8
+  GemmGroups groups{};           // experts 0: one matrix of weights
 };
 
 /** Every variant that is compiled. */

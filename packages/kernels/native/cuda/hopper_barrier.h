@@ -31,6 +31,11 @@ inline void barrierArriveExpect(Barrier* barrier, uint32_t bytes) {
   proxy::barrierArrive(sharedAddress(barrier), bytes);
 }
 inline void barrierWait(Barrier* barrier, uint32_t parity) { proxy::barrierWait(sharedAddress(barrier), parity); }
+inline void barrierArriveAt(Barrier* barrier, uint32_t rank) {
+  proxy::barrierArrive(rank << 24 | proxy::offsetOf(sharedAddress(barrier)), 0);
+}
+inline uint32_t clusterRank() { return emulated::self().block->clusterRank; }
+inline void syncCluster() { proxy::syncCluster(); }
 inline void fenceBarrierInit() {}
 inline void fenceAsyncProxy(const void* from, uint32_t bytes) { proxy::publishToAsyncProxy(from, bytes); }
 template <int count>
@@ -50,6 +55,26 @@ DEVICE void barrierInit(Barrier* barrier, uint32_t arrivals) {
 
 DEVICE void barrierArrive(Barrier* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(sharedAddress(barrier)) : "memory");
+}
+
+/** At the same barrier of the cluster's block `rank`. */
+DEVICE void barrierArriveAt(Barrier* barrier, uint32_t rank) {
+  asm volatile(
+      "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(sharedAddress(barrier)),
+      "r"(rank)
+      : "memory");
+}
+
+DEVICE uint32_t clusterRank() {
+  uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+/** All threads of all blocks of the cluster; none may have returned. */
+DEVICE void syncCluster() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
 /** Arrives and adds `bytes` to what the phase still waits for: the bytes of the bulk copies that name this barrier. */

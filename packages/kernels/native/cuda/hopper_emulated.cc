@@ -11,7 +11,8 @@ namespace variator::cuda::proxy {
 namespace {
 
 struct BarrierWord {
-  uint64_t mark : 3, phase : 1, expected : 20, pending : 20, bytes : 20;
+  uint64_t mark : 3, phase : 1, expected : 20, pending : 20;
+  int64_t bytes : 20;  // below zero where a copy of another block comes before this block expects it
 };
 constexpr uint64_t initialised = 5;
 static_assert(sizeof(BarrierWord) == 8);
@@ -101,17 +102,19 @@ void barrierInit(uint32_t barrier, uint32_t arrivals) {
 
 void barrierArrive(uint32_t barrier, uint32_t expectedBytes) {
   BarrierWord* word = wordAt(barrier, false);
-  if (word->bytes + uint64_t{expectedBytes} >= 1u << 20) refuse("an mbarrier's tx-count goes up to 2^20 - 1 bytes");
+  if (word->bytes + int64_t{expectedBytes} >= 1 << 19) refuse("an mbarrier expects more than the 2^19 - 1 bytes that the emulated device counts");
   if (word->pending == 0) refuse("more threads arrive at an mbarrier than it expects");
   word->bytes += expectedBytes;
   word->pending--;
   endPhaseWhereComplete(word);
+  // Whoever was let go by this may run well ahead of what the thread does next.
+  while (emulated::drawBelow(4) != 0) emulated::yieldToOthers();
 }
 
 void completeBytes(emulated::Block& block, uint32_t barrierOffset, uint32_t bytes) {
   BarrierWord* word = wordIn(block, barrierOffset);
   if (word->mark != initialised) throw NativeFault("a bulk copy completes at an mbarrier that is not initialised");
-  if (word->bytes < bytes) throw NativeFault("a bulk copy brings more bytes than its mbarrier expects");
+  if (word->pending == 0 && word->bytes < static_cast<int64_t>(bytes)) throw NativeFault("a bulk copy brings more bytes than its mbarrier expects");
   word->bytes -= bytes;
   endPhaseWhereComplete(word);
 }
@@ -130,6 +133,14 @@ void publishToAsyncProxy(const void* from, uint32_t bytes) {
   const uint32_t offset = offsetOf(sharedAddress(from));
   checkRange(block, offset, bytes, "fence.proxy.async");
   std::memcpy(stateOf(block).asyncView.data() + offset, from, bytes);
+}
+
+void syncCluster() {
+  emulated::Block& block = *emulated::self().block;
+  const uint64_t threads = block.threads.size() * block.cluster->size();
+  uint64_t& arrivals = stateOf(*block.cluster->front()).clusterArrivals;
+  const uint64_t round = arrivals++ / threads;
+  emulated::waitUntil("its cluster", [&arrivals, round, threads] { return arrivals >= (round + 1) * threads; });
 }
 
 void setRegisters(uint32_t perThread) {

@@ -21,6 +21,7 @@ void barrierArrive(uint32_t barrier, uint32_t expectedBytes);
 void barrierWait(uint32_t barrier, uint32_t parity);
 void publishToAsyncProxy(const void* from, uint32_t bytes);
 void setRegisters(uint32_t perThread);
+void syncCluster();
 
 using Coordinates = std::array<int, 3>;
 /** To every block of `multicast` (bits by rank) at the same place; 0: to the block that `target` names. */
@@ -94,6 +95,7 @@ struct BlockState {
   std::map<uint32_t, StoringThread> storing;            // by thread
   std::map<uint32_t, uint32_t> registers;               // by warpgroup
   std::vector<uint32_t> barriers;                       // addresses of those initialised
+  uint64_t clusterArrivals = 0;                         // at syncCluster, in the state of the cluster's first block
 };
 
 BlockState& stateOf(emulated::Block& block);

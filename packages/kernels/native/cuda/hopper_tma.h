@@ -18,6 +18,10 @@ inline void loadBox(void* target, const TensorMap* map, Barrier* barrier, int co
 inline void loadBox(void* target, const TensorMap* map, Barrier* barrier, int column, int row, int plane) {
   proxy::loadBox(sharedAddress(target), *map, sharedAddress(barrier), {column, row, plane});
 }
+/** To the same place of every block of the cluster that `ranks` names by bits, each at its own barrier. */
+inline void loadBoxToAll(void* target, const TensorMap* map, Barrier* barrier, int column, int row, uint32_t ranks) {
+  proxy::loadBox(sharedAddress(target), *map, sharedAddress(barrier), {column, row, 0}, ranks);
+}
 inline void storeBox(const TensorMap* map, const void* source, int column, int row) {
   proxy::storeBox(*map, sharedAddress(source), {column, row, 0});
 }
@@ -48,6 +52,14 @@ DEVICE void loadBox(void* target, const TensorMap* map, Barrier* barrier, int co
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
       "[%2];" ::"r"(sharedAddress(target)),
       "l"(map), "r"(sharedAddress(barrier)), "r"(column), "r"(row), "r"(plane)
+      : "memory");
+}
+
+DEVICE void loadBoxToAll(void* target, const TensorMap* map, Barrier* barrier, int column, int row, uint32_t ranks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%3, %4}], [%2], %5;" ::"r"(sharedAddress(target)),
+      "l"(map), "r"(sharedAddress(barrier)), "r"(column), "r"(row), "h"(static_cast<uint16_t>(ranks))
       : "memory");
 }
 

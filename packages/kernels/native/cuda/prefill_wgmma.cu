@@ -16,22 +16,23 @@ struct CompiledPrefill {
   void (*run)(const PrefillLaunch&, Stream);
 };
 
-template <int headSize, int stages>
+template <int headSize, int stages, bool takesTurns>
 void runPrefill(const PrefillLaunch& arguments, Stream stream) {
   LaunchShape shape{{static_cast<uint32_t>(arguments.of.itemCount), static_cast<uint32_t>(arguments.of.kvHeadCount)},
                     {prefillThreads},
                     PrefillShape<headSize, stages>::sharedBytes};
   shape.overlapsBefore = true;
-  launch("prefillWgmma", prefillKernel<headSize, stages>, shape, stream, arguments);
+  launch("prefillWgmma", prefillKernel<headSize, stages, takesTurns>, shape, stream, arguments);
 }
 
-template <int headSize, int stages>
+template <int headSize, int stages, bool takesTurns>
 CompiledPrefill compiled() {
-  return {{headSize, stages}, runPrefill<headSize, stages>};
+  return {{headSize, stages, takesTurns}, runPrefill<headSize, stages, takesTurns>};
 }
 
 const std::vector<CompiledPrefill>& compiledPrefills() {
-  static const std::vector<CompiledPrefill> all = {compiled<64, 2>(), compiled<64, 4>(), compiled<128, 2>(), compiled<128, 3>()};
+  static const std::vector<CompiledPrefill> all = {compiled<64, 2, false>(), compiled<64, 4, true>(), compiled<128, 2, false>(),
+                                                    compiled<128, 2, true>(), compiled<128, 3, false>()};
   return all;
 }
 
@@ -73,7 +74,7 @@ void prefillByWgmma(const PrefillVariant& variant, const AttentionArguments& a, 
   arguments.keys = encodeTensorMap({a.kv.keys, ElementType::bf16, a.headSize, kvRows, headBytes, 64, kvBlockTokens});
   arguments.values = encodeTensorMap({a.kv.values, ElementType::bf16, a.headSize, kvRows, headBytes, 64, kvBlockTokens});
   for (const CompiledPrefill& one : compiledPrefills()) {
-    if (one.variant.headSize != variant.headSize || one.variant.stages != variant.stages) continue;
+    if (one.variant.headSize != variant.headSize || one.variant.stages != variant.stages || one.variant.takesTurns != variant.takesTurns) continue;
     one.run(arguments, stream);
     return;
   }

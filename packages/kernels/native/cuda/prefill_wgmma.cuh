@@ -169,7 +169,7 @@ DEVICE void clearBeyond(uint8_t* values, int tile, int keyEnd, int consumer) {
   syncNamed(static_cast<uint32_t>(1 + consumer), 128);
 }
 
-template <int headSize, int stages>
+template <int headSize, int stages, bool takesTurns>
 DEVICE void prefillConsume(const PrefillLaunch& launch, const PrefillItem& item, uint8_t* shared, const PrefillBarriers& barriers, int consumer) {
   using Shape = PrefillShape<headSize, stages>;
   const int t = static_cast<int>(thread());
@@ -207,8 +207,12 @@ DEVICE void prefillConsume(const PrefillLaunch& launch, const PrefillItem& item,
   if (isMasked(item.firstTile)) prefillMask(scores, item.firstTile * prefillTile, position, launch.of.windowTokens);
   softmax.take(scores, scaleLog2, keep);
   pack();
+  // Turns: named barrier 3 lets the first warpgroup issue, 4 the second; each opens the other's.
+  const auto turn = static_cast<uint32_t>(3 + consumer);
+  if (takesTurns && consumer == 1 && item.tileEnd - item.firstTile > 1) arriveNamed(3, 256);
   for (int tile = item.firstTile + 1; tile < item.tileEnd; tile++) {
     barrierWait(&barriers.keysFull[atKeys.stage], atKeys.parity);
+    if constexpr (takesTurns) syncNamed(turn, 256);
     pinRegisters(scores);
     pinRegisters(out);
     wgmmaFence();
@@ -216,6 +220,7 @@ DEVICE void prefillConsume(const PrefillLaunch& launch, const PrefillItem& item,
     barrierWait(&barriers.valuesFull[atValues.stage], atValues.parity);
     issueValues<headSize, stages>(out, probabilities, start + Shape::valuesAt + static_cast<uint32_t>(atValues.stage * Shape::tileBytes),
                                   tile > item.firstTile + 1);
+    if (takesTurns && (consumer == 0 || tile + 1 < item.tileEnd)) arriveNamed(turn ^ 7, 256);
     wgmmaWait<1>();
     pinRegisters(scores);
     if (signals) barrierArrive(&barriers.keysEmpty[atKeys.stage]);
@@ -265,7 +270,7 @@ DEVICE void prefillConsume(const PrefillLaunch& launch, const PrefillItem& item,
   }
 }
 
-template <int headSize, int stages>
+template <int headSize, int stages, bool takesTurns>
 KERNEL_ALONE(prefillThreads) void prefillKernel(const GRID_CONSTANT PrefillLaunch launch) {
   using Shape = PrefillShape<headSize, stages>;
   uint8_t* shared = sharedMemory();
@@ -293,7 +298,7 @@ KERNEL_ALONE(prefillThreads) void prefillKernel(const GRID_CONSTANT PrefillLaunc
     return;
   }
   raiseRegisters<232>();
-  prefillConsume<headSize, stages>(launch, item, shared, barriers, warpgroup - 1);
+  prefillConsume<headSize, stages, takesTurns>(launch, item, shared, barriers, warpgroup - 1);
 }
 
 }  // namespace variator::cuda::hopper

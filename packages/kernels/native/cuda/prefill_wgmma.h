@@ -12,6 +12,7 @@ namespace variator::cuda {
 struct PrefillVariant {
   int headSize;  // 64 or 128
   int stages;    // of keys and of values
+  bool takesTurns;  // the two warpgroups issue their products in turn, so that one's softmax runs beside the other's products
 };
 
 /** Every variant that is compiled. */

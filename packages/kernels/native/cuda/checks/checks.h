@@ -97,6 +97,7 @@ void checkGemmWgmma(CheckRun& run);
 void checkSkinnyWgmma(CheckRun& run);
 void checkPrefillWgmma(CheckRun& run);
 void checkDecodeWgmma(CheckRun& run);
+void checkMlaWgmma(CheckRun& run);
 
 inline const std::vector<Check>& allChecks() {
   static const std::vector<Check> all = {
@@ -112,6 +113,7 @@ inline const std::vector<Check>& allChecks() {
       {"skinny-wgmma", checkSkinnyWgmma},
       {"prefill-wgmma", checkPrefillWgmma},
       {"decode-wgmma", checkDecodeWgmma},
+      {"mla-wgmma", checkMlaWgmma},
   };
   return all;
 }

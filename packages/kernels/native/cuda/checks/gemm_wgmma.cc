@@ -19,7 +19,7 @@ struct Problem {
 std::string nameOf(const GemmVariant& v, const Problem& p) {
   const char* types[] = {"bf16", "e4m3", "e4m3 in blocks"};
   return std::string("gemm ") + types[static_cast<int>(v.type)] + " " + std::to_string(v.tileM) + "x" + std::to_string(v.tileN) + "/" +
-         std::to_string(v.stages) + " of " + std::to_string(p.rows) + " x " + std::to_string(p.columns) + " x " + std::to_string(p.depth);
+         std::to_string(v.stages) + (v.clusterM > 1 ? " in pairs" : "") + " of " + std::to_string(p.rows) + " x " + std::to_string(p.columns) + " x " + std::to_string(p.depth);
 }
 
 struct Operands {
@@ -122,6 +122,45 @@ void checkProblem(CheckRun& run, const GemmVariant& v, const Problem& p) {
   }
 }
 
+/** Experts' weights, one problem of rows for all; which rows are computed, and that no others are written. */
+void checkExperts(CheckRun& run, const GemmVariant& v, bool isByCount) {
+  Random random(run.seed * 13 + static_cast<uint64_t>(v.tileN + isByCount));
+  constexpr int32_t experts = 3;
+  const int32_t columns = v.type == GemmType::e4m3Blocks ? 128 : 136, depth = 2 * v.tileK + 16;
+  const int32_t mostRows = 2 * v.tileM, rows = isByCount ? experts * mostRows : 3 * v.tileM + 5;
+  const std::vector<int32_t> tileExperts{2, -1, 0, 2}, rowCounts{5, 0, v.tileM + 1};
+  const Problem p{rows, experts * columns, depth, false};
+  const Operands all = draw(random, v, p);
+  const bool isBf16 = v.type == GemmType::bf16;
+  const auto a16 = run.upload(all.bf16[0]), b16 = run.upload(all.bf16[1]);
+  const auto a8 = run.upload(all.e4m3[0]), b8 = run.upload(all.e4m3[1]);
+  const auto scaleA = run.upload(all.scales[0]), scaleB = run.upload(all.scales[1]);
+  const auto tiles = run.upload(tileExperts), counts = run.upload(rowCounts);
+  const auto out = run.poisoned<Bf16>(int64_t{rows} * columns);
+  GemmArguments arguments{isBf16 ? static_cast<const void*>(a16.data()) : a8.data(), isBf16 ? static_cast<const void*>(b16.data()) : b8.data(),
+                          scaleA.data(), scaleB.data(), nullptr, nullptr, nullptr, out.data(), rows, columns, depth, {}};
+  arguments.groups = {isByCount ? nullptr : tiles.data(), isByCount ? counts.data() : nullptr, mostRows, experts};
+  gemmWgmma(v, arguments, run.stream);
+  const auto got = run.download(out);
+  const std::string name = nameOf(v, p) + (isByCount ? ", experts by count" : ", experts by tile");
+  for (int32_t i = 0; i < rows; i++) {
+    const int32_t expert = isByCount ? i / mostRows : tileExperts[i / v.tileM];
+    const int32_t within = isByCount ? i % mostRows : 0, used = isByCount ? rowCounts[expert] : 1;
+    // A tile that is begun may be written to its end.
+    if (within >= used && within < static_cast<int32_t>(ceilDivide(used, v.tileM)) * v.tileM) continue;
+    for (int32_t j = 0; j < columns; j++) {
+      const Bf16 value = got[int64_t{i} * columns + j];
+      if (expert < 0 || within >= used) {
+        run.same(name + ", a row of nobody", value.bits, 0xffff);
+        continue;
+      }
+      double want = 0;
+      for (int32_t k = 0; k < depth; k++) want += all.activations[int64_t{i} * depth + k] * all.weights[(int64_t{expert} * columns + j) * depth + k];
+      run.near(name, toFloat(value), want, 0.004, (isBf16 ? 2e-6 : 1e-3) * std::sqrt(static_cast<double>(depth)));
+    }
+  }
+}
+
 }  // namespace
 
 void checkGemmWgmma(CheckRun& run) {
@@ -137,8 +176,13 @@ void checkGemmWgmma(CheckRun& run) {
     check(v, {v.tileM + 9, v.tileN + 24, 5 * v.tileK + grain, true});
     check(v, {3, 40, v.tileK / 2, false});
   }
-  // More tiles than blocks.
-  for (const GemmVariant& v : {gemmVariants().front(), gemmVariants()[4]}) check(v, {2 * v.tileM, 2 * v.tileN + 8, 2 * v.tileK, false});
+  for (const GemmVariant& v : gemmVariants()) {
+    // More tiles than blocks, on the four multiprocessors of the emulated device.
+    const bool isSmall = v.tileM * v.tileN <= 64 * 128 || v.clusterM > 1;
+    if (isSmall || &v == &gemmVariants().front()) check(v, {(2 * v.clusterM + 1) * v.tileM - 60, 2 * v.tileN + 8, 2 * v.tileK, false});
+    if (v.clusterM > 1 || v.isFloatOut || v.stages > 4) continue;
+    for (const bool isByCount : {false, true}) checkExperts(run, v, isByCount);
+  }
 }
 
 }  // namespace variator::cuda

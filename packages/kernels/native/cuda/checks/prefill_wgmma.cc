@@ -46,10 +46,10 @@ std::vector<Bf16> prefilled(CheckRun& run, const World& w, const PrefillVariant&
 
 void checkPrefillWgmma(CheckRun& run) {
   const Case cases[] = {
-      {4, 1, 64, 0, 0, {{0, 45}, {250, 37}}},
+      {4, 1, 64, 0, 0, {{0, 45}, {250, 37}, {800, 1}}},
       {3, 1, 64, 0, 0, {{120, 50}, {0, 1}}},
       {2, 2, 64, 140, 0, {{300, 140}}},
-      {8, 2, 128, 0, 0, {{0, 33}, {383, 2}}},
+      {8, 2, 128, 0, 0, {{0, 33}, {900, 2}}},
       {1, 1, 128, 0, 0, {{130, 131}}},
   };
   for (const Case& c : cases) {
