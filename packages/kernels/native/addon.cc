@@ -1,136 +1,24 @@
 // The border to JavaScript: the functions of native.ts in its order, and nothing else. Reads and checks arguments on the
-// event loop, hands work to an Engine's threads, and settles promises through one thread-safe function. Every fault
-// leaves as the NativeError class that `bind` was given.
+// event loop and hands work to an Engine's threads (addon_binding.h settles their promises). Every fault leaves as the
+// NativeError class that `bind` was given. What is for CUDA stands in cuda_addon.cc.
 #include <node_api.h>
 
 #include <memory>
 #include <vector>
 
+#include "addon_binding.h"
 #include "addon_inputs.h"
+#include "cuda_addon.h"
 #include "engine.h"
 #include "linear_trial.h"
 #include "machine_probe.h"
-#include "napi_values.h"
 #include "tiers.h"
 
 namespace variator {
 namespace {
 
-// One for each environment (process or worker thread) that loads the addon.
-struct Binding {
-  napi_env env = nullptr;
-  napi_ref errorClass = nullptr;
-  napi_threadsafe_function settling = nullptr;
-  int pendingCount = 0;
-  std::vector<std::weak_ptr<Engine>> engines;
-};
-
-// A promise and what it resolves to; made and settled on the event loop.
-struct Promised {
-  napi_deferred deferred;
-  std::string fault;
-  std::function<napi_value(napi_env)> result;
-  std::function<void()> settled;
-};
-
 const napi_type_tag engineTag = {0x7661726961746f72ull, 1};
 const napi_type_tag kvCacheTag = {0x7661726961746f72ull, 2};
-
-napi_value makeError(napi_env env, const Binding& binding, const std::string& message) {
-  napi_value errorClass, error, text = makeString(env, message);
-  checkStatus(napi_get_reference_value(env, binding.errorClass, &errorClass), "NativeError");
-  checkStatus(napi_new_instance(env, errorClass, 1, &text, &error), "NativeError");
-  return error;
-}
-
-Binding& bindingOf(napi_env env) {
-  void* data = nullptr;
-  napi_get_instance_data(env, &data);
-  return *static_cast<Binding*>(data);
-}
-
-// Reads `count` arguments, runs `work`, and throws its fault as a NativeError.
-template <int count, typename Work>
-napi_value call(napi_env env, napi_callback_info info, const Work& work) {
-  napi_value arguments[count];
-  size_t given = count;
-  try {
-    checkStatus(napi_get_cb_info(env, info, &given, arguments, nullptr, nullptr), "arguments");
-    return work(arguments);
-  } catch (const NativeFault& fault) {
-    napi_throw(env, makeError(env, bindingOf(env), fault.what()));
-  } catch (const std::bad_alloc&) {
-    napi_throw(env, makeError(env, bindingOf(env), "memory is not to be had"));
-  }
-  return nullptr;
-}
-
-// Handles are externals that hold a shared pointer; closing empties it.
-template <typename T>
-napi_value makeHandle(napi_env env, std::shared_ptr<T> value, const napi_type_tag& tag) {
-  auto* holder = new std::shared_ptr<T>(std::move(value));
-  const napi_finalize release = [](napi_env, void* data, void*) { delete static_cast<std::shared_ptr<T>*>(data); };
-  napi_value handle;
-  checkStatus(napi_create_external(env, holder, release, nullptr, &handle), "a handle");
-  checkStatus(napi_type_tag_object(env, handle, &tag), "a handle");
-  return handle;
-}
-
-template <typename T>
-std::shared_ptr<T>& handleOf(napi_env env, napi_value value, const napi_type_tag& tag, const char* name) {
-  napi_valuetype type;
-  bool isTagged = false;
-  void* data = nullptr;
-  if (napi_typeof(env, value, &type) != napi_ok || type != napi_external ||
-      napi_check_object_type_tag(env, value, &tag, &isTagged) != napi_ok || !isTagged ||
-      napi_get_value_external(env, value, &data) != napi_ok) {
-    throw NativeFault(std::string(name) + ": is not a handle of this addon");
-  }
-  auto& holder = *static_cast<std::shared_ptr<T>*>(data);
-  if (!holder) throw NativeFault(std::string(name) + ": is closed");
-  return holder;
-}
-
-// Makes the promise; `start` launches the work and gets what to call, from any thread, when it is done.
-template <typename Start>
-napi_value promise(napi_env env, std::function<napi_value(napi_env)> result, std::function<void()> settled,
-                   const Start& start) {
-  Binding& binding = bindingOf(env);
-  auto* promised = new Promised{nullptr, {}, std::move(result), std::move(settled)};
-  napi_value value;
-  checkStatus(napi_create_promise(env, &promised->deferred, &value), "a promise");
-  if (binding.pendingCount++ == 0) napi_ref_threadsafe_function(env, binding.settling);
-  start([promised, settling = binding.settling](const std::string& fault) {
-    promised->fault = fault;
-    if (napi_call_threadsafe_function(settling, promised, napi_tsfn_blocking) != napi_ok) delete promised;
-  });
-  return value;
-}
-
-napi_value rejected(napi_env env, const std::string& fault) {
-  napi_deferred deferred;
-  napi_value value;
-  checkStatus(napi_create_promise(env, &deferred, &value), "a promise");
-  checkStatus(napi_reject_deferred(env, deferred, makeError(env, bindingOf(env), fault)), "a promise");
-  return value;
-}
-
-void settleOnLoop(napi_env env, napi_value, void* context, void* data) {
-  const std::unique_ptr<Promised> promised(static_cast<Promised*>(data));
-  auto& binding = *static_cast<Binding*>(context);
-  if (env == nullptr) return;  // the environment is going down
-  if (--binding.pendingCount == 0) napi_unref_threadsafe_function(env, binding.settling);
-  if (promised->settled) promised->settled();
-  if (!promised->fault.empty()) {
-    napi_reject_deferred(env, promised->deferred, makeError(env, binding, promised->fault));
-    return;
-  }
-  try {
-    napi_resolve_deferred(env, promised->deferred, promised->result(env));
-  } catch (const NativeFault& fault) {
-    napi_reject_deferred(env, promised->deferred, makeError(env, binding, fault.what()));
-  }
-}
 
 napi_value probeMachineCall(napi_env env, napi_callback_info info) {
   return call<1>(env, info, [&](napi_value* arguments) {
@@ -178,34 +66,32 @@ napi_value openModel(napi_env env, napi_callback_info info) {
     const auto threadCount =
         static_cast<int>(readInteger(env, arguments[2], "maxThreadCount", 1, ThreadTeam::maxThreadCount));
     auto engine = std::make_shared<Engine>(readModel(env, arguments[0], arguments[1]), threadCount);
-    bindingOf(env).engines.push_back(engine);
+    bindingOf(env).stops.push_back([weak = std::weak_ptr<Engine>(engine)] {
+      if (const auto open = weak.lock()) open->stop();
+    });
     return makeHandle(env, std::move(engine), engineTag);
   });
 }
 
 napi_value prepareLinear(napi_env env, napi_callback_info info) {
-  return call<4>(env, info, [&](napi_value* arguments) {
-    try {
-      const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
-      const LinearVariant linear = parseLinear(readString(env, arguments[1], "linear"));
-      PackedCache cache;
-      if (!isNull(env, arguments[2])) {
-        cache = {readString(env, arguments[2], "cacheFile"), readString(env, arguments[3], "cacheKey")};
-      }
-      const auto prepared = std::make_shared<Prepared>();
-      const auto result = [prepared](napi_env resultEnv) {
-        const napi_value object = makeObject(resultEnv);
-        setProperty(resultEnv, object, "prepareMs", makeNumber(resultEnv, prepared->prepareMs));
-        setProperty(resultEnv, object, "packedBytes", makeNumber(resultEnv, static_cast<double>(prepared->packedBytes)));
-        setProperty(resultEnv, object, "isFromCache", makeBoolean(resultEnv, prepared->isFromCache));
-        return object;
-      };
-      return promise(env, result, [engine] {}, [&](Engine::Settled settled) {
-        engine->prepare(linear, std::move(cache), prepared, std::move(settled));
-      });
-    } catch (const NativeFault& fault) {
-      return rejected(env, fault.what());
+  return callForPromise<4>(env, info, [&](napi_value* arguments) {
+    const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
+    const LinearVariant linear = parseLinear(readString(env, arguments[1], "linear"));
+    PackedCache cache;
+    if (!isNull(env, arguments[2])) {
+      cache = {readString(env, arguments[2], "cacheFile"), readString(env, arguments[3], "cacheKey")};
     }
+    const auto prepared = std::make_shared<Prepared>();
+    const auto result = [prepared](napi_env resultEnv) {
+      const napi_value object = makeObject(resultEnv);
+      setProperty(resultEnv, object, "prepareMs", makeNumber(resultEnv, prepared->prepareMs));
+      setProperty(resultEnv, object, "packedBytes", makeNumber(resultEnv, static_cast<double>(prepared->packedBytes)));
+      setProperty(resultEnv, object, "isFromCache", makeBoolean(resultEnv, prepared->isFromCache));
+      return object;
+    };
+    return promise(env, {result, [engine] {}, {}}, [&](Settled settled) {
+      engine->prepare(linear, std::move(cache), prepared, std::move(settled));
+    });
   });
 }
 
@@ -221,32 +107,28 @@ napi_value linearShapes(napi_env env, napi_callback_info info) {
 }
 
 napi_value timeLinear(napi_env env, napi_callback_info info) {
-  return call<7>(env, info, [&](napi_value* arguments) {
-    try {
-      const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
-      const LinearVariant linear = parseLinear(readString(env, arguments[1], "linear"));
-      if (linear.family == LinearFamily::Reference) throw NativeFault("linear: the reference has no tunings");
-      if (!engine->isPrepared(linear)) throw NativeFault("linear: the variant is not prepared");
-      const auto threadCount = static_cast<int>(readInteger(env, arguments[2], "threadCount", 1, engine->maxThreadCount()));
-      const int64_t rowCount = readInteger(env, arguments[3], "rowCount", 1, 1 << 12);
-      auto tunings = readTunings(readTypedArray<int32_t>(env, arguments[4], "tunings"), "tunings");
-      if (tunings.empty()) throw NativeFault("tunings: must not be empty");
-      const auto sampleCount = static_cast<int32_t>(readInteger(env, arguments[5], "sampleCount", 1, 1 << 20));
-      const double limitMs = readNumber(env, arguments[6], "limitMs");
-      if (!(limitMs >= 0 && limitMs <= 60000)) throw NativeFault("limitMs: must be from 0 to 60000");
-      const auto times = std::make_shared<LinearTimes>();
-      const auto result = [times](napi_env resultEnv) {
-        const napi_value object = makeObject(resultEnv);
-        setProperty(resultEnv, object, "usPerPanel", makeFloat32Array(resultEnv, times->usPerPanel));
-        setProperty(resultEnv, object, "sampleCounts", makeInt32Array(resultEnv, times->sampleCounts));
-        return object;
-      };
-      return promise(env, result, [engine] {}, [&](Engine::Settled settled) {
-        engine->time(linear, threadCount, rowCount, std::move(tunings), sampleCount, limitMs, times, std::move(settled));
-      });
-    } catch (const NativeFault& fault) {
-      return rejected(env, fault.what());
-    }
+  return callForPromise<7>(env, info, [&](napi_value* arguments) {
+    const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
+    const LinearVariant linear = parseLinear(readString(env, arguments[1], "linear"));
+    if (linear.family == LinearFamily::Reference) throw NativeFault("linear: the reference has no tunings");
+    if (!engine->isPrepared(linear)) throw NativeFault("linear: the variant is not prepared");
+    const auto threadCount = static_cast<int>(readInteger(env, arguments[2], "threadCount", 1, engine->maxThreadCount()));
+    const int64_t rowCount = readInteger(env, arguments[3], "rowCount", 1, 1 << 12);
+    auto tunings = readTunings(readTypedArray<int32_t>(env, arguments[4], "tunings"), "tunings");
+    if (tunings.empty()) throw NativeFault("tunings: must not be empty");
+    const auto sampleCount = static_cast<int32_t>(readInteger(env, arguments[5], "sampleCount", 1, 1 << 20));
+    const double limitMs = readNumber(env, arguments[6], "limitMs");
+    if (!(limitMs >= 0 && limitMs <= 60000)) throw NativeFault("limitMs: must be from 0 to 60000");
+    const auto times = std::make_shared<LinearTimes>();
+    const auto result = [times](napi_env resultEnv) {
+      const napi_value object = makeObject(resultEnv);
+      setProperty(resultEnv, object, "usPerPanel", makeFloat32Array(resultEnv, times->usPerPanel));
+      setProperty(resultEnv, object, "sampleCounts", makeInt32Array(resultEnv, times->sampleCounts));
+      return object;
+    };
+    return promise(env, {result, [engine] {}, {}}, [&](Settled settled) {
+      engine->time(linear, threadCount, rowCount, std::move(tunings), sampleCount, limitMs, times, std::move(settled));
+    });
   });
 }
 
@@ -257,43 +139,39 @@ napi_value attendCall(napi_env env, napi_callback_info info) {
 }
 
 napi_value timeAttentionCall(napi_env env, napi_callback_info info) {
-  return call<8>(env, info, [&](napi_value* arguments) {
-    try {
-      const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
-      const ModelShape& shape = engine->model().shape;
-      const AttentionVariant attention = parseAttention(readString(env, arguments[1], "attention"));
-      if (attention == AttentionVariant::Reference) throw NativeFault("attention: the reference has no tunings");
-      const int64_t splitTokens = readInteger(env, arguments[2], "splitTokens", leastSplitTokens, mostSplitTokens);
-      const auto threadCount = static_cast<int>(readInteger(env, arguments[3], "threadCount", 1, engine->maxThreadCount()));
-      const auto sizes = readTypedArray<int32_t>(env, arguments[4], "shapes");
-      if (sizes.empty() || sizes.size() % 3 != 0) throw NativeFault("shapes: must be [count, 3], one at least");
-      std::vector<AttentionShapeOfStep> shapes;
-      for (size_t i = 0; i < sizes.size(); i += 3) {
-        const AttentionShapeOfStep one{sizes[i], sizes[i + 1], sizes[i + 2]};
-        const bool isLegal = one.sequenceCount >= 1 && one.sequenceCount <= 1024 && one.rowCount >= 1 && one.rowCount <= 4096 &&
-                             one.contextLength >= 0 && one.contextLength <= shape.maxPositionCount - one.rowCount;
-        if (!isLegal) throw NativeFault("shapes: entry " + std::to_string(i / 3) + " is out of its range");
-        shapes.push_back(one);
-      }
-      auto tunings = readAttentionTunings(readTypedArray<int32_t>(env, arguments[5], "tunings"), "tunings");
-      if (tunings.empty()) throw NativeFault("tunings: must not be empty");
-      const auto sampleCount = static_cast<int32_t>(readInteger(env, arguments[6], "sampleCount", 1, 1 << 20));
-      const double limitMs = readNumber(env, arguments[7], "limitMs");
-      if (!(limitMs >= 0 && limitMs <= 60000)) throw NativeFault("limitMs: must be from 0 to 60000");
-      const auto times = std::make_shared<AttentionTimes>();
-      const auto result = [times](napi_env resultEnv) {
-        const napi_value object = makeObject(resultEnv);
-        setProperty(resultEnv, object, "usPerLayer", makeFloat32Array(resultEnv, times->usPerLayer));
-        setProperty(resultEnv, object, "sampleCounts", makeInt32Array(resultEnv, times->sampleCounts));
-        return object;
-      };
-      return promise(env, result, [engine] {}, [&](Engine::Settled settled) {
-        engine->timeAttention(attention, splitTokens, threadCount, std::move(shapes), std::move(tunings), sampleCount, limitMs,
-                              times, std::move(settled));
-      });
-    } catch (const NativeFault& fault) {
-      return rejected(env, fault.what());
+  return callForPromise<8>(env, info, [&](napi_value* arguments) {
+    const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
+    const ModelShape& shape = engine->model().shape;
+    const AttentionVariant attention = parseAttention(readString(env, arguments[1], "attention"));
+    if (attention == AttentionVariant::Reference) throw NativeFault("attention: the reference has no tunings");
+    const int64_t splitTokens = readInteger(env, arguments[2], "splitTokens", leastSplitTokens, mostSplitTokens);
+    const auto threadCount = static_cast<int>(readInteger(env, arguments[3], "threadCount", 1, engine->maxThreadCount()));
+    const auto sizes = readTypedArray<int32_t>(env, arguments[4], "shapes");
+    if (sizes.empty() || sizes.size() % 3 != 0) throw NativeFault("shapes: must be [count, 3], one at least");
+    std::vector<AttentionShapeOfStep> shapes;
+    for (size_t i = 0; i < sizes.size(); i += 3) {
+      const AttentionShapeOfStep one{sizes[i], sizes[i + 1], sizes[i + 2]};
+      const bool isLegal = one.sequenceCount >= 1 && one.sequenceCount <= 1024 && one.rowCount >= 1 && one.rowCount <= 4096 &&
+                           one.contextLength >= 0 && one.contextLength <= shape.maxPositionCount - one.rowCount;
+      if (!isLegal) throw NativeFault("shapes: entry " + std::to_string(i / 3) + " is out of its range");
+      shapes.push_back(one);
     }
+    auto tunings = readAttentionTunings(readTypedArray<int32_t>(env, arguments[5], "tunings"), "tunings");
+    if (tunings.empty()) throw NativeFault("tunings: must not be empty");
+    const auto sampleCount = static_cast<int32_t>(readInteger(env, arguments[6], "sampleCount", 1, 1 << 20));
+    const double limitMs = readNumber(env, arguments[7], "limitMs");
+    if (!(limitMs >= 0 && limitMs <= 60000)) throw NativeFault("limitMs: must be from 0 to 60000");
+    const auto times = std::make_shared<AttentionTimes>();
+    const auto result = [times](napi_env resultEnv) {
+      const napi_value object = makeObject(resultEnv);
+      setProperty(resultEnv, object, "usPerLayer", makeFloat32Array(resultEnv, times->usPerLayer));
+      setProperty(resultEnv, object, "sampleCounts", makeInt32Array(resultEnv, times->sampleCounts));
+      return object;
+    };
+    return promise(env, {result, [engine] {}, {}}, [&](Settled settled) {
+      engine->timeAttention(attention, splitTokens, threadCount, std::move(shapes), std::move(tunings), sampleCount, limitMs,
+                            times, std::move(settled));
+    });
   });
 }
 
@@ -316,27 +194,23 @@ napi_value kvBlockCount(napi_env env, napi_callback_info info) {
 }
 
 napi_value convertKvCache(napi_env env, napi_callback_info info) {
-  return call<4>(env, info, [&](napi_value* arguments) {
-    try {
-      const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
-      const auto kvCache = handleOf<KvCache>(env, arguments[1], kvCacheTag, "kvCache");
-      if (engine->isStepRunning) throw NativeFault("model: a step is running; one at a time");
-      const KvFormat format = parseKvFormat(readString(env, arguments[2], "kvFormat"));
-      auto blockIds = readTypedArray<int32_t>(env, arguments[3], "blockIds");
-      checkConversion(blockIds, format, *kvCache);
-      const auto convertMs = std::make_shared<double>(0);
-      engine->isStepRunning = true;
-      const auto result = [convertMs](napi_env resultEnv) {
-        const napi_value object = makeObject(resultEnv);
-        setProperty(resultEnv, object, "convertMs", makeNumber(resultEnv, *convertMs));
-        return object;
-      };
-      return promise(env, result, [engine] { engine->isStepRunning = false; }, [&](Engine::Settled settled) {
-        engine->convert(kvCache, format, std::move(blockIds), convertMs, std::move(settled));
-      });
-    } catch (const NativeFault& fault) {
-      return rejected(env, fault.what());
-    }
+  return callForPromise<4>(env, info, [&](napi_value* arguments) {
+    const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
+    const auto kvCache = handleOf<KvCache>(env, arguments[1], kvCacheTag, "kvCache");
+    if (engine->isStepRunning) throw NativeFault("model: a step is running; one at a time");
+    const KvFormat format = parseKvFormat(readString(env, arguments[2], "kvFormat"));
+    auto blockIds = readTypedArray<int32_t>(env, arguments[3], "blockIds");
+    checkConversion(blockIds, format, *kvCache);
+    const auto convertMs = std::make_shared<double>(0);
+    engine->isStepRunning = true;
+    const auto result = [convertMs](napi_env resultEnv) {
+      const napi_value object = makeObject(resultEnv);
+      setProperty(resultEnv, object, "convertMs", makeNumber(resultEnv, *convertMs));
+      return object;
+    };
+    return promise(env, {result, [engine] { engine->isStepRunning = false; }, {}}, [&](Settled settled) {
+      engine->convert(kvCache, format, std::move(blockIds), convertMs, std::move(settled));
+    });
   });
 }
 
@@ -353,20 +227,18 @@ napi_value stepOutput(napi_env env, const Step& step) {
 }
 
 napi_value runStep(napi_env env, napi_callback_info info) {
-  return call<3>(env, info, [&](napi_value* arguments) {
-    try {
-      const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
-      const auto kvCache = handleOf<KvCache>(env, arguments[1], kvCacheTag, "kvCache");
-      if (engine->isStepRunning) throw NativeFault("model: a step is running; one at a time");
-      const auto step = readStep(env, arguments[2]);
-      checkStep(*step, *engine, *kvCache);
-      engine->isStepRunning = true;
-      return promise(env, [step](napi_env resultEnv) { return stepOutput(resultEnv, *step); },
-                     [engine] { engine->isStepRunning = false; },
-                     [&](Engine::Settled settled) { engine->run(step, kvCache, std::move(settled)); });
-    } catch (const NativeFault& fault) {
-      return rejected(env, fault.what());
-    }
+  return callForPromise<3>(env, info, [&](napi_value* arguments) {
+    const auto engine = handleOf<Engine>(env, arguments[0], engineTag, "model");
+    const auto kvCache = handleOf<KvCache>(env, arguments[1], kvCacheTag, "kvCache");
+    if (engine->isStepRunning) throw NativeFault("model: a step is running; one at a time");
+    const auto step = readStep(env, arguments[2]);
+    checkStep(*step, *engine, *kvCache);
+    engine->isStepRunning = true;
+    return promise(env,
+                   {[step](napi_env resultEnv) { return stepOutput(resultEnv, *step); },
+                    [engine] { engine->isStepRunning = false; },
+                    {}},
+                   [&](Settled settled) { engine->run(step, kvCache, std::move(settled)); });
   });
 }
 
@@ -389,30 +261,15 @@ napi_value closeModel(napi_env env, napi_callback_info info) {
 
 // bind(NativeError): the functions of NativeKernels.
 napi_value bind(napi_env env, napi_callback_info info) {
-  napi_value errorClass, result, name;
+  napi_value errorClass, result;
   size_t count = 1;
   Binding& binding = bindingOf(env);
   if (napi_get_cb_info(env, info, &count, &errorClass, nullptr, nullptr) != napi_ok ||
       napi_create_object(env, &result) != napi_ok) {
     return nullptr;
   }
-  if (binding.errorClass != nullptr) napi_delete_reference(env, binding.errorClass);
-  napi_create_reference(env, errorClass, 1, &binding.errorClass);
-  if (binding.settling == nullptr) {
-    napi_create_string_utf8(env, "variator.settle", NAPI_AUTO_LENGTH, &name);
-    napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, &binding, settleOnLoop,
-                                    &binding.settling);
-    napi_unref_threadsafe_function(env, binding.settling);
-    // Runs before the thread-safe function is torn down: no thread may call it afterwards.
-    napi_add_env_cleanup_hook(
-        env,
-        [](void* data) {
-          for (const auto& weak : static_cast<Binding*>(data)->engines) {
-            if (const auto engine = weak.lock()) engine->stop();
-          }
-        },
-        &binding);
-  }
+  keepClass(env, errorClass, binding.errorClass);
+  readySettling(env);
   const auto method = [env](const char* utf8Name, napi_callback callback) {
     return napi_property_descriptor{utf8Name, nullptr, callback, nullptr, nullptr, nullptr, napi_enumerable, nullptr};
   };
@@ -440,5 +297,7 @@ NAPI_MODULE_INIT() {
   napi_value function;
   napi_create_function(env, "bind", NAPI_AUTO_LENGTH, bind, nullptr, &function);
   napi_set_named_property(env, exports, "bind", function);
+  napi_create_function(env, "bindCuda", NAPI_AUTO_LENGTH, bindCuda, nullptr, &function);
+  napi_set_named_property(env, exports, "bindCuda", function);
   return exports;
 }

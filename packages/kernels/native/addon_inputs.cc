@@ -37,6 +37,42 @@ LatentShape readLatentShape(napi_env env, napi_value object) {
   return latent;
 }
 
+TensorSource readSource(napi_env env, napi_value object, const std::string& name) {
+  return {name,
+          readString(env, propertyOf(env, object, "file"), "file"),
+          integerOf(env, object, "offset", 0, offsetAtMost),
+          integerOf(env, object, "byteLength", 1, offsetAtMost),
+          readString(env, propertyOf(env, object, "dtype"), "dtype"),
+          integerOf(env, object, "rows", 1, offsetAtMost),
+          integerOf(env, object, "columns", 1, offsetAtMost)};
+}
+
+LogitRules readRules(napi_env env, napi_value object) {
+  const auto integers = [&](const char* name) { return readTypedArray<int32_t>(env, propertyOf(env, object, name), name); };
+  const auto floats = [&](const char* name) { return readTypedArray<float>(env, propertyOf(env, object, name), name); };
+  LogitRules rules;
+  rules.repetitionPenalties = floats("repetitionPenalties");
+  rules.frequencyPenalties = floats("frequencyPenalties");
+  rules.presencePenalties = floats("presencePenalties");
+  rules.countStarts = integers("countStarts");
+  rules.countedTokenIds = integers("countedTokenIds");
+  rules.tokenCounts = integers("tokenCounts");
+  rules.biasStarts = integers("biasStarts");
+  rules.biasTokenIds = integers("biasTokenIds");
+  rules.biases = floats("biases");
+  return rules;
+}
+
+Scoring readScoring(napi_env env, napi_value object) {
+  const auto integers = [&](const char* name) { return readTypedArray<int32_t>(env, propertyOf(env, object, name), name); };
+  return {integers("topCounts"), integers("scoredTokenIds")};
+}
+
+}  // namespace
+
+HandleScope::HandleScope(napi_env env) : env_(env) { checkStatus(napi_open_handle_scope(env, &scope_), "a handle scope"); }
+HandleScope::~HandleScope() { napi_close_handle_scope(env_, scope_); }
+
 ModelShape readShape(napi_env env, napi_value object) {
   ModelShape shape{};
   shape.layerCount = integerOf(env, object, "layerCount", 1, 4096);
@@ -62,19 +98,6 @@ ModelShape readShape(napi_env env, napi_value object) {
   return shape;
 }
 
-// Closed however the block is left: Node ends the process where a scope is still open when a call returns.
-class HandleScope {
- public:
-  explicit HandleScope(napi_env env) : env_(env) { checkStatus(napi_open_handle_scope(env, &scope_), "a handle scope"); }
-  ~HandleScope() { napi_close_handle_scope(env_, scope_); }
-  HandleScope(const HandleScope&) = delete;
-  HandleScope& operator=(const HandleScope&) = delete;
-
- private:
-  napi_env env_;
-  napi_handle_scope scope_ = nullptr;
-};
-
 uint32_t lengthOf(napi_env env, napi_value list, const char* name) {
   uint32_t length = 0;
   if (napi_get_array_length(env, list, &length) != napi_ok) throw NativeFault(std::string(name) + ": is not a list");
@@ -87,42 +110,9 @@ napi_value elementOf(napi_env env, napi_value list, uint32_t index, const char* 
   return element;
 }
 
-TensorSource readSource(napi_env env, napi_value object, const std::string& name) {
-  return {name,
-          readString(env, propertyOf(env, object, "file"), "file"),
-          integerOf(env, object, "offset", 0, offsetAtMost),
-          integerOf(env, object, "byteLength", 1, offsetAtMost),
-          readString(env, propertyOf(env, object, "dtype"), "dtype"),
-          integerOf(env, object, "rows", 1, offsetAtMost),
-          integerOf(env, object, "columns", 1, offsetAtMost)};
-}
-
 TensorSource readSource(napi_env env, napi_value parent, const char* name) {
   return readSource(env, propertyOf(env, parent, name), std::string(name));
 }
-
-LogitRules readRules(napi_env env, napi_value object) {
-  const auto integers = [&](const char* name) { return readTypedArray<int32_t>(env, propertyOf(env, object, name), name); };
-  const auto floats = [&](const char* name) { return readTypedArray<float>(env, propertyOf(env, object, name), name); };
-  LogitRules rules;
-  rules.repetitionPenalties = floats("repetitionPenalties");
-  rules.frequencyPenalties = floats("frequencyPenalties");
-  rules.presencePenalties = floats("presencePenalties");
-  rules.countStarts = integers("countStarts");
-  rules.countedTokenIds = integers("countedTokenIds");
-  rules.tokenCounts = integers("tokenCounts");
-  rules.biasStarts = integers("biasStarts");
-  rules.biasTokenIds = integers("biasTokenIds");
-  rules.biases = floats("biases");
-  return rules;
-}
-
-Scoring readScoring(napi_env env, napi_value object) {
-  const auto integers = [&](const char* name) { return readTypedArray<int32_t>(env, propertyOf(env, object, name), name); };
-  return {integers("topCounts"), integers("scoredTokenIds")};
-}
-
-}  // namespace
 
 Tensor readTensor(napi_env env, napi_value source, Model& model) {
   const TensorSource read = readSource(env, source, std::string("tensor"));
@@ -213,7 +203,7 @@ std::unique_ptr<Model> readModel(napi_env env, napi_value shapeObject, napi_valu
 
 std::shared_ptr<Step> readStep(napi_env env, napi_value input) {
   const auto field = [&](const char* name) { return propertyOf(env, input, name); };
-  auto step = std::make_shared<Step>();
+  const auto step = readBatch(env, input);
   step->linear = parseLinear(readString(env, field("linear"), "linear"));
   if (!isNull(env, field("tunings"))) {
     step->dispatch.tunings = readTunings(readTypedArray<int32_t>(env, field("tunings"), "tunings"), "tunings");
@@ -225,6 +215,12 @@ std::shared_ptr<Step> readStep(napi_env env, napi_value input) {
   }
   step->splitTokens = integerOf(env, input, "splitTokens", leastSplitTokens, mostSplitTokens);
   step->threadCount = static_cast<int>(integerOf(env, input, "threadCount", 1, ThreadTeam::maxThreadCount));
+  return step;
+}
+
+std::shared_ptr<Step> readBatch(napi_env env, napi_value input) {
+  const auto field = [&](const char* name) { return propertyOf(env, input, name); };
+  auto step = std::make_shared<Step>();
   step->tokenIds = readTypedArray<int32_t>(env, field("tokenIds"), "tokenIds");
   step->tokenStarts = readTypedArray<int32_t>(env, field("tokenStarts"), "tokenStarts");
   step->contextLengths = readTypedArray<int32_t>(env, field("contextLengths"), "contextLengths");

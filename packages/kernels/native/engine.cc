@@ -209,6 +209,10 @@ void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
           "attentionTunings: must be [" + std::to_string(attentionTuningCount) + ", 4]");
   require(step.threadCount >= 1 && step.threadCount <= engine.maxThreadCount(),
           "threadCount: must be from 1 to " + std::to_string(engine.maxThreadCount()));
+  checkBatch(step, {shape.vocabularySize, shape.maxPositionCount, kvCache.blockCount(), kvCache.blockSize});
+}
+
+void checkBatch(const Step& step, const StepBounds& bounds) {
   const int64_t count = step.sequenceCount();
   require(count >= 1, "contextLengths: a step needs a sequence");
   requireSize(step.tokenStarts.size(), count + 1, "tokenStarts");
@@ -223,14 +227,14 @@ void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
             "draftCounts" + who + "must leave a token before the drafts");
     require(step.contextLengths[s] >= 0, "contextLengths" + who + "must not be negative");
     const int64_t length = step.contextLengths[s] + step.chunkLength(s);
-    require(length <= shape.maxPositionCount, "contextLengths" + who + "ends at position " + std::to_string(length) +
-                                                  ", beyond the model's " + std::to_string(shape.maxPositionCount));
-    const int64_t blockCount = (length + kvCache.blockSize - 1) / kvCache.blockSize;
+    require(length <= bounds.maxPositionCount, "contextLengths" + who + "ends at position " + std::to_string(length) +
+                                                  ", beyond the model's " + std::to_string(bounds.maxPositionCount));
+    const int64_t blockCount = (length + bounds.blockSize - 1) / bounds.blockSize;
     require(blockCount <= step.blockTableStride, "blockTables" + who + "is too short for " + std::to_string(length) + " tokens");
     for (int64_t b = 0; b < blockCount; b++) {
       const int32_t block = step.blockTables[s * step.blockTableStride + b];
-      require(block >= 0 && block < kvCache.blockCount(), "blockTables" + who + "block " + std::to_string(block) +
-                                                            " is not one of " + std::to_string(kvCache.blockCount()));
+      require(block >= 0 && block < bounds.blockCount, "blockTables" + who + "block " + std::to_string(block) +
+                                                            " is not one of " + std::to_string(bounds.blockCount));
     }
     const Sampling& sampling = step.samplings[s];
     require(std::isfinite(sampling.temperature) && sampling.temperature >= 0, "temperatures" + who + "must be 0 or more");
@@ -238,15 +242,15 @@ void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache) {
     require(sampling.topK >= 0, "topKs" + who + "must be 0 or more");
     require(sampling.minP >= 0 && sampling.minP <= 1, "minPs" + who + "must be from 0 to 1");
   }
-  if (step.rules) checkRules(*step.rules, count, shape.vocabularySize);
-  if (step.scoring) checkScoring(step, shape.vocabularySize);
+  if (step.rules) checkRules(*step.rules, count, bounds.vocabularySize);
+  if (step.scoring) checkScoring(step, bounds.vocabularySize);
   for (int64_t s = 0; s < count; s++) {
     const bool isPlain = !(step.rules && step.rules->changesLogits(s)) && !(step.scoring && step.scoring->topCounts[s] >= 0);
     require(step.draftCounts[s] == 0 || (step.isSampled[s] != 0 && isPlain),
             "draftCounts[" + std::to_string(s) + "]: drafts need a sampled sequence without rules and scores");
   }
   requireSize(step.tokenIds.size(), step.tokenStarts[count], "tokenIds");
-  requireTokens(step.tokenIds, 0, shape.vocabularySize, "tokenIds");
+  requireTokens(step.tokenIds, 0, bounds.vocabularySize, "tokenIds");
 }
 
 void checkConversion(const std::vector<int32_t>& blockIds, KvFormat format, const KvCache& kvCache) {

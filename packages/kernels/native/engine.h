@@ -70,6 +70,12 @@ class Engine {
   JobThread packing_, computing_;
 };
 
+// What a step's arrays must keep to, whatever device runs it.
+struct StepBounds {
+  int64_t vocabularySize, maxPositionCount, blockCount, blockSize;
+};
+// Throws NativeFault where a step's arrays break their contract; the message names the argument.
+void checkBatch(const Step& step, const StepBounds& bounds);
 // Throws NativeFault where a step breaks its contract with the engine and the cache; the message names the argument.
 void checkStep(const Step& step, const Engine& engine, const KvCache& kvCache);
 // The same for a change of format: block ids ascend, and exist before and after it.
