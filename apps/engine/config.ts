@@ -43,6 +43,7 @@ export interface Config {
   readonly threadCount: number;
   /** The most that the kernels may use of the CPU's instructions. */
   readonly isa: (typeof isas)[number];
+  /** Infinity: as much as the device has left. */
   readonly kvMemoryBytes: number;
   /** Null: what the model and the KV memory allow. */
   readonly maxModelLenTokens: number | null;
@@ -105,6 +106,8 @@ export function readConfig(
       `${nameOf('maxQueueWait')} is longer than ${nameOf('requestTimeout')}: no request could wait that long.`,
     );
   }
+  const device = deviceChoice('device', text('device') ?? 'cpu');
+  const kvMemory = text('kvMemory') ?? (device.kind === 'cuda' ? null : '1GiB');
   const home = env.XDG_CACHE_HOME ?? join(homedir(), '.cache');
   return Object.freeze({
     model: text('model'),
@@ -117,7 +120,7 @@ export function readConfig(
     dataDir,
     path: text('path'),
     workerCount,
-    device: deviceChoice('device', text('device') ?? 'cpu'),
+    device,
     threadCount: whole(
       'threads',
       text('threads') ?? String(Math.min(Math.max(2, workerCount), availableParallelism())),
@@ -125,7 +128,7 @@ export function readConfig(
       256,
     ),
     isa: oneOf('isa', text('isa') ?? 'all', isas),
-    kvMemoryBytes: size('kvMemory', text('kvMemory') ?? '1GiB'),
+    kvMemoryBytes: kvMemory === null ? Number.POSITIVE_INFINITY : size('kvMemory', kvMemory),
     maxModelLenTokens:
       text('maxModelLen') === null ? null : whole('maxModelLen', text('maxModelLen') ?? '', 16, 10_000_000),
     maxBatchFileBytes: size('maxBatchFile', text('maxBatchFile') ?? '200MB'),

@@ -62,7 +62,7 @@ async function main(config: Config): Promise<void> {
   }
   const model = await loadModel(config.model);
   const { maxModelLenTokens } =
-    config.device.kind === 'cpu' ? kvPlan(model.shape, config) : simulatedPlan(model.shape, config);
+    config.device.kind === 'cpu' ? kvPlan(model.shape, config) : ownMemoryPlan(model.shape, config);
   const telemetry = createTelemetryClient(config.clickhouseUrl);
   const recorder = createRecorder({
     client: telemetry,
@@ -242,8 +242,8 @@ async function main(config: Config): Promise<void> {
   await inference.listen({ host: config.host, port: config.port });
 }
 
-/** A simulated machine brings its own memory. */
-const simulatedPlan = ({ maxPositionCount }: ModelShape, { maxModelLenTokens }: Config) => ({
+/** A GPU and a simulated machine bring their own memory: a worker that has not enough for this says so. */
+const ownMemoryPlan = ({ maxPositionCount }: ModelShape, { maxModelLenTokens }: Config) => ({
   maxModelLenTokens: Math.min(maxPositionCount, maxModelLenTokens ?? maxPositionCount),
 });
 

@@ -3,6 +3,7 @@
  * by the worker (which binds them) and by people (`npx variator paths`). Holds no native code and imports none.
  */
 
+import { type CudaLinear, cudaLinears, cudaNeeds, cudaSplitTokensRange } from './cuda-variants.ts';
 import { type TensorDtype, type TensorSource, tensorDtypes } from './model/model-shape.ts';
 
 /** Instruction sets that integer panels are multiplied with, fastest first. */
@@ -20,25 +21,29 @@ type Bf16Isa = (typeof bf16Isas)[number];
 export type LinearVariantId =
   | 'linear.reference'
   | `linear.${PanelFamily}-${PanelIsa}`
-  | `linear.bf16-${Bf16Isa}`;
+  | `linear.bf16-${Bf16Isa}`
+  | `linear.cuda-${CudaLinear}`;
 export type AttentionVariantId =
   | 'attention.reference'
   | 'attention.float32'
   | 'attention.bf16'
-  | 'attention.int8';
+  | 'attention.int8'
+  | 'attention.cuda-bf16';
 /** How keys and values lie in the KV cache. */
 export type KvFormat = 'float32' | 'bf16' | 'int8';
 
 export interface Variant {
   readonly id: LinearVariantId | AttentionVariantId;
   readonly operation: 'linear' | 'attention';
+  /** The kind of device it is for: a path's variants are all for its worker's. */
+  readonly device: 'cpu' | 'cuda';
   /** What the weights are held as, instructions apart. */
   readonly kind: string;
   /** Dtypes whose weights it holds without another rounding; of those of `tensorDtypes` that are not here it says how near. */
   readonly exactDtypes: readonly TensorDtype[];
   /** Which matrices it takes: sizes that are no multiple are filled up. */
   readonly shape: { readonly rowsPadTo: number; readonly columnsPadTo: number } | null;
-  /** The CPU features the variant needs, as `MachineProbe.features` names them; empty means any machine. */
+  /** The device's features that the variant needs, as `MachineProbe.features` names them; empty means any CPU. */
   readonly needs: readonly string[];
   /** Variants of one operation with the same word here give the same bits on the same model. */
   readonly bits: string;
@@ -188,10 +193,24 @@ export const attentionKernels: readonly AttentionKernel[] = [
   { id: 'prefill', mostRows: Number.POSITIVE_INFINITY, parameters: attentionRanges },
 ];
 
+const cudaLinearNames = Object.keys(cudaLinears) as CudaLinear[];
+/** The linear variants that are for a GPU, the one to begin with first: it is batch-invariant. */
+export const cudaLinearVariants = cudaLinearNames.map(
+  (name): `linear.cuda-${CudaLinear}` => `linear.cuda-${name}`,
+);
+
+/** @throws Error for a variant that is not for a GPU */
+export function cudaLinearOf(id: LinearVariantId): CudaLinear {
+  const name = cudaLinearNames.find((each) => id === `linear.cuda-${each}`);
+  if (name === undefined) throw new Error(`${id} is no variant for a GPU.`);
+  return name;
+}
+
 export const catalogue: readonly Variant[] = [
   {
     id: 'linear.reference',
     operation: 'linear',
+    device: 'cpu',
     kind: 'float32',
     exactDtypes: tensorDtypes,
     shape: { rowsPadTo: 1, columnsPadTo: 1 },
@@ -208,6 +227,7 @@ export const catalogue: readonly Variant[] = [
       return {
         id: `linear.${family}-${isa}`,
         operation: 'linear',
+        device: 'cpu',
         kind: family,
         exactDtypes: family === 'int4-rounded' ? ['Q4_0', 'Q4_1'] : eightBitDtypes,
         shape: panelShape,
@@ -224,6 +244,7 @@ export const catalogue: readonly Variant[] = [
     (isa): Variant => ({
       id: `linear.bf16-${isa}`,
       operation: 'linear',
+      device: 'cpu',
       kind: 'bf16',
       exactDtypes: ['BF16'],
       shape: panelShape,
@@ -240,6 +261,7 @@ export const catalogue: readonly Variant[] = [
   {
     id: 'attention.reference',
     operation: 'attention',
+    device: 'cpu',
     kind: 'float32',
     exactDtypes: [],
     shape: null,
@@ -253,6 +275,7 @@ export const catalogue: readonly Variant[] = [
   {
     id: 'attention.float32',
     operation: 'attention',
+    device: 'cpu',
     kind: 'float32',
     exactDtypes: [],
     shape: null,
@@ -266,6 +289,7 @@ export const catalogue: readonly Variant[] = [
   {
     id: 'attention.bf16',
     operation: 'attention',
+    device: 'cpu',
     kind: 'bf16',
     exactDtypes: [],
     shape: null,
@@ -279,6 +303,7 @@ export const catalogue: readonly Variant[] = [
   {
     id: 'attention.int8',
     operation: 'attention',
+    device: 'cpu',
     kind: 'int8',
     exactDtypes: [],
     shape: null,
@@ -290,9 +315,42 @@ export const catalogue: readonly Variant[] = [
       'keys, values and queries rounded to int8, one scale a token and head: logits within 12 % of the largest',
     summary: 'the same with an int8 KV cache: about a quarter of the memory; by VNNI where there is any',
   },
+  ...cudaLinearVariants.map((id): Variant => {
+    const { bits, isBatchInvariant, tolerance, summary } = cudaLinears[cudaLinearOf(id)];
+    return {
+      id,
+      operation: 'linear',
+      device: 'cuda',
+      kind: bits,
+      exactDtypes: ['BF16'],
+      shape: { rowsPadTo: 1, columnsPadTo: 8 },
+      needs: cudaNeeds,
+      bits,
+      isBatchInvariant,
+      numerics: 'tolerant',
+      tolerance,
+      summary,
+    };
+  }),
+  {
+    id: 'attention.cuda-bf16',
+    operation: 'attention',
+    device: 'cuda',
+    kind: 'bf16',
+    exactDtypes: [],
+    shape: null,
+    needs: cudaNeeds,
+    bits: 'cuda-bf16',
+    isBatchInvariant: true,
+    numerics: 'tolerant',
+    tolerance: 'keys, values, queries and weights of the sum rounded to bf16, sums in float32',
+    summary: 'paged attention by tensor cores over splits of a context; bf16 KV cache',
+  },
 ];
 
-/** The attention variants, the one to begin with first: half the memory of float32 and, from some 100 tokens on, quicker. */
+export const cudaAttentionVariants: readonly AttentionVariantId[] = ['attention.cuda-bf16'];
+
+/** The attention variants of a CPU, the one to begin with first: half the memory of float32 and, from some 100 tokens on, quicker. */
 export const attentionVariants: readonly AttentionVariantId[] = [
   'attention.bf16',
   'attention.float32',
@@ -305,15 +363,20 @@ export const attentionVariants: readonly AttentionVariantId[] = [
  * (`splitTokens`), since it is the order of sums and so decides bits; `attention.reference` has no splits.
  */
 export const splitTokensRange = { least: 128, most: 2048, usual: 512 } as const;
+/** The same of a variant. */
+export const splitTokensRangeOf = (
+  attention: AttentionVariantId,
+): { readonly least: number; readonly most: number } =>
+  cudaAttentionVariants.includes(attention) ? cudaSplitTokensRange : splitTokensRange;
 
 /** What the KV cache must look like for a variant. A change between two formats converts it (kv_cache.h). */
 export function kvFormatOf(attention: AttentionVariantId): KvFormat {
-  if (attention === 'attention.bf16') return 'bf16';
+  if (attention === 'attention.bf16' || attention === 'attention.cuda-bf16') return 'bf16';
   return attention === 'attention.int8' ? 'int8' : 'float32';
 }
 
 /**
- * The linear variants this machine can run, the one to begin with first; `linear.reference` is always the last. Where the
+ * The linear variants this CPU can run, the one to begin with first; `linear.reference` is always the last. Where the
  * matrices' dtypes are given, those that would be another variant under a second name are left out.
  */
 export function linearVariantsFor(
@@ -345,6 +408,7 @@ export function weightBytes(id: LinearVariantId, tensor: TensorSource, role: 'la
   const { rows, columns, dtype, byteLength } = tensor;
   const { kind } = variantOf(id);
   if (kind === 'float32') return byteLength;
+  if (variantOf(id).device === 'cuda') return 2 * rows * columns;
   if (kind === 'bf16') return Math.ceil(rows / 32) * Math.ceil(columns / 32) * 2048;
   const isFourBit =
     packingOf(kind) !== 'int8' && (fourBitDtypes.has(dtype) || (kind === 'int4-rounded' && role === 'layer'));

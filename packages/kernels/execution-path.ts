@@ -6,10 +6,14 @@ import { createHash } from 'node:crypto';
 import {
   type AttentionVariantId,
   attentionVariants,
+  cudaAttentionVariants,
+  cudaLinearVariants,
   type LinearVariantId,
   splitTokensRange,
+  splitTokensRangeOf,
   variantOf,
 } from './catalogue.ts';
+import { readCudaTiles } from './cuda-variants.ts';
 import { MEASURED_TILES, readTiles } from './tiles.ts';
 
 /** A legal choice of kernel variants plus batch limits. */
@@ -26,7 +30,7 @@ export interface ExecutionPath {
   readonly draftTokenCount: number;
   /**
    * Parameters of the kernels of linear layers and attention: `measured` when the worker started, `prior` from sizes alone,
-   * or settings over what was measured (`readTiles` of tiles.ts). Changes no bit.
+   * or settings over what was measured (`readTiles` of tiles.ts, on a GPU `readCudaTiles`). Changes no bit.
    */
   readonly tiles: string;
   /**
@@ -44,12 +48,14 @@ export const completedPath = (path: ExecutionPath): ExecutionPath => ({
   splitTokens: path.splitTokens ?? splitTokensRange.usual,
 });
 
-/** What the speed of this machine was measured to be when the worker started; bytes and operations a second. */
+/** What the speed of this machine was measured to be when the worker started; bytes and operations a second, 0 where unknown. */
 export interface MachineProbe {
+  /** Of a GPU its name, and where the figures come from when they were not measured. */
   readonly cpuModel: string;
   readonly coreCount: number;
   readonly features: readonly string[];
   readonly readBytesPerSecond: number;
+  /** Of products summed in float32: a GPU's tensor cores multiply bf16. */
   readonly float32FlopsPerSecond: number;
   readonly int8OpsPerSecond: number;
 }
@@ -141,12 +147,14 @@ export function numericsId(path: ExecutionPath): string {
   return shortHash(JSON.stringify(['numerics', ...bits]));
 }
 
-/** The named paths every worker offers. `reference` always exists. */
+/** The named paths every worker offers. `reference` always exists: on a GPU it is what is batch-invariant throughout. */
 export function namedPaths(
   envelope: Envelope,
 ): Record<'balanced' | 'latency' | 'throughput' | 'reference', ExecutionPath> {
   const fastest = envelope.linearVariants[0] ?? 'linear.reference';
-  const attention = attentionVariants.find((id) => envelope.attentionVariants.includes(id));
+  const isGpu = isForGpu(fastest);
+  const known = [...attentionVariants, ...cudaAttentionVariants];
+  const attention = known.find((id) => envelope.attentionVariants.includes(id));
   const limits = (tokenBudget: number, maxRunningCount: number): ExecutionPath => ({
     linear: fastest,
     attention: attention ?? 'attention.reference',
@@ -157,6 +165,17 @@ export function namedPaths(
     tiles: MEASURED_TILES,
     splitTokens: splitTokensRange.usual,
   });
+  if (isGpu) {
+    // Weights are read in the time that hundreds of tokens take to multiply: limits are of another size than a CPU's.
+    const exact = envelope.linearVariants.find((id) => variantOf(id).isBatchInvariant) ?? fastest;
+    const fewRows = envelope.linearVariants.find((id) => !variantOf(id).isBatchInvariant) ?? fastest;
+    return {
+      balanced: limits(2048, 64),
+      latency: { ...limits(512, 8), linear: fewRows },
+      throughput: limits(8192, 256),
+      reference: { ...limits(2048, 64), linear: exact },
+    };
+  }
   return {
     balanced: limits(128, 16),
     latency: limits(32, 8),
@@ -164,6 +183,8 @@ export function namedPaths(
     reference: { ...limits(128, 16), linear: 'linear.reference', attention: 'attention.reference' },
   };
 }
+
+const isForGpu = (linear: LinearVariantId): boolean => cudaLinearVariants.some((id) => id === linear);
 
 /**
  * Reads `NAME` or `NAME,setting=value,...`, e.g. `balanced,maxRunningCount=1`. The settings are those of ExecutionPath.
@@ -215,12 +236,12 @@ export function pathFaults(path: ExecutionPath, envelope: Envelope): string[] {
       faults.push(`${setting} must be a whole number from ${least} to ${most}, not ${value}.`);
     }
   }
-  const { least, most } = splitTokensRange;
+  const { least, most } = splitTokensRangeOf(path.attention);
   const { splitTokens } = path;
   if (!Number.isInteger(Math.log2(splitTokens)) || splitTokens < least || splitTokens > most) {
     faults.push(`splitTokens must be a power of two from ${least} to ${most}, not ${splitTokens}.`);
   }
-  const tiles = readTiles(path.tiles);
+  const tiles = isForGpu(path.linear) ? readCudaTiles(path.tiles) : readTiles(path.tiles);
   if (typeof tiles === 'string') faults.push(tiles);
   if (faults.length === 0 && path.tokenBudget < path.maxRunningCount) {
     faults.push(

@@ -8,7 +8,7 @@ import { cachedShapeOf, type ModelShape } from './model/model-shape.ts';
 export const KV_BLOCK_SIZE = 16;
 /** Blocks outside the scheduler's pool, for calibration and equality checks. */
 export const SCRATCH_BLOCK_COUNT = 64;
-/** Most sequences a worker runs at once. */
+/** Most sequences that a CPU's worker runs at once; what another device runs, its envelope says. */
 export const MAX_RUNNING_COUNT = 64;
 
 const LEAST_USEFUL_TOKENS = 256;
@@ -24,6 +24,10 @@ export interface KvPlanOptions {
   readonly kvMemoryBytes: number;
   /** Null: what the model was made for. */
   readonly maxModelLenTokens: number | null;
+  /** Most sequences that the device runs at once; a CPU's where nothing is said. */
+  readonly maxRunningCount?: number;
+  /** Of a number in the cache; float32 where nothing is said. */
+  readonly elementBytes?: 2 | 4;
 }
 
 /** The KV memory cannot hold one useful sequence. */
@@ -33,13 +37,13 @@ export class KvPlanError extends Error {
 
 /** @throws KvPlanError with a sentence that names the option */
 export function kvPlan(shape: ModelShape, options: KvPlanOptions): KvPlan {
-  // Keys and values, float32.
+  const { maxRunningCount = MAX_RUNNING_COUNT, elementBytes = 4 } = options;
   const { headCount, keySize, valueSize } = cachedShapeOf(shape);
-  const kvBytesPerToken = 4 * shape.layerCount * headCount * (keySize + valueSize);
+  const kvBytesPerToken = elementBytes * shape.layerCount * headCount * (keySize + valueSize);
   const wanted = Math.min(shape.maxPositionCount, options.maxModelLenTokens ?? shape.maxPositionCount);
   const affordable =
     Math.floor(options.kvMemoryBytes / (kvBytesPerToken * KV_BLOCK_SIZE)) - SCRATCH_BLOCK_COUNT;
-  const blockCount = Math.min(affordable, MAX_RUNNING_COUNT * Math.ceil(wanted / KV_BLOCK_SIZE));
+  const blockCount = Math.min(affordable, maxRunningCount * Math.ceil(wanted / KV_BLOCK_SIZE));
   const tokens = Math.max(0, blockCount * KV_BLOCK_SIZE);
   if (tokens < Math.min(wanted, LEAST_USEFUL_TOKENS)) {
     throw new KvPlanError(

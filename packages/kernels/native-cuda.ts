@@ -8,7 +8,7 @@ import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import type { KvFormat } from './catalogue.ts';
 import type { ModelShape, ModelTensors } from './model/model-shape.ts';
-import { NativeError, nativeFile, type StepInput, type StepOutput } from './native.ts';
+import { NativeError, nativeFile, type StepBatch, type StepOutput } from './native.ts';
 
 declare const modelBrand: unique symbol;
 declare const kvCacheBrand: unique symbol;
@@ -61,9 +61,6 @@ export interface CudaPath {
   readonly usesGraphs: boolean;
 }
 
-/** A StepInput without its choice of CPU kernels. */
-export type CudaBatch = Omit<StepInput, 'linear' | 'tunings' | 'attention' | 'threadCount'>;
-
 export interface CudaStepOutput extends Omit<StepOutput, 'threadCount' | 'foreignCpuShare'> {
   /** Between two events of the device around the step's launches. */
   readonly deviceMs: number;
@@ -104,7 +101,7 @@ export interface CudaKernels {
     model: CudaModelHandle,
     kvCache: CudaKvCacheHandle,
     path: CudaPath,
-    batch: CudaBatch,
+    batch: StepBatch,
   ): Promise<CudaStepOutput>;
   closeKvCache(kvCache: CudaKvCacheHandle): void;
   closeModel(model: CudaModelHandle): void;

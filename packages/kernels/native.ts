@@ -37,6 +37,9 @@ export interface Scoring {
   readonly scoredTokenIds: Int32Array; // [T]
 }
 
+/** The batch of a StepInput without the choice of kernels, which every kind of device has in its own words. */
+export type StepBatch = Omit<StepInput, 'linear' | 'tunings' | 'attention' | 'splitTokens' | 'threadCount'>;
+
 /**
  * One step, flat. n sequences, T tokens in all; sequence i computes tokens tokenStarts[i] .. tokenStarts[i+1] at
  * positions contextLengths[i] onward, attends to all before them, and where isSampled[i] is 1 yields one token.

@@ -19,7 +19,7 @@ const LAUNCH_MS = { cpu: 0.1, gpu: 1 } as const;
 export function rooflinePrior(envelope: Envelope, path: ExecutionPath): StepTimePrior {
   const { probe } = envelope;
   const threadShare = path.threadCount / Math.max(1, envelope.threadCount);
-  const isFloat32 = path.linear === 'linear.reference';
+  const isFloat32 = path.linear === 'linear.reference' || path.linear.startsWith('linear.cuda-');
   const linearRate = (isFloat32 ? probe.float32FlopsPerSecond : probe.int8OpsPerSecond) * threadShare;
   const attentionRate = probe.float32FlopsPerSecond * threadShare;
   const weightBytes =

@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { assertSafeToListen } from '../api/safe-to-listen.ts';
+import { deviceOfWorker } from '../config/device-choice.ts';
 import type { HostPort } from '../config/values.ts';
 import { type Config, environmentForParts, readConfig } from '../config.ts';
 import { type EmbeddedClickHouse, embeddedClickHouse } from './embedded-clickhouse.ts';
@@ -108,11 +109,12 @@ export async function start(argv: readonly string[], root: string): Promise<numb
       env: { ...secrets, VARIATOR_CLICKHOUSE_URL: clickhouseUrl },
     });
     if (sharesLine !== '') console.log(sharesLine);
-    for (const workerId of workerIds) {
+    for (const [index, workerId] of workerIds.entries()) {
+      const own = ['--device', deviceOfWorker(config.device, index), '--worker-id', workerId];
       launch({
         name: workerId,
         script: 'apps/engine/worker/main.ts',
-        flags: [...engineFlags, ...pathFlags, '--worker-id', workerId],
+        flags: [...engineFlags, ...pathFlags, ...own],
         isWatched: true,
       });
     }
@@ -158,9 +160,8 @@ function flagsFor(config: Config, modelPath: string): string[] {
     ['--admin-port', config.adminPort],
     ['--web-port', config.webPort],
     ['--data', config.dataDir],
-    ['--device', config.device.kind === 'cpu' ? 'cpu' : config.device.text],
+    ['--device', config.device.text],
     ['--threads', config.threadCount],
-    ['--kv-memory', `${config.kvMemoryBytes}B`],
     ['--max-batch-file', `${config.maxBatchFileBytes}B`],
     ['--max-batch-lines', config.maxBatchLineCount],
     ['--max-batch-storage', `${config.maxBatchStorageBytes}B`],
@@ -172,6 +173,7 @@ function flagsFor(config: Config, modelPath: string): string[] {
     ['--tenant-queue-share', Math.round(config.tenantQueueShare * 100)],
     ['--trust-tenant-header', config.isTenantHeaderTrusted ? 'on' : 'off'],
   ];
+  if (Number.isFinite(config.kvMemoryBytes)) flags.push(['--kv-memory', `${config.kvMemoryBytes}B`]);
   if (config.joinListen !== null)
     flags.push(['--join-listen', `${urlHost(config.joinListen.host)}:${config.joinListen.port}`]);
   if (config.maxModelLenTokens !== null) flags.push(['--max-model-len', config.maxModelLenTokens]);

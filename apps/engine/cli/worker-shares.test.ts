@@ -29,12 +29,12 @@ it.each([
     },
   ],
 ])('%i workers share %i threads and the KV memory', (workerCount, threadCount, kvMemoryBytes, shares) => {
-  expect(workerShares({ workerCount, threadCount, kvMemoryBytes, device: { kind: 'cpu' } })).toEqual(shares);
+  expect(workerShares({ workerCount, threadCount, kvMemoryBytes, device: { kind: 'cpu', text: 'cpu' } })).toEqual(shares);
 });
 
 it('a worker without a thread is refused in one sentence that names what to change', () => {
   const share = () =>
-    workerShares({ workerCount: 3, threadCount: 2, kvMemoryBytes: GiB, device: { kind: 'cpu' } });
+    workerShares({ workerCount: 3, threadCount: 2, kvMemoryBytes: GiB, device: { kind: 'cpu', text: 'cpu' } });
   expect(share).toThrow(ConfigError);
   expect(share).toThrow(
     /3 workers need at least 3 threads, and there are 2: lower --workers .* or raise --threads/,

@@ -24,6 +24,17 @@ export function workerShares(
     const line = `Simulated: ${workerCount} x ${device.text}. Answers are not the model's, and times are those of a model of that machine.`;
     return { threadCount: 1, kvMemoryBytes, line };
   }
+  if (device.kind === 'cuda' || device.kind === 'cuda-emulated') {
+    // Each computes on a GPU of its own, and has its memory.
+    const last = device.ordinal + workerCount - 1;
+    const line =
+      device.kind === 'cuda-emulated'
+        ? 'Emulated: the CUDA kernels run on the CPU, for tests; nothing is as fast as on a GPU.'
+        : workerCount < 2
+          ? ''
+          : `${workerCount} workers, on cuda:${device.ordinal} to cuda:${last}`;
+    return { threadCount: 1, kvMemoryBytes, line };
+  }
   if (workerCount < 2) return { threadCount, kvMemoryBytes, line: '' };
   if (threadCount < workerCount) {
     throw new ConfigError(

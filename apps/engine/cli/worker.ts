@@ -4,6 +4,7 @@
  */
 
 import { ConfigError } from '../config/config-error.ts';
+import { deviceOfWorker } from '../config/device-choice.ts';
 import { type Config, environmentForParts, readConfig } from '../config.ts';
 import { endOfSupervisor } from './end-signals.ts';
 import { modelPlace } from './model-place.ts';
@@ -36,6 +37,8 @@ export async function workerCommand(argv: readonly string[], root: string): Prom
         'tsx',
         'apps/engine/worker/main.ts',
         ...flagsFor(config, model),
+        '--device',
+        deviceOfWorker(config.device, index),
         '--worker-id',
         name,
       ];
@@ -60,8 +63,8 @@ export async function workerCommand(argv: readonly string[], root: string): Prom
 function flagsFor(config: Config, model: string): string[] {
   const { joinAddress, threadCount, kvMemoryBytes, maxModelLenTokens, path } = config;
   const host = joinAddress?.host ?? '';
-  const flags = ['--model', model, '--threads', String(threadCount), '--kv-memory', `${kvMemoryBytes}B`];
-  flags.push('--device', config.device.kind === 'cpu' ? 'cpu' : config.device.text);
+  const flags = ['--model', model, '--threads', String(threadCount)];
+  if (Number.isFinite(kvMemoryBytes)) flags.push('--kv-memory', `${kvMemoryBytes}B`);
   flags.push('--join', `${host.includes(':') ? `[${host}]` : host}:${joinAddress?.port}`);
   if (maxModelLenTokens !== null) flags.push('--max-model-len', String(maxModelLenTokens));
   if (path !== null) flags.push('--path', path);

@@ -1,10 +1,17 @@
-/** What `--device` may be: the CPU, or a simulated machine with its settings. Called by readConfig. */
+/** What `--device` may be: the CPU, a CUDA GPU, or a simulated machine with its settings. Called by readConfig. */
 import { ConfigError } from './config-error.ts';
 import { nameOf, type OptionName } from './options.ts';
 import { type SimulatedDeviceName, simulatedMachines } from './simulated-machines.ts';
 
 export type DeviceChoice =
-  | { readonly kind: 'cpu' }
+  | { readonly kind: 'cpu'; readonly text: 'cpu' }
+  | {
+      /** `cuda-emulated`: the CUDA kernels on the CPU, for tests. */
+      readonly kind: 'cuda' | 'cuda-emulated';
+      readonly text: string;
+      /** Of the GPUs that the process may see, in the order of their PCI buses; of the first worker on this machine. */
+      readonly ordinal: number;
+    }
   | {
       readonly kind: 'simulated';
       readonly name: SimulatedDeviceName;
@@ -19,11 +26,13 @@ export type DeviceChoice =
 
 /** @throws ConfigError */
 export function deviceChoice(name: OptionName, text: string): DeviceChoice {
-  if (text === 'cpu') return { kind: 'cpu' };
+  if (text === 'cpu') return { kind: 'cpu', text };
+  const [, kind, ordinal] = /^(cuda|cuda-emulated):(\d{1,2})$/.exec(text) ?? [];
+  if (kind === 'cuda' || kind === 'cuda-emulated') return { kind, text, ordinal: Number(ordinal) };
   const [, machine = '', rest = ''] = /^simulated:(\w+)((?:,\w+=[\w.+-]+)*)$/.exec(text) ?? [];
   if (!Object.hasOwn(simulatedMachines, machine)) {
     const known = Object.keys(simulatedMachines).map((each) => `simulated:${each}`);
-    throw new ConfigError(`${nameOf(name)} must be cpu or ${known.join(' or ')}, not "${text}".`);
+    throw new ConfigError(`${nameOf(name)} must be cpu, cuda:N or ${known.join(' or ')}, not "${text}".`);
   }
   const settings: Record<string, { least: number; most: number; value: number | null }> = {
     parameters: { least: 1e5, most: 1e12, value: null },
@@ -51,4 +60,11 @@ export function deviceChoice(name: OptionName, text: string): DeviceChoice {
     kvBytesPerToken: settings.kvBytesPerToken?.value ?? null,
     noise: settings.noise?.value ?? 0,
   };
+}
+
+/** The device of one of several workers on this machine: each has a GPU of its own, counted on from the first one's. */
+export function deviceOfWorker(device: DeviceChoice, workerIndex: number): string {
+  return device.kind === 'cuda' || device.kind === 'cuda-emulated'
+    ? `${device.kind}:${device.ordinal + workerIndex}`
+    : device.text;
 }

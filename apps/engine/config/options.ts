@@ -67,8 +67,8 @@ const options = {
   device: {
     flag: '--device',
     env: 'VARIATOR_DEVICE',
-    value: 'cpu|simulated:NAME[,...]',
-    help: `cpu, or one that nobody has: simulated:${Object.keys(simulatedMachines).join('|')}[,parameters=8e9,kvBytesPerToken=131072,noise=0.03] (cpu)`,
+    value: 'cpu|cuda:N|simulated:...',
+    help: `cpu, the GPU with this number (each further worker takes the next one), or one that nobody has: simulated:${Object.keys(simulatedMachines).join('|')}[,parameters=8e9,kvBytesPerToken=131072,noise=0.03] (cpu)`,
   },
   threads: {
     flag: '--threads',
@@ -86,7 +86,7 @@ const options = {
     flag: '--kv-memory',
     env: 'VARIATOR_KV_MEMORY',
     value: 'SIZE',
-    help: 'memory for the KV cache of all workers, e.g. 512MiB (1GiB)',
+    help: 'memory for the KV cache of all workers, e.g. 512MiB (1GiB; on a GPU what is left of its memory, and of each worker)',
   },
   maxModelLen: {
     flag: '--max-model-len',

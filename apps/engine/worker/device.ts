@@ -1,6 +1,6 @@
 /**
- * What the step loop runs on: batches of entries in, sampled tokens and measured device ms out. cpu-device.ts binds it
- * to the native kernels. Owns no schedule.
+ * What the step loop runs on: batches of entries in, sampled tokens and measured device ms out. cpu-device.ts and
+ * cuda-device.ts bind it to the native kernels. Owns no schedule.
  */
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
 import type { BatchEntry } from '@variator/scheduler/batch';
@@ -17,6 +17,18 @@ export interface DeviceResult {
   readonly foreignCpuShare: number;
 }
 
+/** What a GPU's driver says of it now; null where it does not. */
+export interface DeviceTelemetry {
+  readonly smClockMhz: number | null;
+  readonly memoryClockMhz: number | null;
+  readonly powerWatts: number | null;
+  /** Since its driver was loaded. */
+  readonly energyJoules: number | null;
+  readonly temperatureCelsius: number | null;
+  readonly memoryUsedBytes: number | null;
+  readonly memoryBytes: number | null;
+}
+
 export interface Device {
   readonly envelope: Envelope;
   /** KV blocks apart from the scheduler's, for calibration and equality checks. */
@@ -30,7 +42,7 @@ export interface Device {
   keepKvFor(path: ExecutionPath, blockIds: readonly number[]): Promise<{ convertMs: number }>;
   /**
    * One step at a time; the entries' block tables name the scheduler's blocks or the scratch ones.
-   * @throws NativeError when the entries break the border's contract
+   * @throws NativeError when the entries break the border's contract; DeviceLostError where the device fails from now on
    */
   run(
     path: ExecutionPath,
@@ -42,5 +54,7 @@ export interface Device {
    * steps, while nothing runs. @returns whether it did: false where all is measured
    */
   measureAside(): Promise<boolean>;
+  /** Asked for once a second at most, beside the steps; absent where a device has nothing to say. */
+  telemetry?(): Promise<DeviceTelemetry>;
   close(): void;
 }

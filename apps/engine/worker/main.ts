@@ -15,6 +15,7 @@ import { ConfigError } from '../config/config-error.ts';
 import { type Config, readConfig } from '../config.ts';
 import { LINK_VERSION, type WorkerFrame } from '../fleet/link-frames.ts';
 import { cpuDevice } from './cpu-device.ts';
+import { cudaDevice } from './cuda-device.ts';
 import type { Device } from './device.ts';
 import { type GatewayPlace, GatewayRefusal, gatewayLink } from './gateway-link.ts';
 import { simulatedDevice } from './simulated-device.ts';
@@ -33,7 +34,7 @@ async function main(): Promise<void> {
   const config = readConfig(process.argv.slice(2));
   if (config.model === null) throw new ConfigError('The worker needs --model.');
   const bootId = randomUUID();
-  const device = openDevice(await loadModel(config.model), config);
+  const device = await openDevice(await loadModel(config.model), config);
   const path = parsePath(config.path ?? DEFAULT_PATH, device.envelope);
   await device.prepare(path);
 
@@ -78,11 +79,17 @@ async function main(): Promise<void> {
   device.close();
 }
 
-function openDevice(model: LoadedModel, config: Config): Device {
-  const { device, maxModelLenTokens } = config;
-  return device.kind === 'cpu'
-    ? cpuDevice(model, { ...config, packedWeightsDir: join(config.dataDir, 'packed-weights') })
-    : simulatedDevice(model, { ...device, maxModelLenTokens });
+async function openDevice(model: LoadedModel, config: Config): Promise<Device> {
+  const { device, kvMemoryBytes, maxModelLenTokens } = config;
+  switch (device.kind) {
+    case 'cpu':
+      return cpuDevice(model, { ...config, packedWeightsDir: join(config.dataDir, 'packed-weights') });
+    case 'cuda':
+    case 'cuda-emulated':
+      return cudaDevice(model, { ...device, kvMemoryBytes, maxModelLenTokens });
+    case 'simulated':
+      return simulatedDevice(model, { ...device, maxModelLenTokens });
+  }
 }
 
 function placeOf({ joinAddress, joinToken, linkPath }: Config): GatewayPlace {

@@ -1,10 +1,10 @@
 /**
  * A batch as the flat arrays of the native border (packages/kernels/native.ts says their shapes), and the flat
- * log-probabilities of a step back into lists. Used by cpu-device.ts. A step in which nobody asks for rules or
+ * log-probabilities of a step back into lists. Used by cpu-device.ts and cuda-device.ts. A step in which nobody asks for rules or
  * log-probabilities carries none.
  */
 import type { ExecutionPath } from '@variator/kernels/execution-path';
-import type { LogitRules, Scoring, StepInput, StepOutput } from '@variator/kernels/native';
+import type { LogitRules, Scoring, StepBatch, StepInput, StepOutput } from '@variator/kernels/native';
 import type { BatchEntry } from '@variator/scheduler/batch';
 import type { TokenLogprobs } from '@variator/scheduler/sequence';
 
@@ -22,16 +22,22 @@ export function stepInput(
   entries: readonly BatchEntry[],
   tables: StepTables,
 ): StepInput {
-  const count = entries.length;
-  const tokenCount = entries.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
-  const blockTableStride = entries.reduce((most, { blockTable }) => Math.max(most, blockTable.length), 1);
-  const input = {
+  return {
     linear: path.linear,
     tunings: tables.linear,
     attention: path.attention,
     attentionTunings: tables.attention,
     splitTokens: path.splitTokens,
     threadCount: path.threadCount,
+    ...stepBatch(entries),
+  };
+}
+
+export function stepBatch(entries: readonly BatchEntry[]): StepBatch {
+  const count = entries.length;
+  const tokenCount = entries.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
+  const blockTableStride = entries.reduce((most, { blockTable }) => Math.max(most, blockTable.length), 1);
+  const input = {
     tokenIds: new Int32Array(tokenCount),
     tokenStarts: new Int32Array(count + 1),
     contextLengths: new Int32Array(count),

@@ -14,6 +14,7 @@ import {
   pathId,
 } from '@variator/kernels/execution-path';
 import { NativeError } from '@variator/kernels/native';
+import { DeviceLostError } from '@variator/kernels/native-cuda';
 import type { Batch } from '@variator/scheduler/batch';
 import { Scheduler } from '@variator/scheduler/scheduler';
 import type { EndedSequence } from '@variator/scheduler/sequence';
@@ -270,10 +271,12 @@ export class StepLoop {
 
   /**
    * A step that the device refused ends its own sequences with an error each, and their blocks are free again; nothing ran,
-   * so the others go on as if it had not been. @throws the fault where the device itself is in doubt
+   * so the others go on as if it had not been. Where the device is lost nobody's sequence is at fault: the worker ends, and
+   * the gateway resumes them all elsewhere. @throws the fault where the device is lost or in doubt
    */
   #endStep({ stepId }: Batch, fault: Error): void {
     const { now, log } = this.#options;
+    if (fault instanceof DeviceLostError) throw fault;
     const ended = this.#scheduler.abort(stepId, `The step failed: ${fault.message}`, now());
     for (const sequence of ended) this.#sendEnded(sequence);
     this.#failedStepCount += 1;

@@ -1,0 +1,200 @@
+/**
+ * A CUDA GPU as a device: the model in bf16 on it, the paged KV cache in what memory is left, batches through the border of
+ * native-cuda.ts. Opened by worker/main.ts for `--device cuda:N` and, over the emulated device of the tests, for
+ * `--device cuda-emulated:N`. Scratch blocks are the last of the one cache, so that a path is prepared once for both.
+ */
+import {
+  cudaAttentionVariants,
+  cudaLinearOf,
+  cudaLinearVariants,
+  type LinearVariantId,
+  variantOf,
+} from '@variator/kernels/catalogue';
+import { cudaLinears, readCudaTiles } from '@variator/kernels/cuda-variants';
+import type { Envelope, ExecutionPath, MachineProbe } from '@variator/kernels/execution-path';
+import { KV_BLOCK_SIZE, kvPlan, SCRATCH_BLOCK_COUNT } from '@variator/kernels/kv-plan';
+import type { LoadedModel } from '@variator/kernels/model';
+import { activeMatrices } from '@variator/kernels/model/active-weights';
+import { ModelError } from '@variator/kernels/model/model-error';
+import { cachedShapeOf, type ModelShape } from '@variator/kernels/model/model-shape';
+import { NativeError } from '@variator/kernels/native';
+import {
+  type CudaDeviceInfo,
+  type CudaLimits,
+  type CudaPath,
+  cudaLibraryFiles,
+  loadCuda,
+} from '@variator/kernels/native-cuda';
+import type { Device } from './device.ts';
+import { gpuFigures } from './gpu-datasheet.ts';
+import { drawnTokens, entryLogprobs, stepBatch } from './step-input.ts';
+import { joinParts, type PartResult, stepParts } from './step-parts.ts';
+
+export interface CudaDeviceOptions {
+  readonly kind: keyof typeof cudaLibraryFiles;
+  readonly ordinal: number;
+  /** Most that the KV cache may take; Infinity: what is left of the GPU's memory. */
+  readonly kvMemoryBytes: number;
+  readonly maxModelLenTokens: number | null;
+  /** Another library than the one that was built; for tests. */
+  readonly libraryFile?: string;
+}
+
+const MAX_TOKEN_BUDGET = 8192;
+const MAX_RUNNING_COUNT = 256;
+const MAX_DRAFT_TOKEN_COUNT = 16;
+/** Of what is free once the model is there; the rest is for graphs and the driver. */
+const USABLE_MEMORY = 0.9;
+/** For logits of a step; one with more rows runs in parts. */
+const LOGITS_BYTES = 512 * 1024 ** 2;
+
+/**
+ * @throws ModelError for a model that the kernels cannot run, KvPlanError where the memory left cannot hold a sequence,
+ * NativeError without library, driver or GPU
+ */
+export async function cudaDevice(loaded: LoadedModel, options: CudaDeviceOptions): Promise<Device> {
+  const { shape, tensors } = loaded;
+  checkShape(loaded.modelId, shape);
+  const native = loadCuda(options.libraryFile ?? cudaLibraryFiles[options.kind], options.ordinal);
+  const info = native.device();
+  const features = featuresOf(info);
+  const linearVariants = cudaLinearVariants.filter((id) => needsOf(id, features));
+  if (linearVariants.length === 0) {
+    throw new NativeError(
+      `The CUDA kernels are compiled for compute capability 9.0 (H100, H200, GH200); ${info.name} has ${info.computeCapability / 10}.`,
+    );
+  }
+  const wantedTokens = Math.min(shape.maxPositionCount, options.maxModelLenTokens ?? shape.maxPositionCount);
+  const limits: CudaLimits = {
+    mostTokens: MAX_TOKEN_BUDGET,
+    mostSequences: MAX_RUNNING_COUNT,
+    mostHeadRows: Math.min(
+      MAX_TOKEN_BUDGET,
+      Math.max(MAX_RUNNING_COUNT, Math.floor(LOGITS_BYTES / (4 * shape.vocabularySize))),
+    ),
+    mostBlocksPerSequence: Math.ceil(wantedTokens / KV_BLOCK_SIZE),
+  };
+  const { model, weightBytes } = await native.openModel(shape, tensors, limits);
+  const free = USABLE_MEMORY * native.device().freeBytes;
+  const plan = kvPlan(shape, {
+    kvMemoryBytes: Math.min(options.kvMemoryBytes, free),
+    maxModelLenTokens: options.maxModelLenTokens,
+    maxRunningCount: MAX_RUNNING_COUNT,
+    elementBytes: 2,
+  });
+  const { blockCount: kvBlockCount, kvBytesPerToken, maxModelLenTokens } = plan;
+  const { kvCache } = await native.createKvCache(
+    model,
+    kvBlockCount + SCRATCH_BLOCK_COUNT,
+    KV_BLOCK_SIZE,
+    'bf16',
+  );
+  const weights = activeMatrices(shape, tensors);
+  const activeParameterCount = weights.reduce((sum, { rows, columns }) => sum + rows * columns, 0);
+  const cached = cachedShapeOf(shape);
+  const name = info.isEmulated && !info.name.includes('emulated') ? `${info.name} (emulated)` : info.name;
+
+  const envelope: Envelope = {
+    deviceKind: info.isEmulated ? 'cuda-emulated' : `cuda-sm${info.computeCapability}`,
+    deviceName: name,
+    modelId: loaded.modelId,
+    modelHash: loaded.modelHash,
+    linearVariants,
+    attentionVariants: cudaAttentionVariants,
+    threadCount: 1,
+    kvBlockCount,
+    kvBlockCounts: {},
+    kvBlockSize: KV_BLOCK_SIZE,
+    maxModelLenTokens,
+    maxTokenBudget: MAX_TOKEN_BUDGET,
+    maxRunningCount: MAX_RUNNING_COUNT,
+    maxDraftTokenCount: MAX_DRAFT_TOKEN_COUNT,
+    vocabularySize: shape.vocabularySize,
+    layerCount: shape.layerCount,
+    headCount: shape.headCount,
+    headSize: Math.ceil((cached.keySize + cached.valueSize) / 2),
+    activeParameterCount,
+    weightBytes: Object.fromEntries(linearVariants.map((id) => [id, 2 * activeParameterCount])),
+    kvBytesPerToken,
+    probe: probeOf(info, name, features),
+  };
+  console.log(
+    `${name}: ${mebibytes(weightBytes)} of weights, ${kvBlockCount} KV blocks of ${KV_BLOCK_SIZE} tokens`,
+  );
+
+  return {
+    envelope,
+    scratchBlockIds: Array.from({ length: SCRATCH_BLOCK_COUNT }, (_, index) => kvBlockCount + index),
+    prepare: (path) => native.prepare(model, kvCache, cudaPath(path)),
+    // Every path's cache is bf16.
+    keepKvFor: async () => ({ convertMs: 0 }),
+    async run(path, entries) {
+      const parts = stepParts(entries, limits.mostHeadRows);
+      const results: PartResult[] = [];
+      let deviceMs = 0;
+      for (const part of parts) {
+        const output = await native.runStep(model, kvCache, cudaPath(path), stepBatch(part.entries));
+        deviceMs += output.deviceMs;
+        const drawn = drawnTokens(part.entries, output.sampledTokenIds);
+        results.push({ ...drawn, logprobs: entryLogprobs(part.entries, output) });
+      }
+      const { logprobs, ...drawn } = joinParts(entries.length, parts, results);
+      // Other processes take processors, not multiprocessors.
+      return { ...drawn, deviceMs, foreignCpuShare: 0, ...(logprobs === null ? {} : { logprobs }) };
+    },
+    async telemetry() {
+      return { ...(await native.telemetry()), memoryBytes: info.memoryBytes };
+    },
+    close() {
+      native.closeKvCache(kvCache);
+      native.closeModel(model);
+    },
+  };
+}
+
+function checkShape(modelId: string, { experts, latent }: ModelShape): void {
+  const fault = experts !== null ? 'has experts' : latent !== null ? 'has latent attention' : null;
+  if (fault === null) return;
+  throw new ModelError(
+    modelId,
+    `${fault}, and the CUDA kernels run dense Llama, Mistral and Qwen models; serve it with --device cpu.`,
+  );
+}
+
+/** As `MachineProbe.features` has them. */
+const featuresOf = ({ computeCapability, isEmulated }: CudaDeviceInfo): string[] => [
+  `sm${computeCapability}`,
+  ...(isEmulated ? ['emulated'] : []),
+];
+
+const needsOf = (id: LinearVariantId, features: readonly string[]): boolean =>
+  variantOf(id).needs.every((feature) => features.includes(feature));
+
+/** Nothing is measured: what a datasheet says, or 0. */
+function probeOf(info: CudaDeviceInfo, name: string, features: readonly string[]): MachineProbe {
+  const figures = info.isEmulated ? null : gpuFigures(info.name);
+  return {
+    cpuModel: figures === null ? `${name}: figures unknown` : `${name}: figures of its datasheet`,
+    coreCount: info.multiprocessorCount,
+    features,
+    readBytesPerSecond: figures?.readBytesPerSecond ?? 0,
+    float32FlopsPerSecond: figures?.bfloat16FlopsPerSecond ?? 0,
+    int8OpsPerSecond: 0,
+  };
+}
+
+/** @throws Error for a path that `pathFaults` refuses */
+export function cudaPath({ linear, splitTokens, tiles }: ExecutionPath): CudaPath {
+  const settings = readCudaTiles(tiles);
+  if (typeof settings === 'string') throw new Error(settings);
+  return {
+    linear: cudaLinears[cudaLinearOf(linear)].number,
+    splitTokens,
+    mmaTile: settings['mma.tile'] ?? 0,
+    gemvRowsPerWarp: settings['gemv.rowsPerWarp'] ?? 1,
+    gemvLoads: settings['gemv.loads'] ?? 4,
+    usesGraphs: settings['graphs.use'] === 1,
+  };
+}
+
+const mebibytes = (bytes: number): string => `${Math.round(bytes / 1024 ** 2)} MiB`;

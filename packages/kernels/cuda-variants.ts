@@ -1,0 +1,112 @@
+/**
+ * What the CUDA kernels can do, as plain data: the variants of the catalogue that are for a GPU, and the settings that
+ * change no bit, with their ranges. Read by catalogue.ts and execution-path.ts; cuda-device.ts turns a path into the
+ * library's numbers by it (native/cuda/variator_cuda.h). Holds no native code and imports none.
+ */
+
+interface CudaVariant {
+  /** VariatorCudaPath.linear. */
+  readonly number: number;
+  readonly bits: string;
+  readonly isBatchInvariant: boolean;
+  readonly tolerance: string;
+  readonly summary: string;
+}
+
+const rounding =
+  'weights and activations rounded to bf16, sums in float32; shown on the emulated device alone: the same token as the reference at 97 % of golden positions or more';
+/** The one to begin with first. */
+export const cudaLinears = {
+  'bf16-mma': {
+    number: 0,
+    bits: 'cuda-bf16',
+    isBatchInvariant: true,
+    tolerance: rounding,
+    summary: 'bf16 matrices by tensor cores (mma.sync), one kernel for every number of rows',
+  },
+  'bf16-gemv': {
+    number: 1,
+    bits: 'cuda-bf16-gemv',
+    isBatchInvariant: false,
+    tolerance: `${rounding}; up to 8 rows are summed in another order than more, so a row's bits depend on the step around it`,
+    summary: 'the same, but steps of up to 8 rows by GEMV',
+  },
+} as const satisfies Readonly<Record<string, CudaVariant>>;
+export type CudaLinear = keyof typeof cudaLinears;
+
+/** Positions of a split: powers of two in this range; see `splitTokensRange` of catalogue.ts. */
+export const cudaSplitTokensRange = { least: 64, most: 512, usual: 512 } as const;
+
+/** Devices that the library is compiled for. */
+export const cudaNeeds: readonly string[] = ['sm90'];
+
+export interface CudaKernel {
+  readonly id: 'mma' | 'gemv' | 'graphs';
+  readonly parameters: Readonly<
+    Record<string, { readonly values: readonly number[]; readonly usual: number; readonly meaning: string }>
+  >;
+}
+
+/** None of these changes a bit. */
+export const cudaKernels: readonly CudaKernel[] = [
+  {
+    id: 'mma',
+    parameters: {
+      tile: {
+        values: [0, 1, 2, 3, 4, 5, 6, 7, 8],
+        usual: 0,
+        meaning: 'which of its tiles multiplies; 0: by the number of rows',
+      },
+    },
+  },
+  {
+    id: 'gemv',
+    parameters: {
+      rowsPerWarp: { values: [1, 2, 4], usual: 2, meaning: 'rows of the matrix that a warp multiplies' },
+      loads: { values: [4, 8], usual: 8, meaning: '16-byte loads in flight of each row' },
+    },
+  },
+  {
+    id: 'graphs',
+    parameters: {
+      use: {
+        values: [0, 1],
+        usual: 1,
+        meaning: 'decode steps by CUDA graphs, filled up to the next captured number of sequences',
+      },
+    },
+  },
+];
+
+/** Values by `kernel.parameter`. */
+export type CudaTiles = Readonly<Record<string, number>>;
+
+export const usualCudaTiles: CudaTiles = Object.fromEntries(
+  cudaKernels.flatMap(({ id, parameters }) =>
+    Object.entries(parameters).map(([name, { usual }]) => [`${id}.${name}`, usual]),
+  ),
+);
+
+/**
+ * What a path says about tiles, as `gemv.rowsPerWarp=4+mma.tile=2+graphs.use=0`. Nothing is measured when a GPU's worker
+ * starts: `measured` and `prior` are the usual values.
+ * @returns a sentence that says what is wrong where one is
+ */
+export function readCudaTiles(tiles: string): CudaTiles | string {
+  if (tiles === 'measured' || tiles === 'prior') return usualCudaTiles;
+  const settings: Record<string, number> = { ...usualCudaTiles };
+  for (const part of tiles.split('+')) {
+    const [, kernelId, parameter = '', digits] = /^(\w+)\.(\w+)=(\d{1,6})$/.exec(part) ?? [];
+    const parameters = cudaKernels.find(({ id }) => id === kernelId)?.parameters;
+    const known =
+      parameters !== undefined && Object.hasOwn(parameters, parameter) ? parameters[parameter] : undefined;
+    if (known === undefined) {
+      return `tiles on a GPU must be measured, prior, or settings such as gemv.rowsPerWarp=4+mma.tile=2+graphs.use=0, not "${part}".`;
+    }
+    if (!known.values.includes(Number(digits))) {
+      return `tiles: ${kernelId}.${parameter} must be one of ${known.values.join(', ')}, not ${digits}.`;
+    }
+    settings[`${kernelId}.${parameter}`] = Number(digits);
+  }
+  return settings;
+}
