@@ -60,6 +60,11 @@ export interface StepRow {
   readonly predictedMs: number;
   readonly fitId: string;
   readonly foreignCpuShare: number;
+  /** Of the device, since the row before that has any, its pauses included: rows add up to all of it. 0 where it does not say. */
+  readonly energyJoules: number;
+  /** As last told; 0 where it does not say. */
+  readonly powerWatts: number;
+  readonly smClockMhz: number;
   readonly prefillDeviceMs: number;
   readonly decodeDeviceMs: number;
   readonly speculationWasteDeviceMs: number;
@@ -109,6 +114,9 @@ const kinds: Record<keyof StepRow, 'number' | 'string' | 'boolean'> = {
   predictedMs: 'number',
   fitId: 'string',
   foreignCpuShare: 'number',
+  energyJoules: 'number',
+  powerWatts: 'number',
+  smClockMhz: 'number',
   prefillDeviceMs: 'number',
   decodeDeviceMs: 'number',
   speculationWasteDeviceMs: 'number',

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ConfigError } from './config/config-error.ts';
+import { deviceOfWorker } from './config/device-choice.ts';
 import { helpText } from './config/options.ts';
 import { readConfig } from './config.ts';
 
@@ -38,6 +39,8 @@ describe('configuration', () => {
     [['--port'], {}, /--port needs a value/],
     [['--port', 'x'], {}, /--port \(VARIATOR_PORT\) must be a whole number from 0 to 65535, not "x"/],
     [['--kv-memory', 'much'], {}, /size of at least 1MiB/],
+    [['--device', 'cuda'], {}, /--device .* must be cpu, cuda:N or simulated:l4 .*, not "cuda"/],
+    [['--device', 'cuda:x'], {}, /cuda:N/],
     [['--clickhouse-url', 'nowhere'], {}, /http or https URL/],
     [['--clickhouse-cluster', 'prod'], {}, /--clickhouse-cluster .* needs --clickhouse-url/],
     [
@@ -70,6 +73,18 @@ describe('configuration', () => {
   ])('refuses %j %j with a sentence', (argv, env, message) => {
     expect(() => readConfig(argv, env as Record<string, string>)).toThrow(ConfigError);
     expect(() => readConfig(argv, env as Record<string, string>)).toThrow(message);
+  });
+
+  it('takes a GPU by its number, each further worker on this machine the next one, with all of its memory', () => {
+    const config = readConfig(['--device', 'cuda:2'], {});
+    expect(config.device).toEqual({ kind: 'cuda', text: 'cuda:2', ordinal: 2 });
+    expect(config.kvMemoryBytes).toBe(Number.POSITIVE_INFINITY);
+    expect(readConfig(['--device', 'cuda:2', '--kv-memory', '2MiB'], {}).kvMemoryBytes).toBe(2 * 1024 ** 2);
+    expect([0, 1].map((index) => deviceOfWorker(config.device, index))).toEqual(['cuda:2', 'cuda:3']);
+    const emulated = readConfig(['--device', 'cuda-emulated:0'], {});
+    expect(emulated.device.kind).toBe('cuda-emulated');
+    expect(emulated.kvMemoryBytes).toBe(1024 ** 3);
+    expect(deviceOfWorker(readConfig([], {}).device, 1)).toBe('cpu');
   });
 
   it('takes several names for the model, the first as it is reported', () => {

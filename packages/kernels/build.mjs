@@ -119,7 +119,8 @@ export async function buildNative(options = {}) {
 
   const files = (await readdir(sourceFolder)).sort();
   const headers = [];
-  for (const file of files.filter((name) => name.endsWith('.h'))) {
+  // The CUDA library's own header is all that the addon knows of it.
+  for (const file of [...files.filter((name) => name.endsWith('.h')), 'cuda/variator_cuda.h']) {
     headers.push(file, await readFile(path.join(sourceFolder, file)));
   }
   const headerKey = keyOf(compiler.command, compiler.version, ...headers);

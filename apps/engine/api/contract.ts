@@ -29,6 +29,7 @@ import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
 import type { Capacity, PricedGroup } from '@variator/optimizer/cost-ledger';
 import type { ServiceTier } from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
+import type { DeviceTelemetry } from '../fleet/link-frames.ts';
 
 export interface OverviewSummary {
   readonly now: number;
@@ -40,6 +41,8 @@ export interface OverviewSummary {
   readonly regimeName: string;
   /** Names of the simulated devices among the workers, each once: what they answer and how fast is nobody's. */
   readonly simulatedDeviceNames: readonly string[];
+  /** Names of the emulated devices among the workers, each once: they compute the model, at the speed of no GPU. */
+  readonly emulatedDeviceNames: readonly string[];
   readonly requestCount: number;
   readonly errorCount: number;
   readonly outputTokensPerSecond: number | null;
@@ -183,6 +186,8 @@ export interface WorkerSummary {
   readonly runningCount: number;
   readonly waitingCount: number;
   readonly kvUsedBlockCount: number;
+  /** What a GPU's driver said a second ago; null where there is none. */
+  readonly deviceTelemetry: DeviceTelemetry | null;
 }
 
 export interface PathSummary {

@@ -9,6 +9,7 @@ import { regimeMarks } from '@variator/clickhouse/queries/regime-marks';
 import { pathId } from '@variator/kernels/execution-path';
 import { z } from 'zod';
 import type { RolloutView } from '../control/control-types.ts';
+import type { WorkerView } from '../fleet/fleet.ts';
 import type { OverviewSeries, OverviewSummary } from './contract.ts';
 import { span } from './inputs.ts';
 import { answerOf, TelemetryFault } from './telemetry-answer.ts';
@@ -25,6 +26,10 @@ const seriesQuestion = span
   .refine(({ fromMs, toMs, bucketMs }) => (toMs - fromMs) / bucketMs <= MOST_POINTS, {
     error: `the span may hold at most ${MOST_POINTS} buckets: ask for a larger bucketMs`,
   });
+
+const deviceNames = (workers: readonly WorkerView[], isMeant: (deviceKind: string) => boolean): string[] => [
+  ...new Set(workers.flatMap(({ envelope }) => (isMeant(envelope.deviceKind) ? [envelope.deviceName] : []))),
+];
 
 export const overview = router({
   summary: query
@@ -57,13 +62,8 @@ export const overview = router({
         livePathId: livePath ? pathId(livePath) : '',
         livePath,
         regimeName: ctx.control.regimeName(),
-        simulatedDeviceNames: [
-          ...new Set(
-            workers.flatMap(({ envelope }) =>
-              envelope.deviceKind.startsWith('simulated') ? [envelope.deviceName] : [],
-            ),
-          ),
-        ],
+        simulatedDeviceNames: deviceNames(workers, (kind) => kind.startsWith('simulated')),
+        emulatedDeviceNames: deviceNames(workers, (kind) => kind === 'cuda-emulated'),
         requestCount: measured?.requestCount ?? 0,
         errorCount: measured?.errorCount ?? 0,
         outputTokensPerSecond: measured?.outputTokensPerSecond ?? null,

@@ -2,6 +2,7 @@
 
 import { ConfigError } from '../config/config-error.ts';
 import { readConfig } from '../config.ts';
+import type { DeviceTelemetry } from '../fleet/link-frames.ts';
 import { type AdminClient, adminClient } from './admin-client.ts';
 import { table } from './table.ts';
 
@@ -49,7 +50,26 @@ export async function statusCommand(argv: readonly string[]): Promise<number> {
       ),
     ),
   );
+  const gpus = workers.flatMap(({ workerId, deviceTelemetry: told }) =>
+    told === null ? [] : [[workerId, ...gpuFigures(told)]],
+  );
+  if (gpus.length > 0) {
+    console.log();
+    console.log(table(['worker', 'SM clock', 'power', 'energy', 'memory', 'temperature'], gpus));
+  }
   return summary.isReady ? 0 : 1;
+}
+
+function gpuFigures(told: DeviceTelemetry): string[] {
+  const known = (value: number | null, unit: string, scale = 1) =>
+    value === null ? 'not told' : `${Math.round(value / scale)} ${unit}`;
+  return [
+    known(told.smClockMhz, 'MHz'),
+    known(told.powerWatts, 'W'),
+    known(told.energyJoules, 'kJ', 1000),
+    `${known(told.memoryUsedBytes, 'MiB', 1024 ** 2)} of ${known(told.memoryBytes, 'MiB', 1024 ** 2)}`,
+    known(told.temperatureCelsius, '°C'),
+  ];
 }
 
 /** The engine that this shell's flags and variables mean. */

@@ -29,12 +29,19 @@ it.each([
     },
   ],
 ])('%i workers share %i threads and the KV memory', (workerCount, threadCount, kvMemoryBytes, shares) => {
-  expect(workerShares({ workerCount, threadCount, kvMemoryBytes, device: { kind: 'cpu', text: 'cpu' } })).toEqual(shares);
+  expect(
+    workerShares({ workerCount, threadCount, kvMemoryBytes, device: { kind: 'cpu', text: 'cpu' } }),
+  ).toEqual(shares);
 });
 
 it('a worker without a thread is refused in one sentence that names what to change', () => {
   const share = () =>
-    workerShares({ workerCount: 3, threadCount: 2, kvMemoryBytes: GiB, device: { kind: 'cpu', text: 'cpu' } });
+    workerShares({
+      workerCount: 3,
+      threadCount: 2,
+      kvMemoryBytes: GiB,
+      device: { kind: 'cpu', text: 'cpu' },
+    });
   expect(share).toThrow(ConfigError);
   expect(share).toThrow(
     /3 workers need at least 3 threads, and there are 2: lower --workers .* or raise --threads/,
@@ -48,4 +55,15 @@ it('simulated workers need no threads of their own, and say what they are', () =
     threadCount: 1,
     line: expect.stringMatching(/^Simulated: 8 x simulated:h100/),
   });
+});
+
+it('workers on GPUs share nothing: each has its own', () => {
+  const { device } = readConfig(['--device', 'cuda:1'], {});
+  const shared = { threadCount: 2, kvMemoryBytes: Number.POSITIVE_INFINITY, device };
+  expect(workerShares({ workerCount: 3, ...shared })).toEqual({
+    threadCount: 1,
+    kvMemoryBytes: Number.POSITIVE_INFINITY,
+    line: '3 workers, on cuda:1 to cuda:3',
+  });
+  expect(workerShares({ workerCount: 1, ...shared }).line).toBe('');
 });

@@ -6,7 +6,7 @@ import type { StepRow } from '@variator/clickhouse/step-row';
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
 import type { EndedSequence, SequenceSpec, TokenLogprobs } from '@variator/scheduler/sequence';
 import type { StepTimeFit } from '@variator/scheduler/step-time';
-import type { CalibrationCase, CheckPrompt, PathBlock } from './link-frames.ts';
+import type { CalibrationCase, CheckPrompt, DeviceTelemetry, PathBlock } from './link-frames.ts';
 
 export type SequenceEvent =
   | {
@@ -50,6 +50,8 @@ export interface WorkerView {
   readonly runningCount: number;
   readonly waitingCount: number;
   readonly kvUsedBlockCount: number;
+  /** null where its device has no driver that says anything. */
+  readonly deviceTelemetry: DeviceTelemetry | null;
   readonly fits: readonly StepTimeFit[];
 }
 

@@ -6,7 +6,7 @@ import { type ExecutionPath, numericsId, pathId } from '@variator/kernels/execut
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 import type { WorkerView } from './fleet.ts';
 import type { FrameSocket } from './frame-socket.ts';
-import type { GatewayFrame, WorkerFrame } from './link-frames.ts';
+import type { DeviceTelemetry, GatewayFrame, WorkerFrame } from './link-frames.ts';
 import type { OpenSequence } from './open-sequences.ts';
 
 export type Hello = Extract<WorkerFrame, { type: 'hello' }>;
@@ -29,6 +29,7 @@ export interface JoinedWorker {
   runningCount: number;
   waitingCount: number;
   kvUsedBlockCount: number;
+  deviceTelemetry: DeviceTelemetry | null;
   /** What its prefix cache holds, as it told; at most one for each of its KV blocks. */
   readonly blockHashes: Set<string>;
   /** By the name they have there. */
@@ -62,6 +63,7 @@ export function joinedWorker(
     runningCount: 0,
     waitingCount: 0,
     kvUsedBlockCount: 0,
+    deviceTelemetry: null,
     blockHashes: new Set(),
     open: new Map(),
     calls: new Map(),
@@ -107,6 +109,7 @@ export function viewOf(worker: JoinedWorker, fits: readonly StepTimeFit[]): Work
     runningCount: worker.runningCount,
     waitingCount: worker.waitingCount,
     kvUsedBlockCount: worker.kvUsedBlockCount,
+    deviceTelemetry: worker.deviceTelemetry,
     fits: fits.filter((fit) => fit.modelHash === envelope.modelHash),
   };
 }

@@ -262,7 +262,14 @@ describe('a worker that has joined and sends', () => {
     ['blocks of numbers', { type: 'blocks', entered: [1], left: [] }],
     [
       'a heartbeat that counts half',
-      { type: 'heartbeat', runningCount: 0.5, waitingCount: 0, kvUsedBlockCount: 0, pathId: 'p' },
+      {
+        type: 'heartbeat',
+        runningCount: 0.5,
+        waitingCount: 0,
+        kvUsedBlockCount: 0,
+        pathId: 'p',
+        deviceTelemetry: null,
+      },
     ],
     ['a path of nothing', { type: 'pathChanged', path: {}, stepId: 1, rolloutId: '' }],
   ])('%s is lost alone', async (_what, frame) => {
@@ -288,6 +295,7 @@ describe('a worker that has joined and sends', () => {
       waitingCount: 2,
       kvUsedBlockCount: 9,
       pathId: 'p',
+      deviceTelemetry: null,
     });
     await until(() => fleet.workers()[0]?.kvUsedBlockCount === 9);
     expect(rows).toBe(1);

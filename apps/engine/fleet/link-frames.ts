@@ -15,7 +15,7 @@ import type {
 import type { StepTimeFit } from '@variator/scheduler/step-time';
 
 /** Raised with every change that the other side must know of; both sides are of one version. */
-export const LINK_VERSION = 5;
+export const LINK_VERSION = 6;
 export const MAX_FRAME_BYTES = 32 * 1024 * 1024;
 /** Before it is known who it is. */
 export const MAX_HELLO_BYTES = 64 * 1024;
@@ -39,6 +39,18 @@ export interface CheckPrompt {
   readonly maxTokens: number;
   readonly temperature: number;
   readonly seed: number;
+}
+
+/** What a GPU's driver says of it now; null where it does not. */
+export interface DeviceTelemetry {
+  readonly smClockMhz: number | null;
+  readonly memoryClockMhz: number | null;
+  readonly powerWatts: number | null;
+  /** Since its driver was loaded. */
+  readonly energyJoules: number | null;
+  readonly temperatureCelsius: number | null;
+  readonly memoryUsedBytes: number | null;
+  readonly memoryBytes: number | null;
 }
 
 export type WorkerFrame =
@@ -68,6 +80,8 @@ export type WorkerFrame =
       readonly waitingCount: number;
       readonly kvUsedBlockCount: number;
       readonly pathId: string;
+      /** null where the device has no driver that says anything. */
+      readonly deviceTelemetry: DeviceTelemetry | null;
     }
   /** The live path changed at a step border. */
   | {

@@ -195,6 +195,7 @@ export function workerFleet(options: FleetOptions): WorkerFleet {
         worker.runningCount = frame.runningCount;
         worker.waitingCount = frame.waitingCount;
         worker.kvUsedBlockCount = frame.kvUsedBlockCount;
+        worker.deviceTelemetry = frame.deviceTelemetry;
         return;
       case 'pathChanged': {
         setPath(worker, frame.path);

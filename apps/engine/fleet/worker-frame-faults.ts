@@ -82,6 +82,16 @@ const guesses = z.object({
   rightRunCount: count,
 });
 const start = z.object({ sequenceId: name, cachedTokenCount: count, queueMs: z.number() });
+const told = z.number().nullable();
+const deviceTelemetry = z.object({
+  smClockMhz: told,
+  memoryClockMhz: told,
+  powerWatts: told,
+  energyJoules: told,
+  temperatureCelsius: told,
+  memoryUsedBytes: told,
+  memoryBytes: told,
+});
 const callId = name;
 const fault = z.string().max(10_000);
 const frames = {
@@ -112,7 +122,13 @@ const frames = {
     }),
     pathId: name,
   }),
-  heartbeat: z.object({ runningCount: count, waitingCount: count, kvUsedBlockCount: count, pathId: name }),
+  heartbeat: z.object({
+    runningCount: count,
+    waitingCount: count,
+    kvUsedBlockCount: count,
+    pathId: name,
+    deviceTelemetry: deviceTelemetry.nullable(),
+  }),
   pathChanged: z.object({ path: executionPath, stepId: count, rolloutId: z.string().max(200) }),
   switchRefused: z.object({ pathId: name, fault }),
   prepared: z.object({ callId, faults: z.array(fault).max(100), prepareMs: z.number() }),

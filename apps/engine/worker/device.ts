@@ -5,6 +5,7 @@
 import type { Envelope, ExecutionPath } from '@variator/kernels/execution-path';
 import type { BatchEntry } from '@variator/scheduler/batch';
 import type { TokenLogprobs } from '@variator/scheduler/sequence';
+import type { DeviceTelemetry } from '../fleet/link-frames.ts';
 
 export interface DeviceResult {
   /** One per entry, -1 where nothing was sampled. */
@@ -15,18 +16,6 @@ export interface DeviceResult {
   readonly logprobs?: readonly (readonly TokenLogprobs[])[];
   readonly deviceMs: number;
   readonly foreignCpuShare: number;
-}
-
-/** What a GPU's driver says of it now; null where it does not. */
-export interface DeviceTelemetry {
-  readonly smClockMhz: number | null;
-  readonly memoryClockMhz: number | null;
-  readonly powerWatts: number | null;
-  /** Since its driver was loaded. */
-  readonly energyJoules: number | null;
-  readonly temperatureCelsius: number | null;
-  readonly memoryUsedBytes: number | null;
-  readonly memoryBytes: number | null;
 }
 
 export interface Device {

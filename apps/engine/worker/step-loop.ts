@@ -21,6 +21,7 @@ import type { EndedSequence } from '@variator/scheduler/sequence';
 import { featuresOf, predictMs, type StepTimeFit } from '@variator/scheduler/step-time';
 import type { WorkerFrame, WorkFrame } from '../fleet/link-frames.ts';
 import type { Device } from './device.ts';
+import { DeviceWatch } from './device-watch.ts';
 import {
   advance,
   alternate,
@@ -57,6 +58,7 @@ const HASHES_PER_FRAME = 10_000;
 export class StepLoop {
   readonly #options: StepLoopOptions;
   readonly #device: Device;
+  readonly #watch: DeviceWatch;
   readonly #scheduler: Scheduler;
   readonly #sideWork: SideWork;
   readonly #fits = new Map<string, StepTimeFit>();
@@ -81,6 +83,7 @@ export class StepLoop {
   constructor(options: StepLoopOptions) {
     this.#options = options;
     this.#device = options.device;
+    this.#watch = new DeviceWatch(options.device);
     const { envelope } = options.device;
     this.#plan = startOn(options.path);
     this.#kvAttention = 'attention.reference';
@@ -132,7 +135,13 @@ export class StepLoop {
   }
 
   heartbeat(): WorkerFrame {
-    return { type: 'heartbeat', ...this.#scheduler.counts(), pathId: pathId(this.#plan.live) };
+    this.#watch.look(this.#options.now());
+    return {
+      type: 'heartbeat',
+      ...this.#scheduler.counts(),
+      pathId: pathId(this.#plan.live),
+      deviceTelemetry: this.#watch.latest(),
+    };
   }
 
   /** What a gateway that comes later must know before it hears of changes. */
@@ -262,6 +271,7 @@ export class StepLoop {
           wallMs: now() - scheduledAt,
           scheduleMs: composedAt - scheduledAt + (now() - ranUntil),
           foreignCpuShare: result.foreignCpuShare,
+          energy: this.#watch.takeStepEnergy(),
           isSettling,
         },
         settled,
@@ -339,6 +349,7 @@ export class StepLoop {
         wallMs: this.#options.now() - startedAt,
         scheduleMs: 0,
         foreignCpuShare,
+        energy: this.#watch.takeStepEnergy(),
         isSettling: false,
       },
       this.#scheduler.counts(),

@@ -9,6 +9,7 @@ import {
 } from '@variator/kernels/execution-path';
 import type { BatchEntry, StepSettlement } from '@variator/scheduler/batch';
 import type { StepFeatures } from '@variator/scheduler/step-time';
+import type { StepEnergy } from './device-watch.ts';
 import type { PathPlan } from './path-plan.ts';
 
 export interface WorkerIdentity {
@@ -28,6 +29,7 @@ export interface MeasuredStep {
   readonly wallMs: number;
   readonly scheduleMs: number;
   readonly foreignCpuShare: number;
+  readonly energy: StepEnergy;
   readonly isSettling: boolean;
 }
 
@@ -98,6 +100,7 @@ export function stepRow(
     predictedMs: books.predictedMs,
     fitId: books.fitId,
     foreignCpuShare: step.foreignCpuShare,
+    ...step.energy,
     ...books.charge,
   };
 }

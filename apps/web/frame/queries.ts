@@ -69,6 +69,15 @@ export function useCostLedger(range: TimeRange, by: CostGrouping) {
   });
 }
 
+export function useWorkers() {
+  return useQuery(
+    trpc.workers.list.queryOptions(undefined, {
+      refetchInterval: LEAST_SLOW_POLL_MS,
+      placeholderData: keepPreviousData,
+    }),
+  );
+}
+
 /** `kernels` null: those that are live. */
 export function useFitPredictions(range: TimeRange, kernels: KernelsKey | null) {
   return useQuery({

@@ -52,6 +52,16 @@ export function TopBar() {
               <span className={styles.chipWord}>simulated</span>
             </span>
           )}
+          {summary.emulatedDeviceNames.length > 0 && (
+            <span
+              className={styles.chip}
+              data-testid="emulated-chip"
+              title={`Workers emulate a GPU on the CPU, for tests: ${summary.emulatedDeviceNames.join(', ')}. Answers are the model's, times are no GPU's.`}
+            >
+              <FlaskConical size={13} aria-hidden="true" />
+              <span className={styles.chipWord}>emulated</span>
+            </span>
+          )}
           <span
             className={styles.chip}
             data-testid="regime-chip"

@@ -22,10 +22,12 @@ std::vector<std::string> visibleDevices(const char* list) {
 
 // The library takes the first device that the process may see, so it is shown that one alone; before the driver is loaded.
 void showDevice(int ordinal) {
+  // As they were before this function first changed them.
+  static const bool isLimited = std::getenv("CUDA_VISIBLE_DEVICES") != nullptr;
+  static const std::vector<std::string> visible = isLimited ? visibleDevices(std::getenv("CUDA_VISIBLE_DEVICES")) : std::vector<std::string>{};
   setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0);
   std::string device = std::to_string(ordinal);
-  if (const char* given = std::getenv("CUDA_VISIBLE_DEVICES")) {
-    const auto visible = visibleDevices(given);
+  if (isLimited) {
     if (ordinal >= static_cast<int>(visible.size())) {
       throw NativeFault("cuda:" + device + ": CUDA_VISIBLE_DEVICES shows this process " + std::to_string(visible.size()) +
                         " devices; they are counted from cuda:0.");

@@ -100,6 +100,7 @@ setInterval(() => {
     waitingCount: 0,
     kvUsedBlockCount: 0,
     pathId: pathId(path),
+    deviceTelemetry: null,
   });
 }, 500);
 

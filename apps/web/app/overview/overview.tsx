@@ -11,6 +11,7 @@ import { useTimeRange } from '../../frame/time-range.ts';
 import { useNow } from '../../frame/use-now.ts';
 import { Teach } from '../teach.tsx';
 import { CostPanel } from './cost-panel.tsx';
+import { DevicesPanel } from './devices-panel.tsx';
 import { Figures } from './figures.tsx';
 import styles from './overview.module.css';
 import { OverviewCharts } from './overview-charts.tsx';
@@ -77,6 +78,7 @@ export function Overview() {
       )}
       {!isNew && <PredictionsPanel range={range} />}
       {!isNew && <CostPanel range={range} />}
+      <DevicesPanel />
     </div>
   );
 }

@@ -10,6 +10,7 @@ const summary = {
   livePathId: '0123456789ab',
   livePath: null,
   simulatedDeviceNames: [],
+  emulatedDeviceNames: [],
   mostRunningCount: 0,
   regimeName: '',
   requestCount: 12,
