@@ -1,5 +1,6 @@
 import { type Envelope, type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import { NativeError } from '@variator/kernels/native';
+import { DeviceLostError } from '@variator/kernels/native-cuda';
 import type { SequenceSpec } from '@variator/scheduler/sequence';
 import { expect, it } from 'vitest';
 import type { WorkerFrame } from '../fleet/link-frames.ts';
@@ -120,6 +121,30 @@ it('a switch and a stop that come while the idle cache is converted wait for not
   loop.stop();
   conversions[1]?.();
   await running;
+});
+
+it('a lost device ends the worker and no sequence: they are for another worker to go on with', async () => {
+  const sent: WorkerFrame[] = [];
+  const lost = new DeviceLostError('stream: an illegal memory access was encountered');
+  let stepCount = 0;
+  const loop = new StepLoop({
+    ...{ path, workerId: 'w', bootId: 'b', calibrationShareLimit: 0, now: () => performance.now() },
+    device: {
+      ...device,
+      run: async (_path, entries) => {
+        stepCount += 1;
+        if (stepCount > 2) throw lost;
+        return { sampledTokenIds: Int32Array.from(entries, () => 7), deviceMs: 1, foreignCpuShare: 0 };
+      },
+    },
+    send: (frame) => sent.push(frame),
+    log: () => {},
+  });
+  const running = loop.run();
+  loop.receive({ type: 'submit', spec: specOf('open', [1, 2, 3], 9), ageMs: 0 });
+  await expect(running).rejects.toBe(lost);
+  expect(sent.filter(({ type }) => type === 'tokens')).toHaveLength(2);
+  expect(sent.filter(({ type }) => type === 'ended')).toEqual([]);
 });
 
 it('a sequence that is cancelled during a step ends with it, and its blocks are free before the next', async () => {

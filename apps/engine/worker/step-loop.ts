@@ -317,6 +317,7 @@ export class StepLoop {
       this.#record(this.#sideRow(step, startedAt, deviceMs, foreignCpuShare));
       for (const answer of this.#sideWork.settle(step, sampledTokenIds, deviceMs)) send(answer);
     } catch (error) {
+      if (error instanceof DeviceLostError) throw error;
       for (const answer of this.#sideWork.fail(step, (error as Error).message)) send(answer);
     }
     return true;
