@@ -141,7 +141,9 @@ describe('the arrows of the house', () => {
 
   it('loads native code in the worker alone', () => {
     const loaders = imports
-      .filter(({ target, isTypeOnly }) => !isTypeOnly && /^packages\/kernels\/native(\.ts)?$/.test(target))
+      .filter(
+        ({ target, isTypeOnly }) => !isTypeOnly && /^packages\/kernels\/native(-cuda)?(\.ts)?$/.test(target),
+      )
       .map(({ file }) => file);
     expect(
       loaders.filter(

@@ -21,11 +21,14 @@ export interface RealWorkersOptions {
   readonly modelPath?: string;
   readonly path?: string;
   readonly device?: string;
+  readonly maxModelLen?: number;
   readonly fleet?: Partial<FleetOptions>;
 }
 
 export interface RealWorkers {
   readonly fleet: WorkerFleet;
+  /** Where others may join. */
+  readonly linkPath: string;
   readonly logged: readonly string[];
   pid(index: number): number;
   kill(index: number, signal?: NodeJS.Signals): void;
@@ -62,6 +65,7 @@ export async function realWorkers(options: RealWorkersOptions): Promise<RealWork
     const flags = ['--model', options.modelPath ?? join(repository, 'models/stories-5m')];
     flags.push('--path', options.path ?? 'reference', '--threads', '1', '--kv-memory', '64MiB');
     flags.push('--device', options.device ?? 'cpu');
+    if (options.maxModelLen !== undefined) flags.push('--max-model-len', String(options.maxModelLen));
     flags.push('--worker-id', `worker-${index}`, '--link', join(folder, `worker-${index}.sock`));
     const spec = {
       name: `worker-${index}`,
@@ -88,6 +92,7 @@ export async function realWorkers(options: RealWorkersOptions): Promise<RealWork
   await joinedCount(options.workerCount);
   return {
     fleet,
+    linkPath: join(folder, 'link.sock'),
     logged,
     pid,
     kill: (index, signal = 'SIGKILL') => process.kill(pid(index), signal),
