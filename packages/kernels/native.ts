@@ -38,7 +38,10 @@ export interface Scoring {
 }
 
 /** The batch of a StepInput without the choice of kernels, which every kind of device has in its own words. */
-export type StepBatch = Omit<StepInput, 'linear' | 'tunings' | 'attention' | 'splitTokens' | 'threadCount'>;
+export type StepBatch = Omit<
+  StepInput,
+  'linear' | 'tunings' | 'attention' | 'attentionTunings' | 'splitTokens' | 'threadCount'
+>;
 
 /**
  * One step, flat. n sequences, T tokens in all; sequence i computes tokens tokenStarts[i] .. tokenStarts[i+1] at

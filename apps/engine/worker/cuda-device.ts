@@ -142,6 +142,8 @@ export async function cudaDevice(loaded: LoadedModel, options: CudaDeviceOptions
       // Other processes take processors, not multiprocessors.
       return { ...drawn, deviceMs, foreignCpuShare: 0, ...(logprobs === null ? {} : { logprobs }) };
     },
+    // Nothing is measured on a GPU yet.
+    measureAside: async () => false,
     async telemetry() {
       return { ...(await native.telemetry()), memoryBytes: info.memoryBytes };
     },
