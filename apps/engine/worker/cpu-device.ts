@@ -149,7 +149,8 @@ export function cpuDevice(model: LoadedModel, options: CpuDeviceOptions): Device
       options.packedWeightsDir === null
         ? null
         : join(options.packedWeightsDir, `${model.modelHash}-${name}-${options.threadCount}.tunings`),
-    key: `${model.modelHash} ${probe.cpuModel}`,
+    // The linear variant names its instructions, the attention variant does not.
+    key: `${model.modelHash} ${probe.cpuModel} ${options.isa}`,
   });
 
   async function tuneLinear(linear: LinearVariantId, limitMs: number): Promise<void> {
