@@ -77,9 +77,9 @@ describe('what guesses would be worth', () => {
   });
 
   test('a long prompt is taken in over several steps, and nothing is counted before', () => {
-    const prompt = Array.from({ length: 1000 }, (_, index) => index);
+    const prompt = Array.from({ length: 500 }, (_, index) => index);
     const counts = watched([...prompt, ...prompt.slice(10, 20)], prompt.length);
-    // Of nine tokens after the first: 276 taken in with each, so looked at from the fifth on.
+    // Of nine tokens after the first: 138 taken in with each, so looked at from the fifth on.
     expect(counts?.watchedTokenCount).toBe(6);
     expect(counts?.rightGuessCount).toBe(6);
   });
@@ -105,6 +105,26 @@ describe('what guesses would be worth', () => {
     const run = runStreams(recordedStreams(shape, 1), options(0, 0), null);
     expect(run.ended.every(({ guesses }) => guesses.watchedTokenCount === 0)).toBe(true);
   });
+});
+
+test('no more is watched at once than memory is meant for', () => {
+  const stream = (promptTokens: number) => ({
+    at: 0,
+    promptTokenIds: Array.from({ length: promptTokens }, (_, index) => index),
+    answerTokenIds: Array.from({ length: 20 }, (_, index) => index),
+  });
+  const wide = {
+    ...options(0),
+    maxModelLenTokens: 200_000,
+    blockCount: 40_000,
+    limits: { tokenBudget: 200_000, maxRunningCount: 8 },
+  };
+  const watchedCount = (longPrompts: number): number | undefined => {
+    const streams = [...new Array<number>(longPrompts).fill(150_000), 10].map(stream);
+    return byName(runStreams(streams, wide, null).ended).at(-1)?.guesses.watchedTokenCount;
+  };
+  expect(watchedCount(2)).toBeGreaterThan(10);
+  expect(watchedCount(3)).toBe(0);
 });
 
 describe('on the same token streams', () => {

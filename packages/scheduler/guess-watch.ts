@@ -15,6 +15,8 @@ export const MOST_GUESSED = 16;
 const TOKENS_PER_DEVICE_MS = 35;
 const LEAST_ALLOWANCE = 32;
 const MOST_ALLOWANCE = 1024;
+/** Of open sequences that are watched; an index holds some 100 bytes for each. */
+export const MOST_WATCHED_TOKENS = 400_000;
 /** What a look-up costs in those. */
 const LOOK_UP = 4;
 
@@ -87,8 +89,8 @@ export class GuessWatch {
   /** Finds the guess at the next token, unless the one before goes on; false where that has to wait. */
   #prepare(index: LookupIndex, tokenIds: readonly number[], allowance: WatchAllowance): boolean {
     if (this.#followed < this.#guess.length) return true;
-    const readCount = index.read(tokenIds, Math.max(0, Math.floor(allowance.left) - LOOK_UP));
-    allowance.left -= readCount;
+    // A long prompt leaves as much to those after it.
+    allowance.left -= index.read(tokenIds, Math.max(0, Math.floor((allowance.left - LOOK_UP) / 2)));
     this.#guess = [];
     this.#followed = 0;
     if (!index.hasRead(tokenIds) || allowance.left < LOOK_UP) return false;

@@ -11,6 +11,7 @@ import { type BlockHashing, sha256Hashing } from './block-hashing.ts';
 import { BlockTables } from './block-tables.ts';
 import { compose, preempt, type SchedulerLimits, type SchedulerState } from './compose.ts';
 import { type DraftSourceOf, STARTING_ACCEPTANCE } from './drafts.ts';
+import { MOST_WATCHED_TOKENS } from './guess-watch.ts';
 import { type Leap, type LeapQuestion, leapSteps } from './leap.ts';
 import { LookupIndex } from './lookup-index.ts';
 import {
@@ -97,7 +98,7 @@ export class Scheduler {
     this.#submissionCount += 1;
     const { programs, tenants } = this.#state;
     const handicapMs = programs.handicapMs(spec, tenants.usualWaitMs(spec), now);
-    const sequence = openSequence(spec, this.#submissionCount, now, handicapMs, this.#watchedShare);
+    const sequence = openSequence(spec, this.#submissionCount, now, handicapMs, this.#shareToWatch());
     const fault = submissionFault(this.#state, sequence);
     if (fault !== '') return endedSequence(sequence, 'error', fault, now);
     if (isFullLength(this.#state, sequence)) return endedSequence(sequence, 'length', '', now);
@@ -277,6 +278,16 @@ export class Scheduler {
   /** Broken invariants of the block pool as sentences, none when it is sound. Cheap enough for an idle worker. */
   audit(): string[] {
     return auditState(this.#state);
+  }
+
+  /** None while as much is watched as memory is meant for. */
+  #shareToWatch(): number {
+    if (this.#watchedShare === 0) return 0;
+    let tokenCount = 0;
+    for (const { watch, tokenIds } of this.#state.open.values()) {
+      if (watch !== null) tokenCount += tokenIds.length;
+    }
+    return tokenCount > MOST_WATCHED_TOKENS ? 0 : this.#watchedShare;
   }
 
   #assertBetweenSteps(): void {
