@@ -36,12 +36,7 @@ const END_SLACK_MS = 5;
 /** For each request in order of arrival, what it waited for; null for those that came by themselves. */
 export function closedLoopLinks(requests: readonly Answered[]): (Link | null)[] {
   const links: (Link | null)[] = requests.map(() => null);
-  const bySession = new Map<string, number[]>();
-  requests.forEach(({ session }, index) => {
-    const places = bySession.get(session);
-    if (places === undefined) bySession.set(session, [index]);
-    else places.push(index);
-  });
+  const bySession = placesBySession(requests);
   const rest: number[] = [];
   for (const [session, places] of bySession) {
     const turns = session === '' || places.length < 2 ? null : turnsOf(requests, places);
@@ -57,6 +52,26 @@ export function closedLoopLinks(requests: readonly Answered[]): (Link | null)[] 
     floods.map((link) => (link === null ? null : inAll(link))),
   );
   return links;
+}
+
+/** The places of those that belong together: a session whose requests take turns is one unit, everything else is by itself. */
+export function sessionUnits(requests: readonly Answered[]): (readonly number[])[] {
+  return [...placesBySession(requests)]
+    .flatMap(([session, places]): (readonly number[])[] => {
+      const isUnit = session !== '' && (places.length === 1 || turnsOf(requests, places) !== null);
+      return isUnit ? [places] : places.map((index) => [index]);
+    })
+    .sort(([a = 0], [b = 0]) => a - b);
+}
+
+function placesBySession(requests: readonly Answered[]): Map<string, number[]> {
+  const bySession = new Map<string, number[]>();
+  requests.forEach(({ session }, index) => {
+    const places = bySession.get(session);
+    if (places === undefined) bySession.set(session, [index]);
+    else places.push(index);
+  });
+  return bySession;
 }
 
 /**

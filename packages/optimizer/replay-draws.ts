@@ -1,9 +1,10 @@
 /**
- * How sure a replay is: the same window again and again with resampled requests and a fit shaken within its own error.
+ * How sure a replay is: the same window again and again with resampled sessions and a fit shaken within its own error.
  * Draws are shared between paths (and, for equal kernels, the fit's error too), so that what they have in common cancels
  * in the comparison. Called by propose.ts. Pure.
  */
 import type { StepTimeFit } from '@variator/scheduler/step-time';
+import { sessionUnits } from './closed-loop.ts';
 import type { Estimate, MetricName, Outcome, PredictedMetric } from './proposal.ts';
 import type { Arrival, Replay } from './replay.ts';
 import { seededRandom } from './seeded-random.ts';
@@ -25,13 +26,38 @@ export const METRICS: readonly MetricName[] = [
   'costUsdPerMillionTokens',
 ];
 
-/** The window's times with requests drawn from it, with replacement: as many, as fast, otherwise mixed. */
+/**
+ * Sessions drawn from the window, with replacement, each whole and where one of the window began: as many sessions, as fast,
+ * otherwise mixed. Requests of none are drawn one by one. What would come after the window comes at its beginning, as the
+ * rest of a session that was under way before: so the load stays level from one end to the other.
+ */
 export function resampled(arrivals: readonly Arrival[], seed: number): Arrival[] {
   const random = seededRandom(seed);
-  return arrivals.map((arrival) => ({
-    ...(arrivals[random.below(arrivals.length)] ?? arrival),
-    at: arrival.at,
-  }));
+  const units = sessionUnits(arrivals).map((places) => places.flatMap((index) => arrivals[index] ?? []));
+  const startedAt = arrivals[0]?.at ?? 0;
+  const lastAt = arrivals.at(-1)?.at ?? startedAt;
+  const spanMs = Math.max(1, (lastAt - startedAt) * (arrivals.length / Math.max(1, arrivals.length - 1)));
+  const nameCounts = new Map<string, number>();
+  for (const [first] of units) {
+    if (first !== undefined) nameCounts.set(first.session, (nameCounts.get(first.session) ?? 0) + 1);
+  }
+  return units
+    .flatMap((place, index) => {
+      const unit = units[random.below(units.length)] ?? place;
+      const shiftMs = (place[0]?.at ?? 0) - (unit[0]?.at ?? 0) - startedAt;
+      // A name that several units have is no session's: what they share by it stays shared.
+      const isSession = unit.every(({ session }) => session !== '' && nameCounts.get(session) === 1);
+      return unit.map((arrival): Arrival => {
+        const afterMs = arrival.at + shiftMs;
+        const round = Math.floor(afterMs / spanMs);
+        return {
+          ...arrival,
+          at: startedAt + afterMs - round * spanMs,
+          session: isSession ? `${index} ${round}` : arrival.session,
+        };
+      });
+    })
+    .sort((a, b) => a.at - b.at);
 }
 
 /** The fit with each term off by its stated error; the same (seed, kernelsId) is always off in the same way. */
@@ -54,7 +80,7 @@ export function shaken(fit: StepTimeFit, seed: number): StepTimeFit {
   };
 }
 
-/** Noise of single steps around the fit: its 90 % band as a standard deviation. */
+/** Noise of single steps around the fit: its 90 % band as a standard deviation of the log. */
 export const stepNoise = (fit: StepTimeFit): number => Math.min(0.3, (fit.logBand90 ?? 0.1) / 1.645);
 
 /** Mean of the draws with a 90 % interval. */

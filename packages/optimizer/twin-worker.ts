@@ -29,7 +29,7 @@ export interface TwinWorkerOptions {
   readonly fit: StepTimeFit;
   /** What steps take; the fit where it is not said. */
   readonly device?: StepTimeModel;
-  /** Spread of a step's log time around it; 0 steps exactly by it. */
+  /** Spread of a step's log time around it, which stays the mean; 0 steps exactly by it. */
   readonly noise: number;
   /** What measured steps took, relative to it: drawn from for each step, in the noise's place. */
   readonly stepFactors?: readonly number[];
@@ -86,11 +86,11 @@ export class TwinWorker {
       (this.#device.residuals === undefined ? 1 : LEAST_CORRECTION) *
       (factors.length > 0
         ? factors.reduce((least, factor) => Math.min(least, factor), Number.POSITIVE_INFINITY)
-        : Math.exp(-noise * MOST_NORMAL));
+        : noiseFactor(noise, -MOST_NORMAL));
     const factorOf = (): number =>
       factors.length > 0
         ? (factors[this.#random.below(factors.length)] ?? 1)
-        : Math.exp(noise * this.#random.normal());
+        : noiseFactor(noise, this.#random.normal());
     const isExact = noise === 0 && factors.length === 0;
     this.#deviceMsOf = (features) => predictMs(this.#device, features) * (isExact ? 1 : factorOf());
   }
@@ -156,6 +156,9 @@ export class TwinWorker {
     }
   }
 }
+
+/** 1 in the mean: a lognormal's median is less. */
+const noiseFactor = (spread: number, normal: number): number => Math.exp(spread * normal - spread ** 2 / 2);
 
 const tokensOf = ({ entries }: Batch): number[] =>
   entries.map(({ isSampled }) => (isSampled ? GENERATED_TOKEN_ID : -1));
