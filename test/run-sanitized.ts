@@ -1,12 +1,13 @@
 /**
- * The tests of the native kernels once more, on a build that AddressSanitizer and UndefinedBehaviorSanitizer watch: an access
- * out of bounds or an undefined operation ends the run. Called by run-tests.ts. Needs the compiler's own runtime, which it
- * preloads into Node; where there is none it says SKIPPED.
+ * The tests of the native kernels and the checks of the CUDA kernels once more, on builds that AddressSanitizer and
+ * UndefinedBehaviorSanitizer watch: an access out of bounds or an undefined operation ends the run. Called by run-tests.ts.
+ * Needs the compiler's own runtime, which it preloads into Node; where there is none it says SKIPPED.
  */
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildNative } from '../packages/kernels/build.mjs';
+import { buildCuda } from '../packages/kernels/build-cuda.mjs';
 
 /** Small models only: the large one takes minutes here and shows no other code. */
 const TESTS = [
@@ -50,7 +51,12 @@ export async function runSanitized(root: string): Promise<SanitizedOutcome> {
     child.on('error', fail);
     child.on('close', (status) => done(status ?? 1));
   });
-  return { code };
+  if (code !== 0) return { code };
+  // The CUDA kernels on the emulated device: a program of its own, which needs no preloaded runtime.
+  const cuda = await buildCuda({ flavour: 'sanitized', log: (line) => console.log(line) });
+  if (cuda === null) throw new Error('the sanitized flavour needs no nvcc');
+  const checked = spawnSync(cuda.runner, ['check'], { stdio: ['ignore', 'inherit', 'inherit'] });
+  return { code: checked.status ?? 1 };
 }
 
 function asanRuntime(): string | null {

@@ -57,11 +57,23 @@ const nvccFlags = [
 /** Folders of native/cuda whose files belong to the runner alone. */
 const runnerFolders = ['checks', 'runner'];
 /** Files of native/ itself that the library shares with the CPU's engine. */
-const sharedSources = [];
+const sharedSources = ['float_ops.cc', 'logit_rules.cc', 'logprobs.cc', 'sampling.cc', 'tensor.cc'];
 
 /** What is for one kind of device alone. */
 const isFor = (flavour, name) =>
   flavour === 'native' ? !/(^|_)emulat(or|ed)(_|\.)|^fiber\./.test(name) : !/(^|_)native(_|\.)/.test(name);
+
+/** A file and all of ours that it includes, directly or not. */
+function readBy(file, texts) {
+  const seen = new Set([file]);
+  for (const one of seen) {
+    for (const [, name] of texts.get(one).matchAll(/^#include "([^"]+)"/gm)) {
+      const included = path.join(path.dirname(one), name);
+      if (texts.has(included)) seen.add(included);
+    }
+  }
+  return [...seen];
+}
 
 /** Where toolkits put nvcc, after `--nvcc` and PATH. */
 async function findNvcc(preferred) {
@@ -114,9 +126,9 @@ export async function buildCuda(options = {}) {
 
   const files = [...(await filesIn(nativeFolder)), ...(await filesIn(cudaFolder))];
   for (const folder of runnerFolders) files.push(...(await filesIn(path.join(cudaFolder, folder))));
-  const headers = [];
-  for (const file of files) if (/\.(h|cuh)$/.test(file)) headers.push(file, await readFile(file));
-  const headerKey = keyOf(host.version, nvcc?.version ?? '', ...headers);
+  const texts = new Map();
+  for (const file of files) if (/\.(h|cuh|cc|cu)$/.test(file)) texts.set(file, await readFile(file, 'utf8'));
+  const compilerKey = keyOf(host.version, nvcc?.version ?? '');
 
   const folder = path.join(outputFolder, flavour);
   await mkdir(folder, { recursive: true });
@@ -138,7 +150,7 @@ export async function buildCuda(options = {}) {
       object: path.join(folder, `${isRunner ? `${path.basename(path.dirname(file))}.` : ''}${name}.o`),
       command: isDevice ? nvcc.command : host.command,
       args,
-      key: keyOf(headerKey, JSON.stringify(args), await readFile(file)),
+      key: keyOf(compilerKey, JSON.stringify(args), ...readBy(file, texts).map((one) => texts.get(one))),
       isRunner,
     });
   }

@@ -3,6 +3,9 @@
  * nothing about a GPU's speed, and nothing about a GPU at all beyond what nvcc compiles.
  */
 import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
 import { buildCuda, type CudaFiles } from './build-cuda.mjs';
 
@@ -22,3 +25,21 @@ test('every kernel agrees with its slow version, in the emulator, under three se
   expect(stdout.split('\n').filter((line) => line.startsWith('WRONG'))).toEqual([]);
   expect(status).toBe(0);
 }, 300_000);
+
+test('the timings run from end to end in the emulator, and say that they say nothing', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'variator-cuda-time-'));
+  const json = join(folder, 'times.json');
+  const { status, stdout } = spawnSync(files.runner, ['time', '--quick', '--json', json], {
+    encoding: 'utf8',
+  });
+  expect(stdout).toContain('EMULATED: no hardware was used');
+  expect(status).toBe(0);
+  const times = JSON.parse(readFileSync(json, 'utf8')) as { isEmulated: boolean; rows: { us: number }[] };
+  rmSync(folder, { recursive: true });
+  expect(times.isEmulated).toBe(true);
+  expect(times.rows.length).toBeGreaterThan(50);
+  expect(times.rows.every(({ us }) => us > 0)).toBe(true);
+  const refused = spawnSync(files.runner, ['time'], { encoding: 'utf8' });
+  expect(refused.status).toBe(1);
+  expect(refused.stderr).toContain('an emulated device has no speed');
+}, 120_000);

@@ -102,6 +102,17 @@ DEVICE void store16(void* to, const Bytes16& value) {
   std::memcpy(to, &value, 16);
 }
 
+// Two neighbours in e4m3, the first in the low byte. The two codes that are no numbers come out as 480.
+DEVICE void twoOfE4m3(uint32_t pair, float& first, float& second) {
+  const auto one = [](uint32_t code) {
+    const uint32_t exponent = code >> 3 & 15, mantissa = code & 7;
+    const float size = exponent == 0 ? static_cast<float>(mantissa) * 0x1p-9f : std::ldexp(static_cast<float>(8 + mantissa), static_cast<int>(exponent) - 10);
+    return code & 0x80 ? -size : size;
+  };
+  first = one(pair & 0xff);
+  second = one(pair >> 8 & 0xff);
+}
+
 // a * b + c, rounded once on the device and twice here.
 DEVICE float multiplyAdd(float a, float b, float c) { return a * b + c; }
 // Never contracted with what comes after.

@@ -69,6 +69,13 @@ DEVICE void store16(void* to, const Bytes16& value) {
   *static_cast<uint4*>(to) = make_uint4(value.words[0], value.words[1], value.words[2], value.words[3]);
 }
 
+// By way of float16, which holds every number of e4m3.
+DEVICE void twoOfE4m3(uint32_t pair, float& first, float& second) {
+  uint32_t halves;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<uint16_t>(pair)));
+  asm("{.reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high;}" : "=f"(first), "=f"(second) : "r"(halves));
+}
+
 DEVICE float multiplyAdd(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 DEVICE float multiplyRounded(float a, float b) { return __fmul_rn(a, b); }
 DEVICE float addRounded(float a, float b) { return __fadd_rn(a, b); }
@@ -119,7 +126,8 @@ DEVICE void loadMatrix2Transposed(uint32_t (&out)[2], const void* row) {
                : "memory");
 }
 DEVICE void multiplyBf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+  // Not volatile: nothing but its operands, so that the compiler may order it among the loads.
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }

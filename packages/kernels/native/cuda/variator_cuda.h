@@ -66,7 +66,8 @@ typedef struct {
 
 /* Which kernels a step runs. Only `linear` and `splitTokens` decide bits. */
 enum { VARIATOR_CUDA_LINEAR_MMA = 0, /* one kernel for every number of rows: batch-invariant */
-       VARIATOR_CUDA_LINEAR_GEMV = 1 /* steps of up to 8 rows by GEMV: the same within rounding; a row's bits depend on that */ };
+       VARIATOR_CUDA_LINEAR_GEMV = 1, /* steps of up to 8 rows by GEMV: the same within rounding; a row's bits depend on that */
+       VARIATOR_CUDA_LINEAR_WGMMA = 2 /* and steps of 128 rows or more by Hopper's wgmma, chunks' attention too for heads of 64 and 128 */ };
 typedef struct {
   int32_t linear;
   int32_t splitTokens;     /* 64, 128, 256 or 512: context tokens that attention sums at a stretch */

@@ -92,6 +92,9 @@ void checkRmsNorm(CheckRun& run);
 void checkElementwise(CheckRun& run);
 void checkLinear(CheckRun& run);
 void checkAttention(CheckRun& run);
+void checkSample(CheckRun& run);
+void checkLinearQuantised(CheckRun& run);
+void checkLibrary(CheckRun& run);
 void checkHopperLayer(CheckRun& run);
 void checkGemmWgmma(CheckRun& run);
 void checkSkinnyWgmma(CheckRun& run);
@@ -107,7 +110,10 @@ inline const std::vector<Check>& allChecks() {
       {"rms-norm", checkRmsNorm},
       {"elementwise", checkElementwise},
       {"linear", checkLinear},
+      {"linear-quantised", checkLinearQuantised},
       {"attention", checkAttention},
+      {"sample", checkSample},
+      {"library", checkLibrary},
       {"hopper-layer", checkHopperLayer},
       {"gemm-wgmma", checkGemmWgmma},
       {"skinny-wgmma", checkSkinnyWgmma},

@@ -1,74 +1,34 @@
-// The runner: what a machine with a GPU needs and no Node. `check` runs every kernel against its slow version. Exit status 0
-// means that all is well, 1 that something is wrong, 2 that it was called wrongly.
+// The runner: what a machine with a GPU needs and no Node. commands.h says what it can do.
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "../../native_fault.h"
-#include "../checks/checks.h"
-
-namespace variator::cuda {
-namespace {
-
-int check(const std::vector<std::string>& arguments) {
-  int64_t seedCount = 1;
-  uint64_t firstSeed = 1;
-  std::string only;
-  for (size_t i = 0; i + 1 < arguments.size(); i += 2) {
-    if (arguments[i] == "--seeds") seedCount = std::atoll(arguments[i + 1].c_str());
-    else if (arguments[i] == "--first-seed") firstSeed = std::strtoull(arguments[i + 1].c_str(), nullptr, 10);
-    else if (arguments[i] == "--only") only = arguments[i + 1];
-    else return 2;
-  }
-  const DeviceInfo device = deviceInfo();
-  std::printf("device: %s%s\n", device.name.c_str(), device.isEmulated ? " (emulated: no hardware was used)" : "");
-  const Stream stream = createStream();
-  int failedCount = 0, runCount = 0;
-  for (const Check& one : allChecks()) {
-    if (!only.empty() && only != one.name) continue;
-    double worst = 0;
-    int64_t compared = 0;
-    std::string fault;
-    for (uint64_t seed = firstSeed; seed < firstSeed + static_cast<uint64_t>(seedCount) && fault.empty(); seed++) {
-      setScheduleSeed(seed);
-      CheckRun run{stream, seed, {}, 0, 0};
-      try {
-        one.run(run);
-        fault = run.fault;
-      } catch (const NativeFault& error) {
-        fault = error.what();
-      }
-      if (!fault.empty()) fault += " (seed " + std::to_string(seed) + ")";
-      worst = run.worst > worst ? run.worst : worst;
-      compared += run.comparedCount;
-    }
-    runCount++;
-    if (!fault.empty()) failedCount++;
-    std::printf("%-6s %-24s %10lld values, worst error %.2f of what is allowed%s%s\n", fault.empty() ? "ok" : "WRONG", one.name,
-                static_cast<long long>(compared), worst, fault.empty() ? "" : ": ", fault.c_str());
-  }
-  destroyStream(stream);
-  if (runCount == 0) {
-    std::printf("there is no check %s\n", only.c_str());
-    return 2;
-  }
-  return failedCount == 0 ? 0 : 1;
-}
-
-}  // namespace
-}  // namespace variator::cuda
+#include "commands.h"
 
 int main(int count, char** words) {
+  using namespace variator::cuda;
+  const struct {
+    const char *name, *use;
+    int (*run)(const std::vector<std::string>& arguments);
+  } commands[] = {
+      {"check", "check [--seeds N] [--first-seed N] [--only NAME]", runCheck},
+      {"golden", "golden [--linear mma|gemv|wgmma] [--chunk TOKENS] [--tokens N] [--least SHARE] FILE.golden ...", runGolden},
+      {"invariance", "invariance FILE.golden ...", runInvariance},
+      {"time", "time [--quick] [--json FILE]", runTime},
+  };
   const std::vector<std::string> arguments(words + (count < 2 ? count : 2), words + count);
-  int status = 2;
-  try {
-    if (count >= 2 && std::strcmp(words[1], "check") == 0) status = variator::cuda::check(arguments);
-  } catch (const variator::NativeFault& fault) {
-    std::fprintf(stderr, "%s\n", fault.what());
-    return 1;
+  for (const auto& command : commands) {
+    if (count < 2 || std::strcmp(words[1], command.name) != 0) continue;
+    try {
+      const int status = command.run(arguments);
+      if (status != 2) return status;
+    } catch (const variator::NativeFault& fault) {
+      std::fprintf(stderr, "%s\n", fault.what());
+      return 1;
+    }
   }
-  if (status == 2) std::fprintf(stderr, "use: variator-cuda check [--seeds N] [--first-seed N] [--only NAME]\n");
-  return status;
+  for (const auto& command : commands) std::fprintf(stderr, "use: variator-cuda %s\n", command.use);
+  return 2;
 }

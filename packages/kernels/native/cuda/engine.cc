@@ -1,0 +1,344 @@
+// See engine.h.
+#include "engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "../logit_rules.h"
+#include "../logprobs.h"
+#include "../native_fault.h"
+#include "gemm_wgmma.h"
+#include "linear.h"
+#include "prefill_wgmma.h"
+#include "rms_norm.h"
+#include "sample.h"
+
+namespace variator::cuda {
+namespace {
+
+double msSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+constexpr int32_t mostSplitWorkers = 32, leastWgmmaRows = 128;
+
+// gemm_wgmma.h calls the matrix's rows columns. The first compiled variant with the wanted results.
+void linearByWgmma(const LinearArguments& a, Stream stream) {
+  const bool isFloat = a.take != Take::AsBf16;
+  for (const GemmVariant& variant : gemmVariants()) {
+    if (variant.type != GemmType::bf16 || variant.isFloatOut != isFloat) continue;
+    GemmArguments arguments{};
+    arguments.activations = a.x;
+    arguments.weights = a.weight;
+    arguments.addend = a.take == Take::AddToResidual ? static_cast<const float*>(a.out) : nullptr;
+    arguments.out = a.out;
+    arguments.rows = a.rowCount;
+    arguments.columns = a.rows;
+    arguments.depth = a.columns;
+    gemmWgmma(variant, arguments, stream);
+    return;
+  }
+  throw NativeFault("linearByWgmma: no bf16 variant is compiled");
+}
+
+// The wgmma attention that takes this model's chunks on this path, or null.
+const PrefillVariant* prefillOf(const VariatorCudaPath& path, const DeviceModel& model) {
+  if (path.linear != VARIATOR_CUDA_LINEAR_WGMMA || model.group() > 128) return nullptr;
+  for (const PrefillVariant& variant : prefillVariants()) {
+    if (variant.headSize == model.headSize) return &variant;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+KvCache::KvCache(const DeviceModel& model, int32_t blockCount)
+    : blockCount(blockCount),
+      layerCount(model.layerCount),
+      layerBlockSize(int64_t{model.kvHeadCount} * kvBlockTokens * model.headSize),
+      data(2 * int64_t{layerCount} * blockCount * layerBlockSize) {}
+
+KvLayer KvCache::layer(int32_t index) const {
+  Bf16* keys = data.data() + 2 * int64_t{index} * blockCount * layerBlockSize;
+  return {keys, keys + blockCount * layerBlockSize};
+}
+
+void checkPath(const VariatorCudaPath& path) {
+  const auto require = [](bool isMet, const char* fault) {
+    if (!isMet) throw NativeFault(std::string("path: ") + fault);
+  };
+  require(path.linear >= VARIATOR_CUDA_LINEAR_MMA && path.linear <= VARIATOR_CUDA_LINEAR_WGMMA, "there is no such linear variant");
+  require(path.splitTokens == 64 || path.splitTokens == 128 || path.splitTokens == 256 || path.splitTokens == 512, "splitTokens must be 64, 128, 256 or 512");
+  require(path.mmaTile >= 0 && path.mmaTile <= mmaTileCount(), "there is no such mmaTile");
+  require(path.gemvRowsPerWarp == 1 || path.gemvRowsPerWarp == 2 || path.gemvRowsPerWarp == 4, "gemvRowsPerWarp must be 1, 2 or 4");
+  require(path.gemvLoads == 4 || path.gemvLoads == 8, "gemvLoads must be 4 or 8");
+}
+
+Engine::Engine(const VariatorCudaModelSource& source, const VariatorCudaLimits& limits)
+    : stream_(createStream()), before_(createEvent()), after_(createEvent()), limits_(limits) {
+  const auto require = [](bool isMet, const char* fault) {
+    if (!isMet) throw NativeFault(std::string("limits: ") + fault);
+  };
+  require(limits.mostTokens >= 1 && limits.mostTokens <= 65536, "mostTokens must be from 1 to 65536");
+  require(limits.mostSequences >= 1 && limits.mostSequences <= limits.mostTokens, "mostSequences must be from 1 to mostTokens");
+  require(limits.mostHeadRows >= limits.mostSequences, "mostHeadRows must be mostSequences or more");
+  require(limits.mostBlocksPerSequence >= 1, "mostBlocksPerSequence must be 1 or more");
+  model_ = openDeviceModel(source, stream_);
+  layout_ = layoutOf(model_, limits_);
+  multiprocessorCount_ = deviceInfo().multiprocessorCount;
+
+  const int64_t rows = limits.mostTokens, half = model_.headSize / 2;
+  deviceWords_ = DeviceArray<int32_t>(layout_.words);
+  drawn_ = DeviceArray<int32_t>(limits.mostHeadRows);
+  residual_ = DeviceArray<float>(rows * model_.hiddenSize);
+  cosines_ = DeviceArray<float>(rows * half);
+  sines_ = DeviceArray<float>(rows * half);
+  logits_ = DeviceArray<float>(int64_t{limits.mostHeadRows} * model_.vocabularySize);
+  normed_ = DeviceArray<Bf16>(rows * model_.hiddenSize);
+  qkv_ = DeviceArray<Bf16>(rows * model_.qkvSize());
+  attended_ = DeviceArray<Bf16>(rows * model_.headCount * model_.headSize);
+  gateUp_ = DeviceArray<Bf16>(rows * 2 * model_.intermediateSize);
+  gated_ = DeviceArray<Bf16>(rows * model_.intermediateSize);
+  headNormed_ = DeviceArray<Bf16>(int64_t{limits.mostHeadRows} * model_.hiddenSize);
+  hostWords_ = static_cast<int32_t*>(allocateHost(layout_.words * 4));
+  hostDrawn_ = static_cast<int32_t*>(allocateHost(int64_t{limits.mostHeadRows} * 4));
+  hostLogits_ = static_cast<float*>(allocateHost(int64_t{limits.mostHeadRows} * model_.vocabularySize * 4));
+  scratch_.ruled.resize(static_cast<size_t>(model_.vocabularySize));
+  scratch_.weights.resize(static_cast<size_t>(model_.vocabularySize));
+  scratch_.candidates.resize(static_cast<size_t>(model_.vocabularySize));
+}
+
+Engine::~Engine() {
+  for (auto& [key, prepared] : prepared_) {
+    for (auto& [bucket, graph] : prepared.graphs) destroyGraph(graph);
+  }
+  for (void* memory : {static_cast<void*>(hostWords_), static_cast<void*>(hostDrawn_), static_cast<void*>(hostLogits_)}) {
+    if (memory != nullptr) releaseHost(memory);
+  }
+  destroyEvent(before_);
+  destroyEvent(after_);
+  destroyStream(stream_);
+}
+
+Engine::Key Engine::keyOf(const KvCache& kvCache, const VariatorCudaPath& path) {
+  return {&kvCache, path.linear, path.splitTokens, path.mmaTile, path.gemvRowsPerWarp, path.gemvLoads, path.usesGraphs};
+}
+
+void Engine::multiplyRows(const Work& work, const LinearArguments& arguments) {
+  launchCount_++;
+  if (work.path->linear == VARIATOR_CUDA_LINEAR_WGMMA && arguments.rowCount >= leastWgmmaRows && arguments.rows % 8 == 0) {
+    linearByWgmma(arguments, stream_);
+  } else if (work.path->linear != VARIATOR_CUDA_LINEAR_MMA && arguments.rowCount <= mostGemvRows) {
+    linearByGemv(arguments, {work.path->gemvRowsPerWarp, work.path->gemvLoads}, stream_);
+  } else {
+    linearByMma(arguments, work.path->mmaTile > 0 ? work.path->mmaTile : defaultMmaTile(arguments.rowCount), stream_);
+  }
+}
+
+void Engine::multiply(const Work& work, const Bf16* x, const DeviceArray<Bf16>& weight, void* out, Take take, int32_t rows, int32_t columns) {
+  multiplyRows(work, {x, weight.data(), out, take, work.rowCount, rows, columns});
+}
+
+void Engine::attendRows(const Work& work, int32_t layer) {
+  AttentionArguments a{};
+  a.queries = qkv_.data();
+  a.queryStride = model_.qkvSize();
+  a.kv = work.kvCache->layer(layer);
+  a.blockTables = words(layout_.blockTables);
+  a.blockTableStride = limits_.mostBlocksPerSequence;
+  a.tokenStarts = words(layout_.tokenStarts);
+  a.contextLengths = words(layout_.contextLengths);
+  a.out = attended_.data();
+  a.headCount = model_.headCount;
+  a.kvHeadCount = model_.kvHeadCount;
+  a.headSize = model_.headSize;
+  a.windowTokens = model_.windowTokens[layer];
+  a.splitTokens = work.path->splitTokens;
+  a.scale = 1.0f / std::sqrt(static_cast<float>(model_.headSize));
+  a.partials = work.partials;
+  a.partialStarts = words(layout_.partialStarts);
+  if (work.decodeItemCount > 0) {
+    // As many blocks as fill the device twice, whatever the contexts are: those without a split end at once.
+    const int64_t wanted = ceilDivide(2 * int64_t{multiprocessorCount_}, int64_t{work.decodeItemCount} * model_.kvHeadCount);
+    a.splitWorkers = wanted <= 1 ? 0 : static_cast<int32_t>(std::min<int64_t>(wanted, mostSplitWorkers));
+    a.itemSequences = words(layout_.decodeSequences);
+    a.itemFirstPairs = words(layout_.decodePairs);
+    a.itemCount = work.decodeItemCount;
+    launchCount_ += a.splitWorkers > 0 ? 2 : 1;
+    attend(a, 1, stream_);
+  }
+  if (work.chunkItemCount > 0) {
+    a.splitWorkers = 0;
+    a.itemSequences = words(layout_.chunkSequences);
+    a.itemFirstPairs = words(layout_.chunkPairs);
+    a.itemCount = work.chunkItemCount;
+    launchCount_++;
+    const PrefillVariant* prefill = prefillOf(*work.path, model_);
+    if (prefill != nullptr) prefillByWgmma(*prefill, a, work.rowCount, work.kvCache->blockCount, stream_);
+    else attend(a, work.chunkRowTiles, stream_);
+  }
+}
+
+void Engine::forward(const Work& work) {
+  const DeviceModel& m = model_;
+  const int32_t rows = work.rowCount;
+  launchCount_ = 0;
+  embed({m.embedding.data(), words(layout_.tokenIds), residual_.data(), rows, m.hiddenSize}, stream_);
+  rotaryAngles({words(layout_.positions), m.frequencies.data(), cosines_.data(), sines_.data(), rows, m.headSize / 2, m.ropeAttentionFactor}, stream_);
+  launchCount_ += 2;
+  for (int32_t i = 0; i < m.layerCount; i++) {
+    const DeviceLayer& layer = m.layers[i];
+    rmsNorm({residual_.data(), nullptr, layer.inputNorm.data(), nullptr, normed_.data(), rows, m.hiddenSize, m.rmsNormEpsilon}, stream_);
+    multiply(work, normed_.data(), layer.qkv, qkv_.data(), Take::AsBf16, m.qkvSize(), m.hiddenSize);
+    rotateAndAppend({qkv_.data(), layer.qkvBias.data(), layer.qNorm.data(), layer.kNorm.data(), cosines_.data(), sines_.data(), words(layout_.slots),
+                     work.kvCache->layer(i), rows, m.headCount, m.kvHeadCount, m.headSize, m.isRopeInterleaved ? 1 : 0, m.rmsNormEpsilon},
+                    stream_);
+    attendRows(work, i);
+    multiply(work, attended_.data(), layer.o, residual_.data(), Take::AddToResidual, m.hiddenSize, m.headCount * m.headSize);
+    rmsNorm({residual_.data(), nullptr, layer.postAttentionNorm.data(), nullptr, normed_.data(), rows, m.hiddenSize, m.rmsNormEpsilon}, stream_);
+    multiply(work, normed_.data(), layer.gateUp, gateUp_.data(), Take::AsBf16, 2 * m.intermediateSize, m.hiddenSize);
+    swiGlu({gateUp_.data(), gated_.data(), rows, m.intermediateSize}, stream_);
+    multiply(work, gated_.data(), layer.down, residual_.data(), Take::AddToResidual, m.hiddenSize, m.intermediateSize);
+    launchCount_ += 4;
+  }
+  if (work.headRowCount == 0) return;
+  rmsNorm({residual_.data(), nullptr, m.finalNorm.data(), words(layout_.headRows), headNormed_.data(), work.headRowCount, m.hiddenSize, m.rmsNormEpsilon}, stream_);
+  multiplyRows(work, {headNormed_.data(), m.head(), logits_.data(), Take::AsFloat, work.headRowCount, m.vocabularySize, m.hiddenSize});
+  const auto floats = [&](int64_t offset) { return reinterpret_cast<const float*>(words(offset)); };
+  sample({logits_.data(), floats(layout_.temperatures), floats(layout_.topPs), floats(layout_.minPs), words(layout_.topKs),
+          reinterpret_cast<const uint32_t*>(words(layout_.seeds)), words(layout_.drawPositions), drawn_.data(), work.headRowCount, m.vocabularySize},
+         stream_);
+  launchCount_ += 2;
+}
+
+void Engine::prepare(const KvCache& kvCache, const VariatorCudaPath& path) {
+  checkPath(path);
+  const Key key = keyOf(kvCache, path);
+  if (prepared_.count(key) > 0) return;
+  Prepared prepared;
+  // All decoding sequences together have at most as many splits as the cache has room for, and one more each.
+  const int64_t splits = ceilDivide(int64_t{kvCache.blockCount} * kvBlockTokens, path.splitTokens) + limits_.mostSequences;
+  // A prefix may stand in many sequences: never less than that many whole contexts.
+  const int64_t whole = ceilDivide(int64_t{limits_.mostBlocksPerSequence} * kvBlockTokens, path.splitTokens) + 1;
+  prepared.partials = DeviceArray<float>(std::max(splits, std::min<int64_t>(whole * limits_.mostSequences, 4 * splits)) * model_.headCount * (model_.headSize + 2));
+  const int32_t pairTiles = static_cast<int32_t>(ceilDivide(model_.group(), 16));
+  for (const int32_t bucket : decodeBuckets) {
+    if (path.usesGraphs == 0 || bucket > limits_.mostSequences) continue;
+    beginCapture(stream_);
+    try {
+      forward({&kvCache, &path, prepared.partials.data(), bucket, bucket * pairTiles, 0, 1, bucket});
+    } catch (...) {
+      destroyGraph(endCapture(stream_));
+      throw;
+    }
+    prepared.graphs[bucket] = endCapture(stream_);
+    prepared.launchCounts[bucket] = launchCount_;
+  }
+  prepared_[key] = std::move(prepared);
+}
+
+void Engine::forget(const KvCache& kvCache) {
+  for (auto one = prepared_.begin(); one != prepared_.end();) {
+    if (std::get<0>(one->first) != &kvCache) {
+      ++one;
+      continue;
+    }
+    for (auto& [bucket, graph] : one->second.graphs) destroyGraph(graph);
+    one = prepared_.erase(one);
+  }
+}
+
+void Engine::upload(int32_t sequenceCount) {
+  copyToDevice(deviceWords_.data(), hostWords_, layout_.blockTables * 4, stream_);
+  copyToDevice(words(layout_.blockTables), hostWords_ + layout_.blockTables, int64_t{sequenceCount} * limits_.mostBlocksPerSequence * 4, stream_);
+}
+
+void Engine::run(const KvCache& kvCache, const VariatorCudaPath& path, const VariatorCudaStep& step, VariatorCudaResult& result) {
+  const auto start = std::chrono::steady_clock::now();
+  checkPath(path);
+  const auto found = prepared_.find(keyOf(kvCache, path));
+  if (found == prepared_.end()) throw NativeFault("path: it is not prepared on this cache");
+  Prepared& prepared = found->second;
+  checkStep(step, model_, limits_, kvCache.blockCount);
+
+  const int32_t bucket = path.usesGraphs != 0 && isDecodeOnly(step) ? bucketOf(step.sequenceCount, limits_.mostSequences) : 0;
+  const int32_t chunkItemPairs = prefillOf(path, model_) == nullptr ? 0 : prefillPairsPerItem(model_.headCount, model_.kvHeadCount);
+  const StepPlan plan = planStep(step, model_, limits_, layout_, path.splitTokens, bucket, chunkItemPairs, hostWords_);
+  const int64_t partialRow = int64_t{model_.headCount} * (model_.headSize + 2);
+  if (plan.splitCount * partialRow > prepared.partials.count()) {
+    throw NativeFault("step: its decoding sequences have " + std::to_string(plan.splitCount) + " splits of context, more than were prepared for");
+  }
+  const auto headRowCount = static_cast<int32_t>(plan.headRows.size());
+  record(before_, stream_);
+  upload(step.sequenceCount);
+  if (bucket > 0) {
+    replay(prepared.graphs.at(bucket), stream_);
+    result.launchCount = prepared.launchCounts.at(bucket);
+  } else {
+    forward({&kvCache, &path, prepared.partials.data(), step.tokenCount, plan.decodeItemCount, plan.chunkItemCount, plan.chunkRowTiles, headRowCount});
+    result.launchCount = launchCount_;
+  }
+  if (headRowCount > 0) copyToHost(hostDrawn_, drawn_.data(), int64_t{headRowCount} * 4, stream_);
+  record(after_, stream_);
+  wait(stream_);
+  result.isGraph = bucket > 0 ? 1 : 0;
+  result.paddedCount = bucket > 0 ? bucket : step.sequenceCount;
+  result.deviceMs = elapsedMs(before_, after_);
+  finishOnHost(step, plan, result);
+  result.hostMs = msSince(start);
+}
+
+void Engine::finishOnHost(const VariatorCudaStep& step, const StepPlan& plan, VariatorCudaResult& result) {
+  std::fill(result.sampledTokenIds, result.sampledTokenIds + plan.sampledCount, -1);
+  LogitRules rules;
+  const bool hasRules = step.repetitionPenalties != nullptr;
+  const int32_t n = step.sequenceCount;
+  if (hasRules) {
+    rules = {{step.repetitionPenalties, step.repetitionPenalties + n}, {step.frequencyPenalties, step.frequencyPenalties + n},
+             {step.presencePenalties, step.presencePenalties + n},     {step.countStarts, step.countStarts + n + 1},
+             {step.countedTokenIds, step.countedTokenIds + step.countStarts[n]}, {step.tokenCounts, step.tokenCounts + step.countStarts[n]},
+             {step.biasStarts, step.biasStarts + n + 1},               {step.biasTokenIds, step.biasTokenIds + step.biasStarts[n]},
+             {step.biases, step.biases + step.biasStarts[n]}};
+  }
+  const int64_t vocabularySize = model_.vocabularySize;
+  const auto changesLogits = [&](const HeadRow& head) { return hasRules && head.sampledAt >= 0 && rules.changesLogits(head.sequence); };
+  bool isBroken = false, isAnyRead = false;
+  for (size_t i = 0; i < plan.headRows.size(); i++) {
+    const HeadRow& head = plan.headRows[i];
+    const bool isWanted = changesLogits(head) || head.logprobsAt >= 0 || (step.isLogitsWanted != 0 && head.isLast);
+    if (!isWanted) continue;
+    copyToHost(hostLogits_ + i * vocabularySize, logits_.data() + i * vocabularySize, vocabularySize * 4, stream_);
+    isAnyRead = true;
+  }
+  if (isAnyRead) wait(stream_);
+  for (size_t i = 0; i < plan.headRows.size(); i++) {
+    const HeadRow& head = plan.headRows[i];
+    const float* logits = hostLogits_ + i * vocabularySize;
+    if (step.isLogitsWanted != 0 && head.isLast) std::copy(logits, logits + vocabularySize, result.logits + head.sequence * vocabularySize);
+    int32_t token = head.scoredTokenId;
+    if (head.sampledAt >= 0) {
+      token = hostDrawn_[i];
+      if (changesLogits(head)) {
+        std::copy(logits, logits + vocabularySize, scratch_.ruled.begin());
+        const int32_t s = head.sequence;
+        Sampling sampling{step.temperatures[s], step.topPs[s], step.topKs[s], step.minPs[s], false,
+                          static_cast<uint64_t>(step.seeds[2 * s]) | static_cast<uint64_t>(step.seeds[2 * s + 1]) << 32};
+        sampling.hasBans = applyRules(rules, s, scratch_.ruled.data());
+        const int64_t position = int64_t{step.contextLengths[s]} + head.row - step.tokenStarts[s] + 1;
+        token = sampleToken(scratch_.ruled.data(), vocabularySize, sampling, position, scratch_);
+      }
+      isBroken = isBroken || token < 0;
+      result.sampledTokenIds[head.sampledAt] = token;
+    }
+    if (head.logprobsAt >= 0 && token >= 0) {
+      isBroken = isBroken || !scoreRow(logits, vocabularySize, token, step.topCounts[head.sequence], scratch_.weights,
+                                       result.logprobTokenIds + head.logprobsAt, result.logprobs + head.logprobsAt);
+    }
+  }
+  if (isBroken) throw NativeFault("the logits are not finite numbers: the model's weights are damaged");
+}
+
+}  // namespace variator::cuda

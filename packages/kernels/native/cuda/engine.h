@@ -1,0 +1,87 @@
+// Runs steps of one model on the device: embedding, layers, LM head, sampling, eagerly or by a graph captured for a number
+// of decoding sequences. Called by variator_cuda.cc, one call at a time.
+#pragma once
+#include <map>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include "../sampling.h"
+#include "attention.h"
+#include "device_model.h"
+#include "linear.h"
+#include "step_plan.h"
+
+namespace variator::cuda {
+
+// [layer][keys, values][block][kvHead][kvBlockTokens][headSize]
+struct KvCache {
+  KvCache(const DeviceModel& model, int32_t blockCount);
+  KvLayer layer(int32_t index) const;
+  int64_t blockBytes() const { return 2 * int64_t{layerCount} * layerBlockSize * static_cast<int64_t>(sizeof(Bf16)); }
+
+  int32_t blockCount, layerCount;
+  int64_t layerBlockSize;  // elements of a block's keys in one layer
+  DeviceArray<Bf16> data;
+};
+
+// Throws NativeFault for values that no kernel has.
+void checkPath(const VariatorCudaPath& path);
+
+class Engine {
+ public:
+  Engine(const VariatorCudaModelSource& source, const VariatorCudaLimits& limits);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  const DeviceModel& model() const { return model_; }
+  void prepare(const KvCache& kvCache, const VariatorCudaPath& path);
+  void run(const KvCache& kvCache, const VariatorCudaPath& path, const VariatorCudaStep& step, VariatorCudaResult& result);
+  // Forgets what was prepared on a cache that is about to go.
+  void forget(const KvCache& kvCache);
+
+ private:
+  struct Prepared {
+    DeviceArray<float> partials;
+    std::map<int32_t, Graph> graphs;  // by bucket
+    std::map<int32_t, int32_t> launchCounts;
+  };
+  // What the launches of a step depend on, beside the words on the device.
+  struct Work {
+    const KvCache* kvCache;
+    const VariatorCudaPath* path;
+    float* partials;
+    int32_t rowCount, decodeItemCount, chunkItemCount, chunkRowTiles, headRowCount;
+  };
+  using Key = std::tuple<const KvCache*, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t>;
+  static Key keyOf(const KvCache& kvCache, const VariatorCudaPath& path);
+
+  void forward(const Work& work);
+  void multiply(const Work& work, const Bf16* x, const DeviceArray<Bf16>& weight, void* out, Take take, int32_t rows, int32_t columns);
+  void multiplyRows(const Work& work, const LinearArguments& arguments);
+  void attendRows(const Work& work, int32_t layer);
+  void upload(int32_t sequenceCount);
+  // Rules, scores and whatever the device's sampler does not do, from logits read back.
+  void finishOnHost(const VariatorCudaStep& step, const StepPlan& plan, VariatorCudaResult& result);
+  int32_t* words(int64_t offset) const { return deviceWords_.data() + offset; }
+
+  Stream stream_;
+  Event before_, after_;
+  VariatorCudaLimits limits_;
+  DeviceModel model_;
+  StepLayout layout_;
+  int32_t multiprocessorCount_;
+  std::map<Key, Prepared> prepared_;
+  int32_t launchCount_ = 0;
+
+  DeviceArray<int32_t> deviceWords_, drawn_;  // drawn_: [mostHeadRows]
+  DeviceArray<float> residual_, cosines_, sines_, logits_;
+  DeviceArray<Bf16> normed_, qkv_, attended_, gateUp_, gated_, headNormed_;
+  int32_t* hostWords_ = nullptr;
+  int32_t* hostDrawn_ = nullptr;
+  float* hostLogits_ = nullptr;  // [mostHeadRows, vocabularySize]
+  SamplingScratch scratch_;
+};
+
+}  // namespace variator::cuda
