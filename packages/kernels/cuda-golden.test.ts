@@ -39,7 +39,7 @@ for (const name of ['llama-gqa', 'llama-tied', 'qwen2-bias', 'qwen3-qknorm'] as 
 
 const biased = readGolden('qwen2-bias');
 for (const [linear, chunk] of [
-  ['gemv', '2'],
+  ['gemv', '64'],
   ['wgmma', '130'],
 ] as const) {
   test.skipIf(biased === null)(

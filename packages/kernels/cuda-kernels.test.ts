@@ -18,13 +18,13 @@ beforeAll(async () => {
 
 console.warn('SKIPPED: no GPU (kernels run in the emulator; compute-sanitizer and timings need hardware)');
 
-test('every kernel agrees with its slow version, in the emulator, under three seeds', () => {
-  const { status, stdout, stderr } = spawnSync(files.runner, ['check', '--seeds', '3'], { encoding: 'utf8' });
+test('every kernel agrees with its slow version, in the emulator, under two seeds', () => {
+  const { status, stdout, stderr } = spawnSync(files.runner, ['check', '--seeds', '2'], { encoding: 'utf8' });
   expect(stderr).toBe('');
   expect(stdout).toContain('emulated');
   expect(stdout.split('\n').filter((line) => line.startsWith('WRONG'))).toEqual([]);
   expect(status).toBe(0);
-}, 300_000);
+}, 600_000);
 
 test('the timings run from end to end in the emulator, and say that they say nothing', () => {
   const folder = mkdtempSync(join(tmpdir(), 'variator-cuda-time-'));
