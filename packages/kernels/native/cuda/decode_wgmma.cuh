@@ -30,7 +30,7 @@ struct DecodeShape {
   static constexpr int halves = headSize / 64, halfBytes = decodeTile * 128, tileBytes = halves * halfBytes;
   static constexpr int queryHalfBytes = n * 128;
   static constexpr int keysAt = halves * queryHalfBytes, valuesAt = keysAt + stages * tileBytes, weightsAt = valuesAt + stages * tileBytes;
-  static constexpr int largestAt = weightsAt + n * 128, barriersAt = largestAt + 2 * 4 * n * 4;
+  static constexpr int largestAt = weightsAt + n * 128, barriersAt = largestAt + 4 * n * 4;
   static constexpr int sharedBytes = barriersAt + (1 + 4 * stages) * static_cast<int>(sizeof(Barrier)) + 16;
   static constexpr int partStride = n * (headSize + 2);  // sums [n][headSize], then (most, sum) of each pair
   static_assert(sharedBytes <= 227 << 10);
@@ -180,17 +180,16 @@ DEVICE void decodeTiles(const DecodeLaunch& launch, const DecodeItem& item, uint
       scores[i] = isSeen ? multiplyRounded(scores[i], scaleLog2) : -INFINITY;
       found[slot] = fmaxf(found[slot], scores[i]);
     }
-    float* ofWarps = largest + tile % 2 * 4 * n;  // two in turn: the next tile writes while this one is read
 #pragma unroll
     for (int slot = 0; slot < n / 4; slot++) {
       found[slot] = maxOverRows(found[slot]);
-      if (lane() < 4) ofWarps[static_cast<int>(warp()) * n + accumulatorColumn(t, slot / 2) + slot % 2] = found[slot];
+      if (lane() < 4) largest[static_cast<int>(warp()) * n + accumulatorColumn(t, slot / 2) + slot % 2] = found[slot];
     }
     syncNamed(1, 128);
     float base[n / 4];
 #pragma unroll
     for (int slot = 0; slot < n / 4; slot++) {
-      const float* of = ofWarps + accumulatorColumn(t, slot / 2) + slot % 2;
+      const float* of = largest + accumulatorColumn(t, slot / 2) + slot % 2;
       const float most = fmaxf(sums.most[slot], fmaxf(fmaxf(of[0], of[n]), fmaxf(of[2 * n], of[3 * n])));
       base[slot] = most == -INFINITY ? 0.0f : most;
       const float keep = exp2Fast(addRounded(sums.most[slot], -base[slot]));

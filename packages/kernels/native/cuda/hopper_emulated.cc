@@ -107,8 +107,9 @@ void barrierArrive(uint32_t barrier, uint32_t expectedBytes) {
   word->bytes += expectedBytes;
   word->pending--;
   endPhaseWhereComplete(word);
-  // Whoever was let go by this may run well ahead of what the thread does next.
-  while (emulated::drawBelow(4) != 0) emulated::yieldToOthers();
+  // Whoever was let go by this may run well ahead of what the thread does next: now and then a whole round of a ring.
+  const uint32_t turns = emulated::drawBelow(8) == 0 ? 600 : emulated::drawBelow(4);
+  for (uint32_t i = 0; i < turns; i++) emulated::yieldToOthers();
 }
 
 void completeBytes(emulated::Block& block, uint32_t barrierOffset, uint32_t bytes) {

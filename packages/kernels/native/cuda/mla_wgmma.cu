@@ -1,4 +1,4 @@
-// See mla_wgmma.h. Block (sequence, 64 heads, split): a warp fetches 64 tokens a stage by TMA, [9][64 tokens][64]; each of
+// See mla_wgmma.h. Block (sequence, 64 heads, split): a warp of the last warpgroup fetches 64 tokens a stage by TMA, [9][64 tokens][64]; each of
 // two warpgroups computes the scores of 32 of them for all 64 heads, hands the probabilities over in shared memory, and
 // multiplies them by 256 of the 512 values, which it reads from the same stage N-major. Two barriers a stage: the largest
 // score of each head, and the probabilities.
@@ -19,10 +19,10 @@ namespace {
 
 using namespace hopper;
 
-constexpr int consumerThreads = 256, threads = consumerThreads + 32, stages = 2, tile = 64, chunks = mlaRowSize / 64;
+constexpr int consumerThreads = 256, threads = consumerThreads + 128, stages = 2, tile = 64, chunks = mlaRowSize / 64;
 constexpr int heads = mlaHeadsPerBlock, chunkBytes = tile * 128, tileBytes = chunks * chunkBytes;
 constexpr int stagesAt = chunks * heads * 128, weightsAt = stagesAt + stages * tileBytes, largestAt = weightsAt + heads * 128;
-constexpr int barriersAt = largestAt + 2 * 2 * heads * 4, sharedBytes = barriersAt + (1 + 2 * stages) * 8 + 16;
+constexpr int barriersAt = largestAt + 2 * heads * 4, sharedBytes = barriersAt + (1 + 2 * stages) * 8 + 16;
 constexpr int partStride = heads * (mlaLatentSize + 2);  // sums [head][512], then (most, sum) of each head
 constexpr int blocksOfTile = tile / kvBlockTokens;
 static_assert(sharedBytes <= 227 << 10);
@@ -115,18 +115,17 @@ DEVICE void attendTiles(const MlaLaunch& launch, uint8_t* shared, Barrier* queri
       scores[i] = token < count ? multiplyRounded(scores[i], scaleLog2) : -INFINITY;
       found[i / 2 % 2] = fmaxf(found[i / 2 % 2], scores[i]);
     }
-    float* both = largest + step % 2 * 2 * heads;  // two in turn: the next step writes while this one is read
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       found[r] = maxOfRow(found[r]);
-      if (t % 4 == 0) both[group * heads + accumulatorRow(t, r != 0)] = found[r];
+      if (t % 4 == 0) largest[group * heads + accumulatorRow(t, r != 0)] = found[r];
     }
     syncNamed(1, consumerThreads);
     float base[2];
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       const int row = accumulatorRow(t, r != 0);
-      const float most = fmaxf(sums.most[r], fmaxf(both[row], both[heads + row]));
+      const float most = fmaxf(sums.most[r], fmaxf(largest[row], largest[heads + row]));
       base[r] = most == -INFINITY ? 0.0f : most;
       const float keep = exp2Fast(addRounded(sums.most[r], -base[r]));
       sums.most[r] = most;
@@ -234,9 +233,11 @@ KERNEL_ALONE(threads) void mlaKernel(const GRID_CONSTANT MlaLaunch launch) {
   const int to = from + launch.of.splitTokens < count ? from + launch.of.splitTokens : count;
   const int firstTile = from / tile, tileEnd = (to + tile - 1) / tile;
   if (t >= consumerThreads) {
-    produce(launch, shared, queries, full, empty, sequence, firstTile, tileEnd, count);
+    lowerRegisters<40>();
+    if (t < consumerThreads + 32) produce(launch, shared, queries, full, empty, sequence, firstTile, tileEnd, count);
     return;
   }
+  raiseRegisters<232>();
   MlaSums sums;
   attendTiles(launch, shared, queries, full, empty, firstTile, tileEnd, count, sums);
   const int splits = (count + launch.of.splitTokens - 1) / launch.of.splitTokens;

@@ -218,6 +218,8 @@ DEVICE void prefillConsume(const PrefillLaunch& launch, const PrefillItem& item,
     wgmmaFence();
     issueScores<headSize, stages>(scores, queries, start + Shape::keysAt + static_cast<uint32_t>(atKeys.stage * Shape::tileBytes));
     barrierWait(&barriers.valuesFull[atValues.stage], atValues.parity);
+    // Without it ptxas puts one in, and with turns then serialises all products (C7520).
+    wgmmaFence();
     issueValues<headSize, stages>(out, probabilities, start + Shape::valuesAt + static_cast<uint32_t>(atValues.stage * Shape::tileBytes),
                                   tile > item.firstTile + 1);
     if (takesTurns && (consumer == 0 || tile + 1 < item.tileEnd)) arriveNamed(turn ^ 7, 256);
