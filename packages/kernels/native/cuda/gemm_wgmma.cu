@@ -12,6 +12,11 @@ namespace {
 
 using namespace hopper;
 
+int multiprocessorCount() {
+  static const int count = deviceInfo().multiprocessorCount;
+  return count;
+}
+
 struct CompiledGemm {
   GemmVariant variant;
   void (*run)(const GemmArguments&, Stream);
@@ -29,8 +34,7 @@ void runGemm(const GemmArguments& of, Stream stream) {
                        int64_t{of.columns} * static_cast<int64_t>(sizeof(Out)), Shape::chunkColumns, 64}),
       of};
   const int64_t clusters = ceilDivide(of.rows, tileM * clusterM) * ceilDivide(of.columns, tileN);
-  static const int multiprocessors = deviceInfo().multiprocessorCount;
-  LaunchShape shape{{static_cast<uint32_t>(clusterM * std::min<int64_t>(clusters, multiprocessors / clusterM))}, {gemmThreads}, Shape::sharedBytes};
+  LaunchShape shape{{static_cast<uint32_t>(clusterM * std::min<int64_t>(clusters, multiprocessorCount() / clusterM))}, {gemmThreads}, Shape::sharedBytes};
   shape.cluster = {clusterM};
   shape.overlapsBefore = true;
   launch("gemmWgmma", gemmKernel<type, tileM, tileN, stages, clusterM, Out>, shape, stream, arguments);

@@ -60,3 +60,4 @@ fi
 
 echo "== times"
 timeout "$(left)" "$runner" time --json "$output/times.json" | tee "$output/times.txt"
+timeout "$(left)" "$runner" time-hopper | tee "$output/times-hopper.txt"

@@ -13,5 +13,7 @@ int runGolden(const std::vector<std::string>& arguments);
 int runInvariance(const std::vector<std::string>& arguments);
 // Ceilings, then every kernel over its parameters and a model's shapes.
 int runTime(const std::vector<std::string>& arguments);
+// The kernels of docs/cuda-hopper.md by variants and shapes.
+int runTimeHopper(const std::vector<std::string>& arguments);
 
 }  // namespace variator::cuda

@@ -17,6 +17,7 @@ int main(int count, char** words) {
       {"golden", "golden [--linear mma|gemv|wgmma] [--chunk TOKENS] [--tokens N] [--least SHARE] FILE.golden ...", runGolden},
       {"invariance", "invariance FILE.golden ...", runInvariance},
       {"time", "time [--quick] [--json FILE]", runTime},
+      {"time-hopper", "time-hopper [--quick]", runTimeHopper},
   };
   const std::vector<std::string> arguments(words + (count < 2 ? count : 2), words + count);
   for (const auto& command : commands) {
