@@ -55,7 +55,7 @@ test('every variant says which device it is for, and those of a GPU need one', (
     expect(device).toBe(id.includes('.cuda-') ? 'cuda' : 'cpu');
     if (device === 'cuda') expect(needs).toEqual(['sm90']);
   }
-  expect(cudaLinearVariants.map(cudaLinearOf)).toEqual(['bf16-mma', 'bf16-gemv']);
+  expect(cudaLinearVariants.map(cudaLinearOf)).toEqual(['bf16-mma', 'bf16-gemv', 'bf16-wgmma']);
   expect(variantOf('linear.cuda-bf16-mma').isBatchInvariant).toBe(true);
   expect(variantOf('linear.cuda-bf16-gemv').isBatchInvariant).toBe(false);
 });
@@ -100,7 +100,7 @@ test('tiles are read over the usual values, and what cannot be is a sentence', (
 
 test('a GPU path is refused what is for CPUs, and the other way round', () => {
   expect(() => parsePath('balanced,linear=linear.reference', envelope)).toThrow(
-    'linear.reference cannot run on a GPU; it can run linear.cuda-bf16-mma, linear.cuda-bf16-gemv.',
+    'linear.reference cannot run on a GPU; it can run linear.cuda-bf16-mma, linear.cuda-bf16-gemv, linear.cuda-bf16-wgmma.',
   );
   expect(() => parsePath('balanced,tiles=full.slabRows=48', envelope)).toThrow('tiles on a GPU must be');
   expect(() => parsePath('balanced,splitTokens=1024', envelope)).toThrow('from 64 to 512, not 1024');

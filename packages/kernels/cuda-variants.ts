@@ -31,6 +31,14 @@ export const cudaLinears = {
     tolerance: `${rounding}; up to 8 rows are summed in another order than more, so a row's bits depend on the step around it`,
     summary: 'the same, but steps of up to 8 rows by GEMV',
   },
+  'bf16-wgmma': {
+    number: 2,
+    bits: 'cuda-bf16-wgmma',
+    isBatchInvariant: false,
+    tolerance: `${rounding}; steps of up to 8 rows, of 128 and more, and the attention of long chunks are summed in other orders, so a row's bits depend on the step around it`,
+    summary:
+      "and steps of 128 rows or more by Hopper's wgmma, chunks' attention, too, for heads of 64 and 128",
+  },
 } as const satisfies Readonly<Record<string, CudaVariant>>;
 export type CudaLinear = keyof typeof cudaLinears;
 

@@ -51,7 +51,7 @@ export interface CudaLimits {
 
 /** Which kernels a step runs. Only `linear` and `splitTokens` decide bits. */
 export interface CudaPath {
-  /** VariatorCudaPath's numbers: 0 mma, 1 GEMV for up to 8 rows. */
+  /** VariatorCudaPath's number of it, see cuda-variants.ts. */
   readonly linear: number;
   readonly splitTokens: number;
   /** 0: by the number of rows. */

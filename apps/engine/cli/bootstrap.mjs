@@ -19,7 +19,7 @@ if (major < 20) fail(`Variator needs Node 20 or newer; this is ${process.version
 /** What a command needs besides the installed packages. */
 const needs = {
   start: ['native', 'clickhouse', 'web'],
-  test: ['native', 'clickhouse', 'web'],
+  test: ['native', 'clickhouse', 'web', 'cuda'],
   bench: ['native', 'clickhouse', 'web'],
   fuzz: ['native', 'clickhouse', 'web'],
   paths: ['native'],
@@ -78,6 +78,11 @@ async function build(part) {
     native: ['Compiling the kernels', 'packages/kernels/build.mjs', 'buildNative'],
     clickhouse: ['Compiling the ClickHouse host', 'clickhouse/build.mjs', 'buildClickHouseHost'],
     web: ['Building the dashboard', 'apps/web/build.mjs', 'buildWeb'],
+    cuda: [
+      'Compiling the CUDA kernels for the emulated device',
+      'packages/kernels/build-cuda.mjs',
+      'buildCuda',
+    ],
   };
   const [label, file, name] = parts[part];
   const module = await import(pathToFileURL(join(root, file)).href);
