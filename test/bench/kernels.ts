@@ -1,7 +1,8 @@
 /**
  * `npm run bench -- kernels [PART...] [--peer-llama-cpp DIR] [--precision Q8_0|Q4_0] [--shape ID] [--pairs N]
- * [--large-model FOLDER]`: the path a worker begins with against the reference path; its steps against llama.cpp's where that
- * folder is given (a model of 1.1B is written into FOLDER once); and how often each variant agrees with the reference.
+ * [--kind KIND] [--large-model FOLDER]`: the path a worker begins with against the reference path; its steps, or those of
+ * another kind of linear variant, against llama.cpp's where that folder is given (a model of 1.1B is written into FOLDER
+ * once); and how often each variant agrees with the reference.
  */
 import { parseArgs } from 'node:util';
 import type { LinearVariantId } from '@variator/kernels/catalogue';
@@ -43,6 +44,7 @@ export async function benchKernels(argv: readonly string[]): Promise<readonly Fi
     pairCount: Number(flags.pairs ?? 6),
     precisions: precisionsOf(flags.precision),
     shapes: shapesOf(flags.shape),
+    kind: flags.kind ?? null,
   };
   const parts: Parts = {
     reference: async () => benchAgainstReference,
@@ -70,6 +72,7 @@ function readArguments(argv: readonly string[]) {
       pairs: flag,
       precision: flag,
       shape: flag,
+      kind: flag,
       'large-model': flag,
     };
     const { positionals, values } = parseArgs({ args: [...argv], options, allowPositionals: true });

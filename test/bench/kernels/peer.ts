@@ -70,6 +70,8 @@ export interface PeerOptions {
   readonly pairCount: number;
   readonly precisions: readonly Precision[];
   readonly shapes: readonly ShapeId[];
+  /** Of the linear variants; null for the one that a worker begins with. */
+  readonly kind: string | null;
 }
 
 /** Files of the default model, as llama.cpp's quantiser makes them. */
@@ -131,9 +133,9 @@ async function benchModelFile(
   model: string,
   label: string,
   goals: Goals,
-  { pairCount, shapes }: PeerOptions,
+  { pairCount, shapes, kind }: PeerOptions,
 ): Promise<Figure[]> {
-  const runs = await stepRuns(model, 2, 16 * 192);
+  const runs = await stepRuns(model, 2, 16 * 192, undefined, kind);
   try {
     await runs.prepare(runs.fastest);
     const figures: Figure[] = [];

@@ -9,6 +9,7 @@ import {
   type LinearVariantId,
   linearVariantsFor,
   splitTokensRange,
+  variantOf,
   weightBytes,
 } from '@variator/kernels/catalogue';
 import { dispatchTable } from '@variator/kernels/linear-dispatch';
@@ -45,12 +46,17 @@ export interface StepRuns {
   close(): void;
 }
 
-/** `mostTokens`: of all sequences of the largest shape together, their contexts included. */
+/**
+ * `mostTokens`: of all sequences of the largest shape together, their contexts included. `kind`: of the linear variants
+ * (catalogue.ts), null for the one that a worker begins with.
+ * @throws Error where this machine has no variant of the kind
+ */
 export async function stepRuns(
   path: string,
   threadCount: number,
   mostTokens: number,
   attention: AttentionVariantId = attentionVariants[0] ?? 'attention.reference',
+  kind: string | null = null,
 ): Promise<StepRuns> {
   const model = await loadModel(path);
   const native = loadNative();
@@ -59,8 +65,14 @@ export async function stepRuns(
   const blockCount = Math.ceil(mostTokens / BLOCK_SIZE) + 64;
   const cache = native.createKvCache(handle, blockCount, BLOCK_SIZE, kvFormatOf(attention));
   const dtypes = new Set(model.tensors.layers.map(({ o }) => o.dtype));
+  const linears = linearVariantsFor(native.probeMachine(1).features, dtypes);
+  const fastest = linears.find((id) => kind === null || variantOf(id).kind === kind);
+  if (fastest === undefined) {
+    const kinds = [...new Set(linears.map((id) => variantOf(id).kind))];
+    throw new Error(`There is no linear variant of the kind ${kind}; there are ${kinds.join(', ')}.`);
+  }
   return {
-    fastest: linearVariantsFor(native.probeMachine(1).features, dtypes)[0] ?? 'linear.reference',
+    fastest,
     vocabularySize: model.shape.vocabularySize,
     bytesRead({ sequenceCount, contextLength }, linear) {
       const { shape, tensors } = model;
