@@ -6,37 +6,31 @@ namespace variator {
 namespace VARIATOR_TIER {
 namespace {
 
-struct Halves {
-  Lanes first, second;
-};
-
-VARIATOR_INLINE Halves halvesAt(const uint16_t* from) {
-  IntLanes words;
-  __builtin_memcpy(&words, from, 64);
-  const IntLanes upper = IntLanes{} + static_cast<int32_t>(0xffff0000u);
-  return {(Lanes)(words << 16), (Lanes)(words & upper)};
-}
-
 struct Bf16 {
   struct Query {
     const float* values;
   };
   static void prepare(const AttentionCall& call, int pair, Query& query) { query.values = call.queries[pair]; }
 
-  template <int count>
-  VARIATOR_INLINE void scoreTile(const AttentionCall& call, const Query (&queries)[count], const uint8_t* headBlock,
+  template <int first, int count, int all>
+  VARIATOR_INLINE void scoreTile(const AttentionCall& call, const Query (&queries)[all], const uint8_t* headBlock,
                                  int64_t t, float* scores) {
     const int64_t headSize = call.layout->headSize;
     const uint16_t* keys = reinterpret_cast<const uint16_t*>(headBlock) + t * headSize;
-    Lanes even[count]{}, odd[count]{};
+    Fused even[count], odd[count];
+#pragma GCC unroll 6
+    for (int r = 0; r < count; r++) even[r] = odd[r] = noSum();
     for (int64_t d = 0; d < headSize; d += 2) {
-      const Halves key = halvesAt(keys + d * 16);
+      Fused lower, upper;
+      halvesAt(keys + d * 16, &lower, &upper);
+#pragma GCC unroll 6
       for (int r = 0; r < count; r++) {
-        even[r] = multiplyAdd(key.first, fill(queries[r].values[d]), even[r]);
-        odd[r] = multiplyAdd(key.second, fill(queries[r].values[d + 1]), odd[r]);
+        even[r] = multiplyAdd(lower, queries[first + r].values[d], even[r]);
+        odd[r] = multiplyAdd(upper, queries[first + r].values[d + 1], odd[r]);
       }
     }
-    for (int r = 0; r < count; r++) store(scores + r * call.scoreStride, (even[r] + odd[r]) * call.scale);
+#pragma GCC unroll 6
+    for (int r = 0; r < count; r++) store(scores + (first + r) * call.scoreStride, scaledSum(even[r], odd[r], call.scale));
   }
 
   template <int count>
@@ -46,26 +40,32 @@ struct Bf16 {
 
   template <int count, int lanes>
   VARIATOR_INLINE void addValues(const AttentionCall& call, const uint8_t* headBlock, int64_t from, int64_t to,
-                                 int64_t dimension, const float* weights, Lanes (&sums)[count][lanes]) {
+                                 int64_t dimension, const float* weights, Fused (&sums)[count][lanes]) {
     const int64_t stride = call.layout->valueStride;
     const uint16_t* values = reinterpret_cast<const uint16_t*>(headBlock + call.layout->valueOffset) + 2 * dimension;
     // A pair of tokens of which only one takes part is added by itself; the order of the sum is the same.
-    const auto addOne = [&](int64_t t) {
+    const auto addOne = [&](int64_t t) __attribute__((always_inline)) {
+#pragma GCC unroll 4
       for (int v = 0; v < lanes; v++) {
-        const Halves value = halvesAt(values + t / 2 * 2 * stride + 32 * v);
-        const Lanes one = t % 2 == 0 ? value.first : value.second;
-        for (int r = 0; r < count; r++) sums[r][v] = multiplyAdd(one, fill(weights[r * call.scoreStride + t]), sums[r][v]);
+        Fused lower, upper;
+        halvesAt(values + t / 2 * 2 * stride + 32 * v, &lower, &upper);
+        const Fused one = t % 2 == 0 ? lower : upper;
+#pragma GCC unroll 6
+        for (int r = 0; r < count; r++) sums[r][v] = multiplyAdd(one, weights[r * call.scoreStride + t], sums[r][v]);
       }
     };
     int64_t t = from;
     if (t % 2 == 1 && t < to) addOne(t++);
     for (; t + 2 <= to; t += 2) {
+#pragma GCC unroll 4
       for (int v = 0; v < lanes; v++) {
-        const Halves value = halvesAt(values + t * stride + 32 * v);
+        Fused lower, upper;
+        halvesAt(values + t * stride + 32 * v, &lower, &upper);
+#pragma GCC unroll 6
         for (int r = 0; r < count; r++) {
           const float* weight = weights + r * call.scoreStride + t;
-          sums[r][v] = multiplyAdd(value.first, fill(weight[0]), sums[r][v]);
-          sums[r][v] = multiplyAdd(value.second, fill(weight[1]), sums[r][v]);
+          sums[r][v] = multiplyAdd(lower, weight[0], sums[r][v]);
+          sums[r][v] = multiplyAdd(upper, weight[1], sums[r][v]);
         }
       }
     }

@@ -12,20 +12,24 @@ struct Float32 {
   };
   static void prepare(const AttentionCall& call, int pair, Query& query) { query.values = call.queries[pair]; }
 
-  template <int count>
-  VARIATOR_INLINE void scoreTile(const AttentionCall& call, const Query (&queries)[count], const uint8_t* headBlock,
+  template <int first, int count, int all>
+  VARIATOR_INLINE void scoreTile(const AttentionCall& call, const Query (&queries)[all], const uint8_t* headBlock,
                                  int64_t t, float* scores) {
     const int64_t headSize = call.layout->headSize;
     const float* keys = reinterpret_cast<const float*>(headBlock) + t * headSize;
-    Lanes even[count]{}, odd[count]{};
+    Fused even[count], odd[count];
+#pragma GCC unroll 6
+    for (int r = 0; r < count; r++) even[r] = odd[r] = noSum();
     for (int64_t d = 0; d < headSize; d += 2) {
-      const Lanes first = load(keys + d * 16), second = load(keys + d * 16 + 16);
+      const Fused one = fusedAt(keys + d * 16), other = fusedAt(keys + d * 16 + 16);
+#pragma GCC unroll 6
       for (int r = 0; r < count; r++) {
-        even[r] = multiplyAdd(first, fill(queries[r].values[d]), even[r]);
-        odd[r] = multiplyAdd(second, fill(queries[r].values[d + 1]), odd[r]);
+        even[r] = multiplyAdd(one, queries[first + r].values[d], even[r]);
+        odd[r] = multiplyAdd(other, queries[first + r].values[d + 1], odd[r]);
       }
     }
-    for (int r = 0; r < count; r++) store(scores + r * call.scoreStride, (even[r] + odd[r]) * call.scale);
+#pragma GCC unroll 6
+    for (int r = 0; r < count; r++) store(scores + (first + r) * call.scoreStride, scaledSum(even[r], odd[r], call.scale));
   }
 
   template <int count>
@@ -35,13 +39,15 @@ struct Float32 {
 
   template <int count, int lanes>
   VARIATOR_INLINE void addValues(const AttentionCall& call, const uint8_t* headBlock, int64_t from, int64_t to,
-                                 int64_t dimension, const float* weights, Lanes (&sums)[count][lanes]) {
+                                 int64_t dimension, const float* weights, Fused (&sums)[count][lanes]) {
     const int64_t stride = call.layout->valueStride;
     const float* values = reinterpret_cast<const float*>(headBlock + call.layout->valueOffset) + dimension;
     for (int64_t t = from; t < to; t++) {
+#pragma GCC unroll 4
       for (int v = 0; v < lanes; v++) {
-        const Lanes value = load(values + t * stride + 16 * v);
-        for (int r = 0; r < count; r++) sums[r][v] = multiplyAdd(value, fill(weights[r * call.scoreStride + t]), sums[r][v]);
+        const Fused value = fusedAt(values + t * stride + 16 * v);
+#pragma GCC unroll 6
+        for (int r = 0; r < count; r++) sums[r][v] = multiplyAdd(value, weights[r * call.scoreStride + t], sums[r][v]);
       }
     }
   }

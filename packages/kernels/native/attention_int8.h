@@ -8,12 +8,6 @@ namespace {
 
 constexpr int64_t mostHeadSize = 1024;
 
-VARIATOR_INLINE IntLanes wordsAt(const uint8_t* from) {
-  IntLanes words;
-  __builtin_memcpy(&words, from, 64);
-  return words;
-}
-
 struct Int8 {
   struct Query {
     alignas(64) int8_t codes[mostHeadSize];
@@ -43,31 +37,45 @@ struct Int8 {
   }
 
   // Four dimensions of 16 tokens, u8, times four codes of the query.
-  VARIATOR_INLINE IntLanes addDots(IntLanes sum, IntLanes keys, const int8_t* codes) {
+  VARIATOR_INLINE Dots addDots(Dots sum, Dots keys, const int8_t* codes) {
+#if defined(VARIATOR_ATTENTION_VNNI)
     int32_t four;
     __builtin_memcpy(&four, codes, 4);
-#if defined(VARIATOR_ATTENTION_VNNI)
     return (IntLanes)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)keys, _mm512_set1_epi32(four));
+#elif defined(VARIATOR_TWO_REGISTERS)
+    // Bytes 0 and 2 of each word, then 1 and 3, as 16-bit numbers: products in pairs, none of which can overflow.
+    const __m256i even = _mm256_set1_epi32((codes[0] & 0xffff) | codes[2] * 65536);
+    const __m256i odd = _mm256_set1_epi32((codes[1] & 0xffff) | codes[3] * 65536);
+    const __m256i bytes = _mm256_set1_epi16(255);
+    const auto add = [&](__m256i to, __m256i words) __attribute__((always_inline)) {
+      const __m256i pairs = _mm256_madd_epi16(_mm256_and_si256(words, bytes), even);
+      return _mm256_add_epi32(to, _mm256_add_epi32(pairs, _mm256_madd_epi16(_mm256_srli_epi16(words, 8), odd)));
+    };
+    return {add(sum.low, keys.low), add(sum.high, keys.high)};
 #else
     for (int j = 0; j < 4; j++) sum += (keys >> (8 * j) & 255) * static_cast<int32_t>(codes[j]);
     return sum;
 #endif
   }
 
-  template <int count>
-  VARIATOR_INLINE void scoreTile(const AttentionCall& call, const Query (&queries)[count], const uint8_t* headBlock,
+  template <int first, int count, int all>
+  VARIATOR_INLINE void scoreTile(const AttentionCall& call, const Query (&queries)[all], const uint8_t* headBlock,
                                  int64_t t, float* scores) {
     const int64_t padded = (call.layout->headSize + 3) / 4 * 4;
     const uint8_t* keys = headBlock + call.layout->keyOffset + t * padded;
-    IntLanes dots[count]{};
+    Dots dots[count];
+#pragma GCC unroll 6
+    for (int r = 0; r < count; r++) dots[r] = noDots();
     for (int64_t d = 0; d < padded; d += 4) {
-      const IntLanes key = wordsAt(keys + d * 16);
-      for (int r = 0; r < count; r++) dots[r] = addDots(dots[r], key, queries[r].codes + d);
+      const Dots key = wordsAt(keys + d * 16);
+#pragma GCC unroll 6
+      for (int r = 0; r < count; r++) dots[r] = addDots(dots[r], key, queries[first + r].codes + d);
     }
-    const Lanes scales = load(reinterpret_cast<const float*>(headBlock + call.layout->keyScaleOffset) + t);
+    const Fused scales = fusedAt(reinterpret_cast<const float*>(headBlock + call.layout->keyScaleOffset) + t);
+#pragma GCC unroll 6
     for (int r = 0; r < count; r++) {
-      const Lanes dot = __builtin_convertvector(dots[r] - queries[r].offset, Lanes);
-      store(scores + r * call.scoreStride, dot * (scales * queries[r].scale));
+      const Fused dot = floatsOf(less(dots[r], queries[first + r].offset));
+      store(scores + (first + r) * call.scoreStride, multiply(dot, multiply(scales, queries[first + r].scale)));
     }
   }
 
@@ -111,11 +119,18 @@ struct Int8 {
   }
 
   // The codes of four tokens times theirs of V for 16 dimensions, s8.
-  VARIATOR_INLINE IntLanes addValueDots(IntLanes sum, const uint8_t* codes, IntLanes values) {
+  VARIATOR_INLINE Dots addValueDots(Dots sum, const uint8_t* codes, Dots values) {
 #if defined(VARIATOR_ATTENTION_VNNI)
     int32_t four;
     __builtin_memcpy(&four, codes, 4);
     return (IntLanes)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(four), (__m512i)values);
+#elif defined(VARIATOR_TWO_REGISTERS)
+    const __m256i even = _mm256_set1_epi32(codes[0] | codes[2] << 16), odd = _mm256_set1_epi32(codes[1] | codes[3] << 16);
+    const auto add = [&](__m256i to, __m256i words) __attribute__((always_inline)) {
+      const __m256i pairs = _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(words, 8), 8), even);
+      return _mm256_add_epi32(to, _mm256_add_epi32(pairs, _mm256_madd_epi16(_mm256_srai_epi16(words, 8), odd)));
+    };
+    return {add(sum.low, values.low), add(sum.high, values.high)};
 #else
     for (int j = 0; j < 4; j++) sum += (values << (24 - 8 * j) >> 24) * static_cast<int32_t>(codes[j]);
     return sum;
@@ -125,25 +140,41 @@ struct Int8 {
   template <int count, int lanes>
   static void addSpan(const AttentionCall& call, const Span& span, int64_t dimension) {
     const int64_t stride = call.layout->valueStride, groupCount = (call.layout->blockSize + 3) / 4;
-    Lanes sums[count][lanes]{};
-    forTiles(call, span, [&](const uint8_t* headBlock, int64_t t, int64_t position, int64_t tile) {
+    Fused sums[count][lanes];
+#pragma GCC unroll 6
+    for (int r = 0; r < count; r++) {
+#pragma GCC unroll 4
+      for (int v = 0; v < lanes; v++) sums[r][v] = noSum();
+    }
+    forTiles(call, span, [&](const uint8_t* headBlock, int64_t t, int64_t position, int64_t tile) __attribute__((always_inline)) {
       if (dimension == 0 && t == 0) {
         prefetchBlock(call, span, position / call.layout->blockSize, call.layout->valueOffset, call.layout->headBlockBytes);
       }
-      IntLanes dots[count][lanes]{};
+      Dots dots[count][lanes];
+#pragma GCC unroll 6
+      for (int r = 0; r < count; r++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < lanes; v++) dots[r][v] = noDots();
+      }
       const uint8_t* values = headBlock + call.layout->valueOffset + 4 * dimension;
       for (int64_t g = 0; g < 4 && t / 4 + g < groupCount; g++) {
+#pragma GCC unroll 4
         for (int v = 0; v < lanes; v++) {
-          const IntLanes value = wordsAt(values + (t / 4 + g) * 4 * stride + 64 * v);
+          const Dots value = wordsAt(values + (t / 4 + g) * 4 * stride + 64 * v);
+#pragma GCC unroll 6
           for (int r = 0; r < count; r++) dots[r][v] = addValueDots(dots[r][v], codesOf(call, r, tile) + 4 * g, value);
         }
       }
+#pragma GCC unroll 6
       for (int r = 0; r < count; r++) {
-        const Lanes scale = fill(scaleOf(call, r, tile));
-        for (int v = 0; v < lanes; v++) sums[r][v] = multiplyAdd(__builtin_convertvector(dots[r][v], Lanes), scale, sums[r][v]);
+        const float scale = scaleOf(call, r, tile);
+#pragma GCC unroll 4
+        for (int v = 0; v < lanes; v++) sums[r][v] = multiplyAdd(floatsOf(dots[r][v]), scale, sums[r][v]);
       }
     });
+#pragma GCC unroll 6
     for (int r = 0; r < count; r++) {
+#pragma GCC unroll 4
       for (int v = 0; v < lanes; v++) store(call.outs[r] + dimension + 16 * v, sums[r][v]);
     }
   }
@@ -162,7 +193,8 @@ struct Int8 {
       roundWeights(call, span, r, scores);
     }
     int64_t dimension = 0;
-    for (; dimension + 64 <= stride; dimension += 64) addSpan<count, 4>(call, span, dimension);
+    constexpr int lanes = valueLanesFor(count);
+    for (; dimension + 16 * lanes <= stride; dimension += 16 * lanes) addSpan<count, lanes>(call, span, dimension);
     for (; dimension < stride; dimension += 16) addSpan<count, 1>(call, span, dimension);
   }
 };

@@ -3,13 +3,9 @@
 // A pair's bits depend on its query and its keys alone: every sum has one order, by position, and positions of the others
 // take part with a weight of 0. Included only by files that are compiled once a tier; everything here is static.
 #pragma once
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 #include "float_ops.h"
+#include "fused_lanes.h"
 #include "kv_cache.h"
-#include "lanes.h"
 
 namespace {
 
@@ -17,31 +13,6 @@ using variator::AttentionCall;
 using variator::KvLayout;
 
 constexpr int maxPairCount = AttentionCall::maxPairCount;
-
-// a * b + c with one rounding, on every tier.
-VARIATOR_INLINE Lanes multiplyAdd(Lanes a, Lanes b, Lanes c) {
-#if defined(__AVX512F__)
-  return (Lanes)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__FMA__)
-  typedef float Half __attribute__((vector_size(32)));
-  Half low[3], high[3];
-  const Lanes in[3] = {a, b, c};
-  for (int i = 0; i < 3; i++) {
-    __builtin_memcpy(&low[i], &in[i], 32);
-    __builtin_memcpy(&high[i], reinterpret_cast<const char*>(&in[i]) + 32, 32);
-  }
-  low[0] = (Half)_mm256_fmadd_ps((__m256)low[0], (__m256)low[1], (__m256)low[2]);
-  high[0] = (Half)_mm256_fmadd_ps((__m256)high[0], (__m256)high[1], (__m256)high[2]);
-  Lanes out;
-  __builtin_memcpy(&out, &low[0], 32);
-  __builtin_memcpy(reinterpret_cast<char*>(&out) + 32, &high[0], 32);
-  return out;
-#else
-  Lanes out;
-  for (int i = 0; i < 16; i++) out[i] = __builtin_fmaf(a[i], b[i], c[i]);
-  return out;
-#endif
-}
 
 constexpr float noScore = -3.0e38f;
 
@@ -80,7 +51,12 @@ void scoreSpan(const AttentionCall& call, const Span& span, const typename Forma
     const int64_t start = block * blockSize;
     const int64_t begin = span.first > start ? (span.first - start) / 16 * 16 : 0;
     for (int64_t t = begin; t < blockSize && start + t < span.last; t += 16) {
-      Format::template scoreTile<count>(call, queries, headBlock, t, call.scores + start + t - span.origin);
+      float* scores = call.scores + start + t - span.origin;
+      // As many pairs at a time as have their sums in registers.
+      Format::template scoreTile<0, count < pairsInRegisters ? count : pairsInRegisters>(call, queries, headBlock, t, scores);
+      if constexpr (count > pairsInRegisters) {
+        Format::template scoreTile<pairsInRegisters, count - pairsInRegisters>(call, queries, headBlock, t, scores);
+      }
     }
   }
 }
@@ -117,7 +93,12 @@ void weigh(float* scores, const Span& span, int64_t start, int64_t length, float
 template <typename Format, int count, int lanes>
 void addSpan(const AttentionCall& call, const Span& span, int64_t dimension) {
   const int64_t blockSize = call.layout->blockSize;
-  Lanes sums[count][lanes]{};
+  Fused sums[count][lanes];
+#pragma GCC unroll 6
+  for (int r = 0; r < count; r++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < lanes; v++) sums[r][v] = noSum();
+  }
   for (int64_t block = span.first / blockSize; block * blockSize < span.last; block++) {
     const uint8_t* headBlock = call.blocks + call.blockTable[block] * call.blockBytes;
     if (dimension == 0) prefetchBlock(call, span, block, call.layout->valueOffset, call.layout->headBlockBytes);
@@ -126,7 +107,9 @@ void addSpan(const AttentionCall& call, const Span& span, int64_t dimension) {
     const int64_t to = span.last - start < blockSize ? span.last - start : blockSize;
     Format::template addValues<count, lanes>(call, headBlock, from, to, dimension, call.scores + start - span.origin, sums);
   }
+#pragma GCC unroll 6
   for (int r = 0; r < count; r++) {
+#pragma GCC unroll 4
     for (int v = 0; v < lanes; v++) store(call.outs[r] + dimension + 16 * v, sums[r][v]);
   }
 }
@@ -144,7 +127,8 @@ void attendPairs(const AttentionCall& call) {
     weigh(scores, span, call.starts[r], call.lengths[r], out, out + 1);
   }
   int64_t dimension = 0;
-  for (; dimension + 64 <= stride; dimension += 64) addSpan<Format, count, 4>(call, span, dimension);
+  constexpr int lanes = valueLanesFor(count);
+  for (; dimension + 16 * lanes <= stride; dimension += 16 * lanes) addSpan<Format, count, lanes>(call, span, dimension);
   for (; dimension < stride; dimension += 16) addSpan<Format, count, 1>(call, span, dimension);
 }
 
