@@ -17,12 +17,12 @@ struct Bf16 {
                                  int64_t t, float* scores) {
     const int64_t headSize = call.layout->headSize;
     const uint16_t* keys = reinterpret_cast<const uint16_t*>(headBlock) + t * headSize;
-    Fused even[count], odd[count];
+    Wide even[count], odd[count];
 #pragma GCC unroll 6
     for (int r = 0; r < count; r++) even[r] = odd[r] = noSum();
     for (int64_t d = 0; d < headSize; d += 2) {
-      Fused lower, upper;
-      halvesAt(keys + d * 16, &lower, &upper);
+      Wide lower, upper;
+      bf16PairsAt(keys + d * 16, &lower, &upper);
 #pragma GCC unroll 6
       for (int r = 0; r < count; r++) {
         even[r] = multiplyAdd(lower, queries[first + r].values[d], even[r]);
@@ -40,16 +40,16 @@ struct Bf16 {
 
   template <int count, int lanes>
   VARIATOR_INLINE void addValues(const AttentionCall& call, const uint8_t* headBlock, int64_t from, int64_t to,
-                                 int64_t dimension, const float* weights, Fused (&sums)[count][lanes]) {
+                                 int64_t dimension, const float* weights, Wide (&sums)[count][lanes]) {
     const int64_t stride = call.layout->valueStride;
     const uint16_t* values = reinterpret_cast<const uint16_t*>(headBlock + call.layout->valueOffset) + 2 * dimension;
     // A pair of tokens of which only one takes part is added by itself; the order of the sum is the same.
     const auto addOne = [&](int64_t t) __attribute__((always_inline)) {
 #pragma GCC unroll 4
       for (int v = 0; v < lanes; v++) {
-        Fused lower, upper;
-        halvesAt(values + t / 2 * 2 * stride + 32 * v, &lower, &upper);
-        const Fused one = t % 2 == 0 ? lower : upper;
+        Wide lower, upper;
+        bf16PairsAt(values + t / 2 * 2 * stride + 32 * v, &lower, &upper);
+        const Wide one = t % 2 == 0 ? lower : upper;
 #pragma GCC unroll 6
         for (int r = 0; r < count; r++) sums[r][v] = multiplyAdd(one, weights[r * call.scoreStride + t], sums[r][v]);
       }
@@ -59,8 +59,8 @@ struct Bf16 {
     for (; t + 2 <= to; t += 2) {
 #pragma GCC unroll 4
       for (int v = 0; v < lanes; v++) {
-        Fused lower, upper;
-        halvesAt(values + t * stride + 32 * v, &lower, &upper);
+        Wide lower, upper;
+        bf16PairsAt(values + t * stride + 32 * v, &lower, &upper);
 #pragma GCC unroll 6
         for (int r = 0; r < count; r++) {
           const float* weight = weights + r * call.scoreStride + t;

@@ -17,11 +17,11 @@ struct Float32 {
                                  int64_t t, float* scores) {
     const int64_t headSize = call.layout->headSize;
     const float* keys = reinterpret_cast<const float*>(headBlock) + t * headSize;
-    Fused even[count], odd[count];
+    Wide even[count], odd[count];
 #pragma GCC unroll 6
     for (int r = 0; r < count; r++) even[r] = odd[r] = noSum();
     for (int64_t d = 0; d < headSize; d += 2) {
-      const Fused one = fusedAt(keys + d * 16), other = fusedAt(keys + d * 16 + 16);
+      const Wide one = wideAt(keys + d * 16), other = wideAt(keys + d * 16 + 16);
 #pragma GCC unroll 6
       for (int r = 0; r < count; r++) {
         even[r] = multiplyAdd(one, queries[first + r].values[d], even[r]);
@@ -39,13 +39,13 @@ struct Float32 {
 
   template <int count, int lanes>
   VARIATOR_INLINE void addValues(const AttentionCall& call, const uint8_t* headBlock, int64_t from, int64_t to,
-                                 int64_t dimension, const float* weights, Fused (&sums)[count][lanes]) {
+                                 int64_t dimension, const float* weights, Wide (&sums)[count][lanes]) {
     const int64_t stride = call.layout->valueStride;
     const float* values = reinterpret_cast<const float*>(headBlock + call.layout->valueOffset) + dimension;
     for (int64_t t = from; t < to; t++) {
 #pragma GCC unroll 4
       for (int v = 0; v < lanes; v++) {
-        const Fused value = fusedAt(values + t * stride + 16 * v);
+        const Wide value = wideAt(values + t * stride + 16 * v);
 #pragma GCC unroll 6
         for (int r = 0; r < count; r++) sums[r][v] = multiplyAdd(value, weights[r * call.scoreStride + t], sums[r][v]);
       }

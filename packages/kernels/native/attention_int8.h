@@ -71,10 +71,10 @@ struct Int8 {
 #pragma GCC unroll 6
       for (int r = 0; r < count; r++) dots[r] = addDots(dots[r], key, queries[first + r].codes + d);
     }
-    const Fused scales = fusedAt(reinterpret_cast<const float*>(headBlock + call.layout->keyScaleOffset) + t);
+    const Wide scales = wideAt(reinterpret_cast<const float*>(headBlock + call.layout->keyScaleOffset) + t);
 #pragma GCC unroll 6
     for (int r = 0; r < count; r++) {
-      const Fused dot = floatsOf(less(dots[r], queries[first + r].offset));
+      const Wide dot = floatsOf(less(dots[r], queries[first + r].offset));
       store(scores + (first + r) * call.scoreStride, multiply(dot, multiply(scales, queries[first + r].scale)));
     }
   }
@@ -140,7 +140,7 @@ struct Int8 {
   template <int count, int lanes>
   static void addSpan(const AttentionCall& call, const Span& span, int64_t dimension) {
     const int64_t stride = call.layout->valueStride, groupCount = (call.layout->blockSize + 3) / 4;
-    Fused sums[count][lanes];
+    Wide sums[count][lanes];
 #pragma GCC unroll 6
     for (int r = 0; r < count; r++) {
 #pragma GCC unroll 4

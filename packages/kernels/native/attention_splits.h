@@ -4,7 +4,7 @@
 // take part with a weight of 0. Included only by files that are compiled once a tier; everything here is static.
 #pragma once
 #include "float_ops.h"
-#include "fused_lanes.h"
+#include "wide.h"
 #include "kv_cache.h"
 
 namespace {
@@ -93,7 +93,7 @@ void weigh(float* scores, const Span& span, int64_t start, int64_t length, float
 template <typename Format, int count, int lanes>
 void addSpan(const AttentionCall& call, const Span& span, int64_t dimension) {
   const int64_t blockSize = call.layout->blockSize;
-  Fused sums[count][lanes];
+  Wide sums[count][lanes];
 #pragma GCC unroll 6
   for (int r = 0; r < count; r++) {
 #pragma GCC unroll 4

@@ -5,7 +5,7 @@
 
 #include "dequantise.h"
 #include "half.h"
-#include "lanes.h"
+#include "wide.h"
 
 namespace variator {
 namespace VARIATOR_TIER {
@@ -86,21 +86,45 @@ void rmsNorm(const float* x, const float* weight, int64_t size, float epsilon, f
   for (i = 0; i < size; i++) out[i] = weight[i] * (x[i] * factor);
 }
 
-// Four weight rows against `count` activation rows: one sum of 16 lanes along K for each, in the same order however
-// many there are.
-template <int count>
-VARIATOR_INLINE void dots(const float* weights, const float* x, int64_t stride, float* out) {
-  Lanes sums[count][4]{};
+template <int count, int rows>
+VARIATOR_INLINE void dotsOf(const float* weights, const float* x, int64_t stride, float* out) {
+  Wide sums[count][rows];
+#pragma GCC unroll 4
+  for (int m = 0; m < count; m++) {
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) sums[m][r] = noSum();
+  }
   for (int64_t k = 0; k < stride; k += 16) {
-    Lanes weight[4];
-    for (int r = 0; r < 4; r++) weight[r] = load(weights + r * stride + k);
+    Wide weight[rows];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) weight[r] = wideAt(weights + r * stride + k);
+#pragma GCC unroll 4
     for (int m = 0; m < count; m++) {
-      const Lanes value = load(x + m * stride + k);
-      for (int r = 0; r < 4; r++) sums[m][r] += weight[r] * value;
+      const Wide value = wideAt(x + m * stride + k);
+#pragma GCC unroll 4
+      for (int r = 0; r < rows; r++) sums[m][r] = plus(sums[m][r], multiply(weight[r], value));
     }
   }
+#pragma GCC unroll 4
   for (int m = 0; m < count; m++) {
-    for (int r = 0; r < 4; r++) out[m * 32 + r] = sumOf(sums[m][r]);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+      float lanes[16];
+      store(lanes, sums[m][r]);
+      out[m * 32 + r] = sumOf(load(lanes));
+    }
+  }
+}
+
+// Four weight rows against `count` activation rows: one sum of 16 lanes along K for each, in the same order however
+// many there are and however many stay in registers together.
+template <int count>
+VARIATOR_INLINE void dots(const float* weights, const float* x, int64_t stride, float* out) {
+  constexpr int side = count < sideInRegisters ? count : sideInRegisters;
+  for (int m = 0; m < count; m += side) {
+    for (int r = 0; r < 4; r += sideInRegisters) {
+      dotsOf<side, sideInRegisters>(weights + r * stride, x + m * stride, stride, out + m * 32 + r);
+    }
   }
 }
 

@@ -2,8 +2,8 @@
 // 32 * 255 * 127 is below 2^24. Compiled once a tier (the same bits from each); called by step.cc. Reads four codes of
 // a row as one little-endian word.
 #include "half.h"
-#include "lanes.h"
 #include "panels.h"
+#include "wide.h"
 
 namespace variator {
 namespace VARIATOR_TIER {
@@ -76,21 +76,37 @@ void multiplyPanel(const uint8_t* panel, int64_t groupCount, const Activations& 
 }
 
 // A register of 16 rows holds of each row a pair of neighbouring columns, the first in its low half.
-void multiplyBf16(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
-                  int64_t rowCount, LinearTuning, float* out) {
-  for (int64_t m = 0; m < rowCount; m++) {
-    const uint16_t* x = activations.bf16 + (rowStart + m) * activations.stride;
-    Lanes sums[2]{};
-    for (int64_t pair = 0; pair < groupCount * 16; pair++) {
-      for (int half = 0; half < 2; half++) {
-        IntLanes words;
-        __builtin_memcpy(&words, panel + pair * 128 + half * 64, 64);
-        sums[half] += (Lanes)(words << 16) * floatFromBf16(x[2 * pair]);
-        sums[half] += (Lanes)(words & static_cast<int32_t>(0xffff0000u)) * floatFromBf16(x[2 * pair + 1]);
+template <int rows>
+VARIATOR_INLINE void multiplyBf16Rows(const uint8_t* panel, int64_t groupCount, const uint16_t* x, int64_t stride, float* out) {
+  Wide sums[rows][2];
+#pragma GCC unroll 2
+  for (int m = 0; m < rows; m++) sums[m][0] = sums[m][1] = noSum();
+  for (int64_t pair = 0; pair < groupCount * 16; pair++) {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+      Wide lower, upper;
+      bf16PairsAt(reinterpret_cast<const uint16_t*>(panel + pair * 128 + half * 64), &lower, &upper);
+#pragma GCC unroll 2
+      for (int m = 0; m < rows; m++) {
+        sums[m][half] = plus(sums[m][half], multiply(lower, floatFromBf16(x[m * stride + 2 * pair])));
+        sums[m][half] = plus(sums[m][half], multiply(upper, floatFromBf16(x[m * stride + 2 * pair + 1])));
       }
     }
-    for (int half = 0; half < 2; half++) store(out + m * 32 + half * 16, sums[half]);
   }
+#pragma GCC unroll 2
+  for (int m = 0; m < rows; m++) {
+    store(out + m * 32, sums[m][0]);
+    store(out + m * 32 + 16, sums[m][1]);
+  }
+}
+
+void multiplyBf16(const uint8_t* panel, int64_t groupCount, const Activations& activations, int64_t rowStart,
+                  int64_t rowCount, LinearTuning, float* out) {
+  const int64_t stride = activations.stride;
+  const uint16_t* x = activations.bf16 + rowStart * stride;
+  int64_t m = 0;
+  for (; m + 2 <= rowCount; m += 2) multiplyBf16Rows<2>(panel, groupCount, x + m * stride, stride, out + m * 32);
+  if (m < rowCount) multiplyBf16Rows<1>(panel, groupCount, x + m * stride, stride, out + m * 32);
 }
 
 }  // namespace
