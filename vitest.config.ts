@@ -4,7 +4,8 @@ export default defineConfig({
   test: {
     include: ['apps/**/*.test.ts', 'packages/**/*.test.ts', 'clickhouse/**/*.test.ts', 'test/**/*.test.ts'],
     exclude: ['**/node_modules/**', '**/.next/**'],
-    testTimeout: 60_000,
+    // A bound for what hangs, not a judgement of speed: float32 layers take a minute on two crowded cores without AVX-512.
+    testTimeout: 240_000,
     hookTimeout: 120_000,
     pool: 'forks',
     maxWorkers: 2,
