@@ -78,7 +78,7 @@ void checkPath(const VariatorCudaPath& path) {
 }
 
 Engine::Engine(const VariatorCudaModelSource& source, const VariatorCudaLimits& limits)
-    : stream_(createStream()), before_(createEvent()), after_(createEvent()), limits_(limits) {
+    : limits_(limits) {
   const auto require = [](bool isMet, const char* fault) {
     if (!isMet) throw NativeFault(std::string("limits: ") + fault);
   };
@@ -103,9 +103,9 @@ Engine::Engine(const VariatorCudaModelSource& source, const VariatorCudaLimits& 
   gateUp_ = DeviceArray<Bf16>(rows * 2 * model_.intermediateSize);
   gated_ = DeviceArray<Bf16>(rows * model_.intermediateSize);
   headNormed_ = DeviceArray<Bf16>(int64_t{limits.mostHeadRows} * model_.hiddenSize);
-  hostWords_ = static_cast<int32_t*>(allocateHost(layout_.words * 4));
-  hostDrawn_ = static_cast<int32_t*>(allocateHost(int64_t{limits.mostHeadRows} * 4));
-  hostLogits_ = static_cast<float*>(allocateHost(int64_t{limits.mostHeadRows} * model_.vocabularySize * 4));
+  hostWords_ = hostArray<int32_t>(layout_.words);
+  hostDrawn_ = hostArray<int32_t>(limits.mostHeadRows);
+  hostLogits_ = hostArray<float>(int64_t{limits.mostHeadRows} * model_.vocabularySize);
   scratch_.ruled.resize(static_cast<size_t>(model_.vocabularySize));
   scratch_.weights.resize(static_cast<size_t>(model_.vocabularySize));
   scratch_.candidates.resize(static_cast<size_t>(model_.vocabularySize));
@@ -115,12 +115,6 @@ Engine::~Engine() {
   for (auto& [key, prepared] : prepared_) {
     for (auto& [bucket, graph] : prepared.graphs) destroyGraph(graph);
   }
-  for (void* memory : {static_cast<void*>(hostWords_), static_cast<void*>(hostDrawn_), static_cast<void*>(hostLogits_)}) {
-    if (memory != nullptr) releaseHost(memory);
-  }
-  destroyEvent(before_);
-  destroyEvent(after_);
-  destroyStream(stream_);
 }
 
 Engine::Key Engine::keyOf(const KvCache& kvCache, const VariatorCudaPath& path) {
@@ -252,8 +246,8 @@ void Engine::forget(const KvCache& kvCache) {
 }
 
 void Engine::upload(int32_t sequenceCount) {
-  copyToDevice(deviceWords_.data(), hostWords_, layout_.blockTables * 4, stream_);
-  copyToDevice(words(layout_.blockTables), hostWords_ + layout_.blockTables, int64_t{sequenceCount} * limits_.mostBlocksPerSequence * 4, stream_);
+  copyToDevice(deviceWords_.data(), hostWords_.get(), layout_.blockTables * 4, stream_);
+  copyToDevice(words(layout_.blockTables), hostWords_.get() + layout_.blockTables, int64_t{sequenceCount} * limits_.mostBlocksPerSequence * 4, stream_);
 }
 
 void Engine::run(const KvCache& kvCache, const VariatorCudaPath& path, const VariatorCudaStep& step, VariatorCudaResult& result) {
@@ -266,7 +260,7 @@ void Engine::run(const KvCache& kvCache, const VariatorCudaPath& path, const Var
 
   const int32_t bucket = path.usesGraphs != 0 && isDecodeOnly(step) ? bucketOf(step.sequenceCount, limits_.mostSequences) : 0;
   const int32_t chunkItemPairs = prefillOf(path, model_) == nullptr ? 0 : prefillPairsPerItem(model_.headCount, model_.kvHeadCount);
-  const StepPlan plan = planStep(step, model_, limits_, layout_, path.splitTokens, bucket, chunkItemPairs, hostWords_);
+  const StepPlan plan = planStep(step, model_, limits_, layout_, path.splitTokens, bucket, chunkItemPairs, hostWords_.get());
   const int64_t partialRow = int64_t{model_.headCount} * (model_.headSize + 2);
   if (plan.splitCount * partialRow > prepared.partials.count()) {
     throw NativeFault("step: its decoding sequences have " + std::to_string(plan.splitCount) + " splits of context, more than were prepared for");
@@ -281,7 +275,7 @@ void Engine::run(const KvCache& kvCache, const VariatorCudaPath& path, const Var
     forward({&kvCache, &path, prepared.partials.data(), step.tokenCount, plan.decodeItemCount, plan.chunkItemCount, plan.chunkRowTiles, headRowCount});
     result.launchCount = launchCount_;
   }
-  if (headRowCount > 0) copyToHost(hostDrawn_, drawn_.data(), int64_t{headRowCount} * 4, stream_);
+  if (headRowCount > 0) copyToHost(hostDrawn_.get(), drawn_.data(), int64_t{headRowCount} * 4, stream_);
   record(after_, stream_);
   wait(stream_);
   result.isGraph = bucket > 0 ? 1 : 0;
@@ -310,13 +304,13 @@ void Engine::finishOnHost(const VariatorCudaStep& step, const StepPlan& plan, Va
     const HeadRow& head = plan.headRows[i];
     const bool isWanted = changesLogits(head) || head.logprobsAt >= 0 || (step.isLogitsWanted != 0 && head.isLast);
     if (!isWanted) continue;
-    copyToHost(hostLogits_ + i * vocabularySize, logits_.data() + i * vocabularySize, vocabularySize * 4, stream_);
+    copyToHost(hostLogits_.get() + i * vocabularySize, logits_.data() + i * vocabularySize, vocabularySize * 4, stream_);
     isAnyRead = true;
   }
   if (isAnyRead) wait(stream_);
   for (size_t i = 0; i < plan.headRows.size(); i++) {
     const HeadRow& head = plan.headRows[i];
-    const float* logits = hostLogits_ + i * vocabularySize;
+    const float* logits = hostLogits_.get() + i * vocabularySize;
     if (step.isLogitsWanted != 0 && head.isLast) std::copy(logits, logits + vocabularySize, result.logits + head.sequence * vocabularySize);
     int32_t token = head.scoredTokenId;
     if (head.sampledAt >= 0) {

@@ -66,8 +66,8 @@ class Engine {
   void finishOnHost(const VariatorCudaStep& step, const StepPlan& plan, VariatorCudaResult& result);
   int32_t* words(int64_t offset) const { return deviceWords_.data() + offset; }
 
-  Stream stream_;
-  Event before_, after_;
+  OwnedStream stream_;
+  OwnedEvent before_, after_;
   VariatorCudaLimits limits_;
   DeviceModel model_;
   StepLayout layout_;
@@ -78,9 +78,8 @@ class Engine {
   DeviceArray<int32_t> deviceWords_, drawn_;  // drawn_: [mostHeadRows]
   DeviceArray<float> residual_, cosines_, sines_, logits_;
   DeviceArray<Bf16> normed_, qkv_, attended_, gateUp_, gated_, headNormed_;
-  int32_t* hostWords_ = nullptr;
-  int32_t* hostDrawn_ = nullptr;
-  float* hostLogits_ = nullptr;  // [mostHeadRows, vocabularySize]
+  HostArray<int32_t> hostWords_, hostDrawn_;
+  HostArray<float> hostLogits_;  // [mostHeadRows, vocabularySize]
   SamplingScratch scratch_;
 };
 

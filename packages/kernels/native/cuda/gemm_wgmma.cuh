@@ -245,9 +245,11 @@ DEVICE void gemmConsume(const GemmLaunch& launch, const TileOrder& order, uint8_
     if (expert < 0) continue;
     const int firstRow = m * tileM + (tileM == 64 ? 0 : consumer * 64);
     const int firstColumn = n * tileN + (tileM == 64 ? consumer * Shape::columnsEach : 0);
+    // A consumer that has no column of the matrix works on zeros, by the last block's scales.
+    const int scaledColumn = firstColumn < launch.of.columns ? firstColumn : launch.of.columns - 1;
     float acc[Shape::columnsEach / 2];
     gemmMultiply<type, tileM, tileN, stages, clusterM, Out>(launch.of, acc, at, sharedAddress(shared), consumer, full, empty, firstRow,
-                                                            expert * ((launch.of.columns + 127) / 128) + firstColumn / 128);
+                                                            expert * ((launch.of.columns + 127) / 128) + scaledColumn / 128);
     gemmStore<type, Out, Shape::columnsEach>(launch, acc, shared + Shape::chunksAt + consumer * 2 * Shape::chunkBytes, consumer,
                                              firstRow, firstColumn, expert, storeCount);
   }

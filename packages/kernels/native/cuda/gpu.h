@@ -3,6 +3,7 @@
 // NativeFault with the runtime's own words. One device a process: device 0 of those that the process may see.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "launch_shape.h"
@@ -91,5 +92,40 @@ class DeviceArray {
   T* data_ = nullptr;
   int64_t count_ = 0;
 };
+
+// Owned, so that a constructor that throws leaves none behind.
+class OwnedStream {
+ public:
+  OwnedStream() : stream_(createStream()) {}
+  ~OwnedStream() { destroyStream(stream_); }
+  OwnedStream(const OwnedStream&) = delete;
+  OwnedStream& operator=(const OwnedStream&) = delete;
+  operator Stream() const { return stream_; }
+
+ private:
+  Stream stream_;
+};
+class OwnedEvent {
+ public:
+  OwnedEvent() : event_(createEvent()) {}
+  ~OwnedEvent() { destroyEvent(event_); }
+  OwnedEvent(const OwnedEvent&) = delete;
+  OwnedEvent& operator=(const OwnedEvent&) = delete;
+  operator Event() const { return event_; }
+
+ private:
+  Event event_;
+};
+
+// Owned host memory that the device copies to and from.
+struct ReleaseHost {
+  void operator()(void* memory) const noexcept { releaseHost(memory); }
+};
+template <typename T>
+using HostArray = std::unique_ptr<T[], ReleaseHost>;
+template <typename T>
+HostArray<T> hostArray(int64_t count) {
+  return HostArray<T>(static_cast<T*>(allocateHost(count * static_cast<int64_t>(sizeof(T)))));
+}
 
 }  // namespace variator::cuda
