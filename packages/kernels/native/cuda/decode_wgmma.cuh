@@ -11,12 +11,12 @@
 
 #include "decode_wgmma.h"
 #include "hopper_pack.h"
-#include "hopper_tma.h"
 #include "hopper_wgmma.h"
+#include "paged_tiles_wgmma.cuh"
 
 namespace variator::cuda::hopper {
 
-constexpr int decodeThreads = 160, decodeTile = 64, decodeBlocks = decodeTile / kvBlockTokens;
+constexpr int decodeThreads = 160, decodeTile = 64;
 
 struct DecodeLaunch {
   TensorMap queries, keys, values;
@@ -63,42 +63,6 @@ DEVICE DecodeItem decodeItemOf(const DecodeLaunch& launch) {
   return item;
 }
 
-struct DecodeBarriers {
-  Barrier *queries, *keysFull, *keysEmpty, *valuesFull, *valuesEmpty;
-};
-
-template <int headSize, int n, int stages>
-DEVICE void decodeProduce(const DecodeLaunch& launch, const DecodeItem& item, uint8_t* shared, const DecodeBarriers& barriers) {
-  using Shape = DecodeShape<headSize, n, stages>;
-  const int i = static_cast<int>(lane());
-  if (i == 0) {
-    barrierArriveExpect(barriers.queries, static_cast<uint32_t>(Shape::halves * launch.itemTokens * launch.group * 128));
-    for (int half = 0; half < Shape::halves; half++) {
-      loadBox(shared + half * Shape::queryHalfBytes, &launch.queries, barriers.queries, 64 * half, item.kvHead * launch.group,
-              item.rowStart + item.firstPair / launch.group);
-    }
-  }
-  const int* table = launch.of.blockTables + static_cast<int64_t>(item.sequence) * launch.of.blockTableStride;
-  const int blockEnd = (item.keyEnd + kvBlockTokens - 1) / kvBlockTokens;
-  const int place = i % decodeBlocks, half = i / decodeBlocks;
-  RingCursor<stages> at;
-  for (int tile = item.firstTile; tile < item.tileEnd; tile++) {
-    const int block = tile * decodeBlocks + place;
-    const int row = block < blockEnd ? (table[block] * launch.of.kvHeadCount + item.kvHead) * kvBlockTokens : launch.outsideRow;
-    for (int isValue = 0; isValue < 2; isValue++) {
-      Barrier* full = (isValue != 0 ? barriers.valuesFull : barriers.keysFull) + at.stage;
-      barrierWait((isValue != 0 ? barriers.valuesEmpty : barriers.keysEmpty) + at.stage, at.parity ^ 1);
-      if (i == 0) barrierArriveExpect(full, Shape::tileBytes);
-      syncWarp();
-      if (half < Shape::halves) {
-        uint8_t* to = shared + (isValue != 0 ? Shape::valuesAt : Shape::keysAt) + at.stage * Shape::tileBytes + half * Shape::halfBytes;
-        loadBox(to + place * kvBlockTokens * 128, isValue != 0 ? &launch.values : &launch.keys, full, 64 * half, row);
-      }
-    }
-    at.advance();
-  }
-}
-
 DEVICE float maxOverRows(float value) {
   value = fmaxf(value, shuffleXor(value, 4));
   value = fmaxf(value, shuffleXor(value, 8));
@@ -131,7 +95,7 @@ struct DecodeSums {
 };
 
 template <int headSize, int n, int stages>
-DEVICE void decodeTiles(const DecodeLaunch& launch, const DecodeItem& item, uint8_t* shared, const DecodeBarriers& barriers,
+DEVICE void decodeTiles(const DecodeLaunch& launch, const DecodeItem& item, uint8_t* shared, const PagedTileBarriers& barriers,
                         DecodeSums<headSize, n, stages>& sums) {
   using Shape = DecodeShape<headSize, n, stages>;
   const int t = static_cast<int>(thread());
@@ -305,7 +269,7 @@ KERNEL(decodeThreads) void decodeKernel(const GRID_CONSTANT DecodeLaunch launch)
   using Shape = DecodeShape<headSize, n, stages>;
   uint8_t* shared = sharedMemory();
   auto* first = reinterpret_cast<Barrier*>(shared + Shape::barriersAt);
-  const DecodeBarriers barriers{first, first + 1, first + 1 + stages, first + 1 + 2 * stages, first + 1 + 3 * stages};
+  const PagedTileBarriers barriers{first, first + 1, first + 1 + stages, first + 1 + 2 * stages, first + 1 + 3 * stages};
   auto* isLast = reinterpret_cast<uint32_t*>(first + 1 + 4 * stages);
   const int t = static_cast<int>(thread());
   if (t == 0) {
@@ -324,7 +288,7 @@ KERNEL(decodeThreads) void decodeKernel(const GRID_CONSTANT DecodeLaunch launch)
   const DecodeItem item = decodeItemOf(launch);
   if (item.sequence < 0 || item.split >= item.splitEnd) return;
   if (t >= 128) {
-    decodeProduce<headSize, n, stages>(launch, item, shared, barriers);
+    fetchPagedTiles<Shape, stages>(launch, item, shared, barriers, Shape::queryHalfBytes);
     return;
   }
   DecodeSums<headSize, n, stages> sums;

@@ -10,13 +10,13 @@
 #include <cmath>
 
 #include "hopper_pack.h"
-#include "hopper_tma.h"
 #include "hopper_wgmma.h"
+#include "paged_tiles_wgmma.cuh"
 #include "prefill_wgmma.h"
 
 namespace variator::cuda::hopper {
 
-constexpr int prefillThreads = 384, prefillTile = 128, prefillBlocks = prefillTile / kvBlockTokens;
+constexpr int prefillThreads = 384, prefillTile = 128;
 
 struct PrefillLaunch {
   TensorMap queries, keys, values;
@@ -30,10 +30,6 @@ struct PrefillShape {
   static constexpr int keysAt = tileBytes, valuesAt = keysAt + stages * tileBytes, barriersAt = valuesAt + stages * tileBytes;
   static constexpr int sharedBytes = barriersAt + (1 + 4 * stages) * static_cast<int>(sizeof(Barrier));
   static_assert(sharedBytes <= 227 << 10);
-};
-
-struct PrefillBarriers {
-  Barrier *queries, *keysFull, *keysEmpty, *valuesFull, *valuesEmpty;
 };
 
 /** What a block works on: pairs [firstPair, pairEnd) of a sequence, keys [firstKey, keyEnd) in tiles. */
@@ -57,39 +53,6 @@ DEVICE PrefillItem prefillItemOf(const PrefillLaunch& launch) {
   item.firstTile = a.windowTokens > 0 && firstSeen > 0 ? firstSeen / prefillTile : 0;
   item.tileEnd = (item.keyEnd + prefillTile - 1) / prefillTile;
   return item;
-}
-
-template <int headSize, int stages>
-DEVICE void prefillProduce(const PrefillLaunch& launch, const PrefillItem& item, uint8_t* shared, const PrefillBarriers& barriers) {
-  using Shape = PrefillShape<headSize, stages>;
-  const int i = static_cast<int>(lane());
-  if (i == 0) {
-    barrierArriveExpect(barriers.queries, static_cast<uint32_t>(Shape::halves * launch.itemTokens * launch.group * 128));
-    for (int half = 0; half < Shape::halves; half++) {
-      loadBox(shared + half * Shape::halfBytes, &launch.queries, barriers.queries, 64 * half, item.kvHead * launch.group,
-              item.rowStart + item.firstPair / launch.group);
-    }
-  }
-  const int* table = launch.of.blockTables + static_cast<int64_t>(item.sequence) * launch.of.blockTableStride;
-  const int blockEnd = (item.keyEnd + kvBlockTokens - 1) / kvBlockTokens;
-  // Each lane one box: 8 blocks of a tile, and a half of the dimensions.
-  const int place = i % prefillBlocks, half = i / prefillBlocks;
-  RingCursor<stages> at;
-  for (int tile = item.firstTile; tile < item.tileEnd; tile++) {
-    const int block = tile * prefillBlocks + place;
-    const int row = block < blockEnd ? (table[block] * launch.of.kvHeadCount + item.kvHead) * kvBlockTokens : launch.outsideRow;
-    for (int isValue = 0; isValue < 2; isValue++) {
-      Barrier* full = (isValue != 0 ? barriers.valuesFull : barriers.keysFull) + at.stage;
-      barrierWait((isValue != 0 ? barriers.valuesEmpty : barriers.keysEmpty) + at.stage, at.parity ^ 1);
-      if (i == 0) barrierArriveExpect(full, Shape::tileBytes);
-      syncWarp();
-      if (half < Shape::halves) {
-        uint8_t* to = shared + (isValue != 0 ? Shape::valuesAt : Shape::keysAt) + at.stage * Shape::tileBytes + half * Shape::halfBytes;
-        loadBox(to + place * kvBlockTokens * 128, isValue != 0 ? &launch.values : &launch.keys, full, 64 * half, row);
-      }
-    }
-    at.advance();
-  }
 }
 
 /** The running softmax of a thread's two rows; sums are the thread's own until the end. */
@@ -170,7 +133,7 @@ DEVICE void clearBeyond(uint8_t* values, int tile, int keyEnd, int consumer) {
 }
 
 template <int headSize, int stages, bool takesTurns>
-DEVICE void prefillConsume(const PrefillLaunch& launch, const PrefillItem& item, uint8_t* shared, const PrefillBarriers& barriers, int consumer) {
+DEVICE void prefillConsume(const PrefillLaunch& launch, const PrefillItem& item, uint8_t* shared, const PagedTileBarriers& barriers, int consumer) {
   using Shape = PrefillShape<headSize, stages>;
   const int t = static_cast<int>(thread());
   const uint32_t start = sharedAddress(shared), queries = start + static_cast<uint32_t>(consumer) * 64 * 128;
@@ -277,7 +240,7 @@ KERNEL_ALONE(prefillThreads) void prefillKernel(const GRID_CONSTANT PrefillLaunc
   using Shape = PrefillShape<headSize, stages>;
   uint8_t* shared = sharedMemory();
   auto* first = reinterpret_cast<Barrier*>(shared + Shape::barriersAt);
-  const PrefillBarriers barriers{first, first + 1, first + 1 + stages, first + 1 + 2 * stages, first + 1 + 3 * stages};
+  const PagedTileBarriers barriers{first, first + 1, first + 1 + stages, first + 1 + 2 * stages, first + 1 + 3 * stages};
   if (thread() == 0) {
     barrierInit(barriers.queries, 1);
     for (int s = 0; s < stages; s++) {
@@ -296,7 +259,7 @@ KERNEL_ALONE(prefillThreads) void prefillKernel(const GRID_CONSTANT PrefillLaunc
   const int warpgroup = static_cast<int>(thread() / 128);
   if (warpgroup == 0) {
     lowerRegisters<40>();
-    if (thread() < 32) prefillProduce<headSize, stages>(launch, item, shared, barriers);
+    if (thread() < 32) fetchPagedTiles<Shape, stages>(launch, item, shared, barriers, Shape::halfBytes);
     return;
   }
   raiseRegisters<232>();

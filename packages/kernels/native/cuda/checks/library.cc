@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <limits>
 #include <numeric>
+#include <string>
 
 #include "../../logit_rules.h"
 #include "../../logprobs.h"
@@ -24,8 +26,8 @@ constexpr int32_t hidden = 32, intermediate = 48, heads = 4, kvHeads = 2, vocabu
 struct TinyModel {
   explicit TinyModel(uint64_t seed, int32_t headSize = 16) : random(seed) {
     for (int32_t i = 0; i < headSize / 2; i++) frequencies.push_back(std::pow(0.003f, 2.0f * static_cast<float>(i) / static_cast<float>(headSize)));
-    char name[] = "/tmp/variator-cuda-XXXXXX";
-    const int descriptor = mkstemp(name);
+    std::string name = (std::filesystem::temp_directory_path() / "variator-cuda-XXXXXX").string();
+    const int descriptor = mkstemp(name.data());
     if (descriptor < 0) throw NativeFault("a temporary file cannot be made");
     file = name;
     source = {layers, hidden, intermediate, heads, kvHeads, headSize, vocabulary, 256, 1e-5f, frequencies.data(), 1, windows.data(), 0, 0, 0,
