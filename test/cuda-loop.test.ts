@@ -48,6 +48,7 @@ describe.skipIf(built === null || golden === null)('the product on the emulated 
       canary: {
         blockDurationMs: 1500,
         leastPairCount: 2,
+        leastPairCountToPromote: 2,
         mostPairCount: 2,
         leastStepsPerBlock: 2,
         itlGuardRatio: 10,

@@ -54,6 +54,7 @@ test.skipIf(browserPath === null)(
       canary: {
         blockDurationMs: 1000,
         leastPairCount: 3,
+        leastPairCountToPromote: 3,
         mostPairCount: 30,
         leastStepsPerBlock: 4,
         itlGuardRatio: 10,

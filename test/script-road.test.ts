@@ -34,6 +34,7 @@ test('a script approves a proposal, sees its verdict and takes it back, and no s
     canary: {
       blockDurationMs: 1000,
       leastPairCount: 3,
+      leastPairCountToPromote: 3,
       mostPairCount: 30,
       leastStepsPerBlock: 4,
       itlGuardRatio: 10,

@@ -152,6 +152,36 @@ test('what the load did by chance is taken out of the comparison, and no differe
   expect(costsAtEqualLoad(ahead)).toEqual(ahead.map(({ logCostRatio }) => logCostRatio));
 });
 
+test('nothing is promoted before eight pairs, and a shorter plan promotes with its last pair or not at all', () => {
+  const clear = noisyPairs(3, 0.7);
+  const pairsUntilPromoted = (change: Partial<JudgingPlan>): number | null => {
+    const judging = { ...plan, leastPairCountToPromote: 8, ...change };
+    const { verdict, pairCount } = runCanary(clear.slice(0, judging.mostPairCount), judging);
+    return verdict === 'better' ? pairCount : null;
+  };
+  expect(pairsUntilPromoted({})).toBe(8);
+  expect(pairsUntilPromoted({ mostPairCount: 6 })).toBe(6);
+  expect(pairsUntilPromoted({ leastPairCount: 2, mostPairCount: 3 })).toBeNull();
+  expect(pairsUntilPromoted({ leastPairCount: 2, leastPairCountToPromote: 3, mostPairCount: 3 })).toBe(3);
+  expect(runCanary(clear).pairCount).toBe(4);
+  // What is dearer goes as early as before.
+  expect(runCanary(noisyPairs(3, 1.4), { ...plan, leastPairCountToPromote: 8 })).toEqual({
+    verdict: 'worse',
+    pairCount: 4,
+  });
+});
+
+test.each([4, 6, 12])(
+  'of 600 canaries of equal paths at most one in a hundred is promoted by a plan of %s pairs',
+  (mostPairCount) => {
+    const judging = { ...plan, leastPairCountToPromote: 8, mostPairCount };
+    const promoted = Array.from({ length: 600 }, (_, seed) =>
+      runCanary(loadedPairs(20_000 + seed, 1).slice(0, mostPairCount), judging),
+    ).filter(({ verdict }) => verdict === 'better');
+    expect(promoted.length).toBeLessThanOrEqual(6);
+  },
+);
+
 test('steps that are settling or of another path are left out, and thin blocks are not compared', () => {
   const prices = freezePrices(fit, [step({})]);
   const question = {

@@ -258,7 +258,10 @@ export type Aim = 'deviceMs' | 'itl';
 
 export interface JudgingPlan {
   readonly aim: Aim;
+  /** Before so many nothing is decided, save by the ITL guard. */
   readonly leastPairCount: number;
+  /** A few pairs know their own spread badly: before so many nothing is promoted. Absent in plans older than it: as above. */
+  readonly leastPairCountToPromote?: number;
   readonly mostPairCount: number;
   readonly itlGuardRatio: number;
   /** The guard lets a candidate use the slack its objective leaves: below this no gap is too long. */
@@ -303,9 +306,18 @@ export function judgeCanary(pairs: readonly PairResult[], plan: JudgingPlan): Ju
   const aimed = plan.aim === 'deviceMs' ? confidence : itlConfidence;
   const gapBounds = confidenceSequence(logGaps, plan.mostPairCount, KEPT_ALPHA);
   const isKept = logGaps.length === 0 || (broken < MAYBE_BROKEN && gapBounds !== null && gapBounds.high < 0);
-  if (aimed !== null && aimed.high < 0 && isKept) return judged('better');
+  if (aimed !== null && aimed.high < 0 && isKept && mayPromote(pairs, plan)) return judged('better');
   const gapsToRollBack = plan.aim === 'itl' ? bounds(gaps, ROLL_BACK_ALPHA) : null;
   return judged(gapsToRollBack !== null && gapsToRollBack.low > 0 ? 'worse' : 'inconclusive');
+}
+
+/** A plan shorter than what a promotion asks for promotes with its last pair or not at all, and one of fewer than these never. */
+const SHORTEST_TO_PROMOTE = 4;
+
+function mayPromote({ length }: readonly PairResult[], plan: JudgingPlan): boolean {
+  const { leastPairCount, mostPairCount, leastPairCountToPromote = leastPairCount } = plan;
+  const isLongEnough = leastPairCountToPromote <= mostPairCount;
+  return length >= (isLongEnough ? leastPairCountToPromote : Math.max(SHORTEST_TO_PROMOTE, mostPairCount));
 }
 
 /** Of the pairs whose control keeps the ITL objective, those whose candidate does not; above this it is rolled back. */

@@ -316,6 +316,7 @@ function simulatedCanary(
   const judgingPlan: JudgingPlan = {
     aim: draft.aim,
     leastPairCount: 4,
+    leastPairCountToPromote: 8,
     mostPairCount: MOST_PAIRS,
     itlGuardRatio: 1.5,
     itlObjectiveMs: world.objectives.itlMs,

@@ -174,6 +174,7 @@ function canary(
     judgingPlan: {
       aim: draft.aim,
       leastPairCount: 4,
+      leastPairCountToPromote: 8,
       mostPairCount: MOST_PAIRS,
       itlGuardRatio: 1.5,
       itlObjectiveMs: worker.arrivals.find(({ at }) => at >= worker.now)?.objectives.itlMs ?? 0,

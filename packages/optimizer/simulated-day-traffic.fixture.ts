@@ -46,7 +46,7 @@ export interface Phase {
   readonly isRecurring: boolean;
 }
 const phase = (of: Kind, minutes: number, isRecurring = false): Phase => ({ kind: of, minutes, isRecurring });
-export const phases: readonly Phase[] = [
+export const WHOLE_DAY: readonly Phase[] = [
   phase(chats, 50),
   phase(documents, 50),
   phase(writing, 50),
@@ -58,7 +58,7 @@ export const phases: readonly Phase[] = [
 /** Nothing is asked of the first minutes of a phase. */
 export const graceMinutes = ({ isRecurring }: Phase): number => (isRecurring ? 5 : 20);
 
-export function trafficOf(seed: number): { arrivals: Arrival[]; endsAt: number } {
+export function trafficOf(seed: number, phases: readonly Phase[]): { arrivals: Arrival[]; endsAt: number } {
   const random = seededRandom(seed);
   const arrivals: Arrival[] = [];
   const length = (middle: number): number =>

@@ -7,7 +7,7 @@ import { type ExecutionPath, pathFaults, pathId } from '@variator/kernels/execut
 import { type Arrival, replay } from './replay.ts';
 import { logAttainmentOf } from './search-paths.ts';
 import { play } from './simulated-day-play.fixture.ts';
-import { graceMinutes, phases, trafficOf } from './simulated-day-traffic.fixture.ts';
+import { graceMinutes, type Phase, trafficOf, WHOLE_DAY } from './simulated-day-traffic.fixture.ts';
 import {
   DayWorker,
   envelope,
@@ -41,13 +41,20 @@ export interface DayScore {
   readonly phases: readonly PhaseScore[];
 }
 
-export function playDay(seed: number, log: (line: string) => void = () => undefined): DayScore {
+/** @param phases of another day than the whole one: some of them alone, to find a cause */
+export function playDay(
+  seed: number,
+  log: (line: string) => void = () => undefined,
+  phases: readonly Phase[] = WHOLE_DAY,
+): DayScore {
   const reality = realityOf(seed);
-  const { arrivals, endsAt } = trafficOf(1000 + seed);
+  const { arrivals, endsAt } = trafficOf(1000 + seed, phases);
   const starts = phases.map((_, index) =>
     phases.slice(0, index).reduce((sum, { minutes }) => sum + minutes, 0),
   );
-  const hindsight = phases.map((_, index) => bestInHindsight(reality, arrivals, index, starts));
+  const hindsight = phases.map(({ minutes }, index) =>
+    bestInHindsight(reality, arrivals, ((starts[index] ?? 0) + minutes / 2) * MINUTE),
+  );
   const played = play(reality, arrivals, endsAt, seed, log);
   const oracle = new DayWorker(arrivals, reality, startPath, seed);
   phases.forEach((of, index) => {
@@ -110,13 +117,7 @@ interface Hindsight {
 }
 
 /** Every path on a minute of the phase, the better ones on five, on the device as it really is. */
-function bestInHindsight(
-  reality: Reality,
-  arrivals: readonly Arrival[],
-  index: number,
-  starts: readonly number[],
-): Hindsight {
-  const middle = ((starts[index] ?? 0) + (phases[index]?.minutes ?? 0) / 2) * MINUTE;
+function bestInHindsight(reality: Reality, arrivals: readonly Arrival[], middle: number): Hindsight {
   const known = new Map<string, { cost: number; keeps: boolean }>();
   const ask = (path: ExecutionPath, minutes: number): { cost: number; keeps: boolean } => {
     const key = `${pathId(path)} ${minutes}`;

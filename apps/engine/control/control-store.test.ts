@@ -119,6 +119,7 @@ test('only what people changed is stored, so that the price given at start still
     canary: {
       blockDurationMs: 8000,
       leastPairCount: 4,
+      leastPairCountToPromote: 8,
       mostPairCount: 6,
       leastStepsPerBlock: 8,
       itlGuardRatio: 1.5,

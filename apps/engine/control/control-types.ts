@@ -16,6 +16,8 @@ export interface Policy {
   readonly canary: {
     readonly blockDurationMs: number;
     readonly leastPairCount: number;
+    /** Promoted not before so many; a plan that is shorter promotes with its last pair only. */
+    readonly leastPairCountToPromote: number;
     readonly mostPairCount: number;
     /** A block with fewer judged steps is not compared. */
     readonly leastStepsPerBlock: number;

@@ -15,6 +15,7 @@ export function defaultPolicy(deviceUsdPerHour: number = DEFAULT_DEVICE_USD_PER_
     canary: {
       blockDurationMs: 8000,
       leastPairCount: 4,
+      leastPairCountToPromote: 8,
       mostPairCount: 12,
       leastStepsPerBlock: 8,
       itlGuardRatio: 1.5,
@@ -42,6 +43,7 @@ export const policyChangeSchema = z.strictObject({
     .strictObject({
       blockDurationMs: count(100, 600_000),
       leastPairCount: count(2, 60),
+      leastPairCountToPromote: count(2, 60),
       mostPairCount: count(2, 60),
       leastStepsPerBlock: count(1, 10_000),
       itlGuardRatio: range(1.05, 10),
@@ -76,6 +78,7 @@ export function applyChanges(defaults: Policy, changes: PolicyChange): Policy {
     canary: {
       blockDurationMs: changes.canary?.blockDurationMs ?? canary.blockDurationMs,
       leastPairCount: changes.canary?.leastPairCount ?? canary.leastPairCount,
+      leastPairCountToPromote: changes.canary?.leastPairCountToPromote ?? canary.leastPairCountToPromote,
       mostPairCount: changes.canary?.mostPairCount ?? canary.mostPairCount,
       leastStepsPerBlock: changes.canary?.leastStepsPerBlock ?? canary.leastStepsPerBlock,
       itlGuardRatio: changes.canary?.itlGuardRatio ?? canary.itlGuardRatio,

@@ -83,6 +83,7 @@ export function judgingPlanOf(draft: ProposalDraft, policy: Policy): JudgingPlan
   return {
     aim: draft.aim,
     leastPairCount: policy.canary.leastPairCount,
+    leastPairCountToPromote: policy.canary.leastPairCountToPromote,
     mostPairCount: policy.canary.mostPairCount,
     itlGuardRatio: policy.canary.itlGuardRatio,
     itlObjectiveMs: policy.objectives.itlMs,

@@ -20,6 +20,7 @@ test('a larger token budget is guarded by ITL, with the policy’s own numbers',
     canary: {
       blockDurationMs: 8000,
       leastPairCount: 4,
+      leastPairCountToPromote: 8,
       mostPairCount: 12,
       leastStepsPerBlock: 8,
       itlGuardRatio: 1.5,
