@@ -88,10 +88,14 @@ test.skipIf(browserPath === null)(
     });
     await flooding.end();
 
-    // Streams that stay open through everything that follows.
+    // Streams that stay open through everything that follows: a third workload, to which proposals have to belong.
+    const flood = await currentRegime(admin);
     const clients = keepStreaming(product, { clientCount: 12, maxTokens: 80 });
     await page.goto(`${webUrl}/proposals`);
-    const card = await proposalToRunMore();
+    await waitUntil('another regime than the flood', 90_000, async () => {
+      return (await currentRegime(admin)) !== flood;
+    });
+    const card = await proposalToRunMore(admin);
     expect(await card.getByTestId('proposal-title').textContent()).toMatch(/device ms per request/);
     expect(await card.getByTestId('proposal-reason').textContent()).toMatch(
       /were replayed through the scheduler/,
@@ -175,11 +179,25 @@ function drawnLineCount(): Promise<number> {
     .evaluateAll((paths) => paths.filter((path) => /[LC]/.test(path.getAttribute('d') ?? '')).length);
 }
 
+/** The id of the newest confirmed one. */
+async function currentRegime(admin: RunningProduct['admin']): Promise<string> {
+  const now = Date.now();
+  const marks = await admin.regimes.list.query({ fromMs: now - 600_000, toMs: now });
+  return marks.filter(({ isConfirmed }) => isConfirmed).at(-1)?.regimeId ?? '';
+}
+
 /** Opened, so that its reason and its buttons can be seen; by its id, since newer ones may come to stand above it. */
-async function proposalToRunMore(): Promise<Locator> {
-  const newest = page.locator('[data-testid=proposal-card]', { hasText: 'largest running batch' }).first();
-  await newest.waitFor({ timeout: 90_000 });
-  const card = page.locator(`[data-proposal-id="${await newest.getAttribute('data-proposal-id')}"]`);
+async function proposalToRunMore(admin: RunningProduct['admin']): Promise<Locator> {
+  const proposalId = await waitUntil('a proposal for this regime', 90_000, async () => {
+    const regimeId = await currentRegime(admin);
+    const proposals = await admin.proposals.list.query({ limit: 20 });
+    return proposals.find(
+      ({ state, title, evidence }) =>
+        state === 'open' && evidence.regimeId === regimeId && title.includes('largest running batch'),
+    )?.proposalId;
+  });
+  const card = page.locator(`[data-testid=proposal-card][data-proposal-id="${proposalId}"]`);
+  await card.waitFor({ timeout: 10_000 });
   const title = card.getByTestId('proposal-title').getByRole('button');
   if ((await title.count()) > 0) await title.click();
   await card.getByTestId('proposal-reason').waitFor({ timeout: 5000 });

@@ -18,6 +18,7 @@
  *   calibration.run  m {workerId, path, cases} -> {stepCount, deviceMs}
  *   proposals.list   q {limit} -> Proposal[]   proposals.create m ProposalDraft -> Proposal
  *   proposals.approve m {proposalId} -> {rolloutId}       proposals.reject m {proposalId, reason} -> Proposal
+ *   proposals.withdraw m {proposalId, reason} -> Proposal, superseded where it was open
  *   rollouts.list    q {limit} -> RolloutView[]           rollouts.progress q {rolloutId} -> RolloutView
  *   rollouts.rollBack m {rolloutId} -> RolloutView
  *   rollouts.killSwitch q -> KillSwitch                   rollouts.setKillSwitch m {isOn, reason} -> KillSwitch

@@ -23,6 +23,11 @@ export const proposals = router({
     .mutation(
       ({ ctx, input }): Promise<Proposal> => ctx.control.reject(input.proposalId, input.reason, ctx.who),
     ),
+  withdraw: mutation
+    .input(z.strictObject({ proposalId: identifier, reason: z.string().max(1000).default('') }))
+    .mutation(
+      ({ ctx, input }): Promise<Proposal> => ctx.control.withdraw(input.proposalId, input.reason, ctx.who),
+    ),
 });
 
 /** Pages ask every second: what a decided one was chosen from is no longer asked about, and is most of its size. */

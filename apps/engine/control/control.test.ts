@@ -174,6 +174,25 @@ test('approving twice, also at the same moment, is one rollout', async () => {
   expect(approvals).toMatchObject([{ who: 'ada', subject: proposalId }]);
 });
 
+test("a proposal is withdrawn while it is open, is nobody's decision, and can be made anew", async () => {
+  const { proposalId } = await control.createProposal(draft, 'optimizer');
+  const reason = 'The workload has changed.';
+  const withdrawn = await control.withdraw(proposalId, reason, 'optimizer');
+  expect(withdrawn).toMatchObject({ state: 'superseded', decidedBy: 'optimizer', rolloutId: '' });
+  await expect(control.approve(proposalId, 'ada')).rejects.toThrow('is superseded; approve an open one');
+  expect((await control.audit(1))[0]).toMatchObject({ what: 'supersede', who: 'optimizer', details: reason });
+  const again = await control.createProposal(draft, 'optimizer');
+  expect(again.proposalId).not.toBe(proposalId);
+  // Too late for what somebody has approved.
+  fleet.holdFromBlock(2);
+  const { rolloutId } = await control.approve(again.proposalId, 'ada');
+  expect(await control.withdraw(again.proposalId, reason, 'optimizer')).toMatchObject({
+    state: 'approved',
+    rolloutId,
+  });
+  await expect(control.withdraw('prop_unknown', reason, 'optimizer')).rejects.toThrow('There is no proposal');
+});
+
 test('one rollout at a time on a worker', async () => {
   fleet.holdFromBlock(2);
   const rolloutId = await begin();

@@ -21,6 +21,8 @@ export interface Control {
   /** Approving twice gives the same rollout. */
   approve(proposalId: string, who: string): Promise<{ rolloutId: string }>;
   reject(proposalId: string, reason: string, who: string): Promise<Proposal>;
+  /** Takes an open proposal back as superseded: nobody has decided against it, its evidence no longer holds. */
+  withdraw(proposalId: string, reason: string, who: string): Promise<Proposal>;
 
   /** Newest first. */
   rollouts(limit: number): Promise<RolloutView[]>;

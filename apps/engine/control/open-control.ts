@@ -80,10 +80,16 @@ export async function openControl(options: ControlOptions): Promise<Control> {
     return runs.openingOn(worker.workerId)?.from ?? worker.path;
   }
 
-  async function supersede({ proposalId }: Proposal, why: string): Promise<void> {
-    const to = { state: 'superseded', rolloutId: '', decidedBy: 'control', decidedAt: now() } as const;
-    const audit = auditOf('supersede', proposalId, 'control', why, `supersede:${proposalId}`);
+  async function supersede({ proposalId }: Proposal, why: string, who = 'control'): Promise<void> {
+    const to = { state: 'superseded', rolloutId: '', decidedBy: who, decidedAt: now() } as const;
+    const audit = auditOf('supersede', proposalId, who, why, `supersede:${proposalId}`);
     await store.moveProposal(proposalId, 'open', to, audit);
+  }
+
+  async function withdraw(proposalId: string, reason: string, who: string): Promise<Proposal> {
+    // Whoever was approved in the meantime has a rollout, which is ended by itself.
+    await supersede(await proposalOf(proposalId), reason, who);
+    return await proposalOf(proposalId);
   }
 
   async function supersedeOthers(workerId: string, path: ExecutionPath): Promise<void> {
@@ -251,6 +257,7 @@ export async function openControl(options: ControlOptions): Promise<Control> {
     createProposal: (draft, who) => inTurn(() => createProposal(draft, who)),
     approve: (proposalId, who) => inTurn(() => approve(proposalId, who)),
     reject: (proposalId, reason, who) => inTurn(() => reject(proposalId, reason, who)),
+    withdraw: (proposalId, reason, who) => inTurn(() => withdraw(proposalId, reason, who)),
     rollouts: (limit) => runs.list(limit),
     rollout: (rolloutId) => runs.view(rolloutId),
     rollBack: async (rolloutId, who) => {

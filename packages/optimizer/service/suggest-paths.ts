@@ -1,7 +1,8 @@
 /**
  * The round that replays the last window's arrivals and proposes a better path. Called by main.ts. Searches when something
  * has changed, else ever more rarely; proposes nothing while a canary runs, and not again what was refused in this regime. While
- * a shift of the workload is unconfirmed it proposes nothing; when it is confirmed, canaries from before it are ended.
+ * a shift of the workload is unconfirmed it proposes nothing; when it is confirmed, canaries from before it are ended and open
+ * proposals from before it are withdrawn.
  */
 import type { TelemetryClient } from '@variator/clickhouse/client';
 import { arrivals as arrivalsOf } from '@variator/clickhouse/queries/arrivals';
@@ -55,6 +56,10 @@ export function createPathSuggester(options: {
   const searched = new Map<string, { readonly pace: SearchPace; readonly note: string }>();
   /** The regime in which each canary under way was first seen. */
   const regimesOfCanaries = new Map<string, string>();
+  /** Made before any regime was known, which their evidence cannot name. */
+  const namelessProposals = new Set<string>();
+  /** Whose proposals are open; '' before any was known. */
+  let regimeOfProposals = '';
 
   async function windowOf(now: number): Promise<{ fromMs: number; toMs: number; arrivals: Arrival[] }> {
     // Not from its start: the windows of the change itself hold traffic of both regimes.
@@ -138,6 +143,7 @@ export function createPathSuggester(options: {
       return;
     }
     const { proposalId } = await gateway.proposals.create.mutate(draft);
+    if (draft.evidence.regimeId === '') namelessProposals.add(proposalId);
     log(`proposed ${proposalId}: ${note}`);
   }
 
@@ -159,10 +165,31 @@ export function createPathSuggester(options: {
     }
   }
 
+  /** What they promise is of traffic that is gone. When it comes again, its regime is known and they are proposed anew. */
+  async function withdrawProposalsOfBefore(): Promise<void> {
+    const regimeId = marker.current()?.regimeId ?? '';
+    if (regimeId === '' || regimeId === regimeOfProposals) return;
+    const isFirst = regimeOfProposals === '';
+    for (const { proposalId, state, evidence } of await gateway.proposals.list.query({ limit: 100 })) {
+      if (state !== 'open') continue;
+      const isNameless = evidence.regimeId === '';
+      const isOfNow = isNameless
+        ? isFirst || !namelessProposals.has(proposalId)
+        : (marker.livingId(evidence.regimeId) || evidence.regimeId) === regimeId;
+      if (isOfNow) continue;
+      await gateway.proposals.withdraw.mutate({ proposalId, reason: 'The workload has changed.' });
+      log(`withdrew ${proposalId}: the workload has changed`);
+    }
+    if (!isFirst) namelessProposals.clear();
+    // Last, so that a round which failed half-way is done again.
+    regimeOfProposals = regimeId;
+  }
+
   return {
     async round(now) {
       const rollouts = await gateway.rollouts.list.query({ limit: 20 });
       await endCanariesOfBefore(rollouts);
+      await withdrawProposalsOfBefore();
       // Arrivals of two regimes say nothing about either.
       if (marker.isSuspended()) return;
       const [workers, policy, ledger] = await Promise.all([
