@@ -7,6 +7,7 @@ import {
   formatChange,
   formatChangeRange,
   formatCount,
+  formatEnergy,
   formatError,
   formatFactor,
   formatId,
@@ -74,6 +75,13 @@ test('rates and counts are grouped', () => {
   expect(formatTokensPerSecond(1240.4)).toBe('1,240 tok/s');
   expect(formatTokensPerSecond(7.25)).toBe('7.3 tok/s');
   expect(formatCount(7)).toBe('7');
+});
+
+test('energy is told in joules, watt-hours and kilowatt-hours', () => {
+  expect(formatEnergy(null)).toBe('–');
+  expect(formatEnergy(840.4)).toBe('840 J');
+  expect(formatEnergy(44_640)).toBe('12.4 Wh');
+  expect(formatEnergy(3.6e6 * 3.214)).toBe('3.21 kWh');
 });
 
 test('small sums of money keep their digits', () => {

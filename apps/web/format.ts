@@ -63,6 +63,16 @@ export function formatUsd(value: number | null): string {
   return `$${new Intl.NumberFormat('en-US', { maximumSignificantDigits: 2 }).format(value)}`;
 }
 
+/** `840 J`, `12.4 Wh`, `3.21 kWh`. */
+export function formatEnergy(joules: number | null): string {
+  if (joules === null) return DASH;
+  if (joules < 3600) return `${formatCount(Math.round(joules))} J`;
+  const wattHours = joules / 3600;
+  return wattHours < 1000
+    ? `${oneDecimal.format(wattHours)} Wh`
+    : `${twoDecimals.format(wattHours / 1000)} kWh`;
+}
+
 /** `99.2 %`; 1 is `100 %`, and nothing below it is rounded up to that. */
 export function formatShare(share: number | null): string {
   if (share === null) return DASH;

@@ -36,7 +36,8 @@ SELECT
   sum(recomputeDeviceMs) AS recomputeDeviceMs,
   ${inTier('priority')} AS priorityDeviceMs,
   ${inTier('default')} AS defaultDeviceMs,
-  ${inTier('flex')} AS flexDeviceMs
+  ${inTier('flex')} AS flexDeviceMs,
+  sumMap(map(toString(workerId), chargedMs)) AS deviceMsByWorker
 FROM (SELECT *, ${deviceMs} AS chargedMs FROM ${endedRequests.rows})
 GROUP BY key
 ORDER BY sum(chargedMs) DESC, key
@@ -60,6 +61,8 @@ const row = z.object({
   priorityDeviceMs: z.number(),
   defaultDeviceMs: z.number(),
   flexDeviceMs: z.number(),
+  /** And by the worker that ended them. */
+  deviceMsByWorker: z.record(z.string(), z.number()),
 });
 export type CostGroup = z.infer<typeof row>;
 

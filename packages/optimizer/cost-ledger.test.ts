@@ -28,6 +28,7 @@ const group = (key: string, changes: Partial<ChargedGroup>): ChargedGroup => ({
   priorityDeviceMs: 0,
   defaultDeviceMs: 0,
   flexDeviceMs: 0,
+  deviceMsByWorker: {},
   ...changes,
 });
 
@@ -155,7 +156,8 @@ describe('the capacity ledger', () => {
 
   test('charges headroom by peaks among tiers and by use within one; a partition pays all of it, flex none', () => {
     const capacity = capacityOf({ availableMs: 10_000, servedDeviceMs: 6000, otherDeviceMs: 0, demand });
-    const terms = { capacity, demand, marginal: { prefill: 0.9, decode: 0.5 }, deviceUsdPerHour: 3.6 };
+    const marginal = { prefill: 0.9, decode: 0.5 };
+    const terms = { capacity, demand, marginal, energy: [], deviceUsdPerHour: 3.6 };
     const groups = [
       group('a', { prefillDeviceMs: 1000, decodeDeviceMs: 500, priorityDeviceMs: 1000, flexDeviceMs: 500 }),
       group('b', { decodeDeviceMs: 3000, defaultDeviceMs: 3000 }),
@@ -176,7 +178,8 @@ describe('the capacity ledger', () => {
 
   test('prices nothing that was not measured', () => {
     const capacity = capacityOf({ availableMs: 0, servedDeviceMs: 0, otherDeviceMs: 0, demand: [] });
-    const terms = { capacity, demand: [], marginal: { prefill: null, decode: null }, deviceUsdPerHour: 1 };
+    const marginal = { prefill: null, decode: null };
+    const terms = { capacity, demand: [], marginal, energy: [], deviceUsdPerHour: 1 };
     const none = group('', { promptTokenCount: 0, completionTokenCount: 0, goodRequestCount: 0 });
     expect(priceGroup(none, terms)).toMatchObject({
       deviceMsPerGoodRequest: null,
@@ -185,6 +188,34 @@ describe('the capacity ledger', () => {
     });
     const unknown = priceGroup(group('', { decodeDeviceMs: 5, defaultDeviceMs: 5 }), terms);
     expect(unknown.marginalDeviceMs).toBeNull();
+  });
+
+  test('shares the energy of devices that say by device ms: it adds up, and is null where none says', () => {
+    const capacity = capacityOf({ availableMs: 0, servedDeviceMs: 0, otherDeviceMs: 0, demand: [] });
+    const energy = [
+      { workerId: 'gpu-0', energyJoules: 900, deviceMs: 300 },
+      { workerId: 'gpu-1', energyJoules: 100, deviceMs: 100 },
+    ];
+    const terms = {
+      capacity,
+      demand: [],
+      marginal: { prefill: null, decode: null },
+      energy,
+      deviceUsdPerHour: 1,
+    };
+    const byWorker = [
+      { 'gpu-0': 100, 'gpu-1': 80 },
+      { 'gpu-0': 150, 'cpu-0': 5000 },
+      { 'gpu-1': 20 },
+      { 'gpu-0': 50 },
+    ];
+    const joules = byWorker.map(
+      (deviceMsByWorker) => priceGroup(group('', { deviceMsByWorker }), terms).energyJoules,
+    );
+    expect(joules).toEqual([300 + 80, 450, 20, 150]);
+    expect(joules.reduce((sum: number, each) => sum + (each ?? 0), 0)).toBe(1000);
+    const silent = group('', { deviceMsByWorker: { 'cpu-0': 5 } });
+    expect(priceGroup(silent, terms).energyJoules).toBeNull();
   });
 
   test('counts a worker that its steps and the fleet know once, and only within the span', () => {

@@ -31,6 +31,15 @@ export interface ChargedGroup {
   readonly priorityDeviceMs: number;
   readonly defaultDeviceMs: number;
   readonly flexDeviceMs: number;
+  /** And by worker. */
+  readonly deviceMsByWorker: Readonly<Record<string, number>>;
+}
+
+/** What a worker's device took, J, its pauses included, while it ran steps of so many device ms. */
+export interface WorkerEnergy {
+  readonly workerId: string;
+  readonly energyJoules: number;
+  readonly deviceMs: number;
 }
 
 export interface TierDemand {
@@ -77,12 +86,16 @@ export interface PricedGroup extends ChargedGroup {
   readonly attributedUsdPerMillionTokens: number | null;
   readonly fullyLoadedUsdPerMillionTokens: number | null;
   readonly fullyLoadedUsd: number;
+  /** Its share by device ms of what its workers' devices took, J, idle included; null where none of them says. */
+  readonly energyJoules: number | null;
 }
 
 export interface PriceTerms {
   readonly capacity: Capacity;
   readonly demand: readonly TierDemand[];
   readonly marginal: MarginalShares;
+  /** Of the workers whose devices say. */
+  readonly energy: readonly WorkerEnergy[];
   readonly deviceUsdPerHour: number;
 }
 
@@ -120,7 +133,21 @@ export function priceGroup(group: ChargedGroup, terms: PriceTerms): PricedGroup 
     attributedUsdPerMillionTokens: perMillion(deviceMs),
     fullyLoadedUsdPerMillionTokens: perMillion(deviceMs + headroomMs),
     fullyLoadedUsd: usd(deviceMs + headroomMs),
+    energyJoules: energyOf(group, terms.energy),
   };
+}
+
+/** A worker's joules are shared by device ms, so that over all groups and other steps they add up to what it took. */
+function energyOf(group: ChargedGroup, energy: readonly WorkerEnergy[]): number | null {
+  const told = energy.filter(
+    ({ workerId, deviceMs }) => deviceMs > 0 && Object.hasOwn(group.deviceMsByWorker, workerId),
+  );
+  if (told.length === 0) return null;
+  return told.reduce(
+    (sum, { workerId, energyJoules, deviceMs }) =>
+      sum + (energyJoules * (group.deviceMsByWorker[workerId] ?? 0)) / deviceMs,
+    0,
+  );
 }
 
 /** Device ms that a KV block costs for a second of being held idle: what its lack made others compute again. */

@@ -145,7 +145,7 @@ export interface CostLedger extends Capacity {
   /** What a KV block costs for a second of being held idle; 0 while none had to leave. */
   readonly kvDeviceMsPerBlockSecond: number;
   /** The dearest first; of the requests that ended in the span. */
-  readonly groups: readonly (PricedGroup & {
+  readonly groups: readonly (Omit<PricedGroup, 'deviceMsByWorker'> & {
     /** Device ms of the KV blocks that waited for its sessions' next turns, of the newest 48 h; null without a worker. */
     readonly kvResidencyMs: number | null;
   })[];

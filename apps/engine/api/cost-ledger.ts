@@ -1,7 +1,7 @@
 /**
  * Puts a span's cost together: asks the typed queries, and hands what they found to the optimizer's ledger. Called by
- * costs.ledger. How much of a charge is marginal, and what holding KV costs, comes from the newest 48 h of the span:
- * longer ago, steps are kept by the hour only.
+ * costs.ledger. How much of a charge is marginal, what holding KV costs and what energy a device ms took comes from the newest
+ * 48 h of the span: longer ago, steps are kept by the hour only.
  */
 import type { TelemetryClient } from '@variator/clickhouse/client';
 import { costGroups } from '@variator/clickhouse/queries/cost-groups';
@@ -11,6 +11,7 @@ import { kvPressure } from '@variator/clickhouse/queries/kv-pressure';
 import { HOUR_MS } from '@variator/clickhouse/queries/source-of';
 import { type SampledStep, stepSample } from '@variator/clickhouse/queries/step-sample';
 import { tierDemand } from '@variator/clickhouse/queries/tier-demand';
+import { workerEnergy } from '@variator/clickhouse/queries/worker-energy';
 import { workerSpans } from '@variator/clickhouse/queries/worker-spans';
 import {
   availableMs,
@@ -43,13 +44,14 @@ export async function costLedger(
   const { deviceUsdPerHour, now, by } = question;
   const toMs = Math.min(question.toMs, now);
   const recent = { fromMs: Math.max(question.fromMs, toMs - RECENT_MS), toMs };
-  const [summary, groups, demand, spans, kv, steps] = await Promise.all([
+  const [summary, groups, demand, spans, kv, steps, energy] = await Promise.all([
     costSummary(client, { ...question, usdPerHour: deviceUsdPerHour }),
     costGroups(client, { ...question, most: MOST_GROUPS }),
     tierDemand(client, question),
     workerSpans(client, question),
     kvPressure(client, recent),
     stepSample(client, recent),
+    workerEnergy(client, recent),
   ]);
   const present = fleet
     .workers()
@@ -78,17 +80,17 @@ export async function costLedger(
     (await keptPrefixes(client, { ...recent, by, keys })).map((one) => [one.key, one.keptTokenSeconds]),
   );
   const kvBlockSize = fleet.workers()[0]?.envelope.kvBlockSize ?? null;
-  const terms = { capacity, demand, marginal, deviceUsdPerHour };
+  const terms = { capacity, demand, marginal, energy, deviceUsdPerHour };
   return {
     by,
     deviceUsdPerHour,
     ...capacity,
     kvDeviceMsPerBlockSecond: price,
-    groups: groups.map((group) => ({
-      ...priceGroup(group, terms),
-      kvResidencyMs:
-        kvBlockSize === null ? null : kvResidencyMs(kept.get(group.key) ?? 0, kvBlockSize, price),
-    })),
+    groups: groups.map((group) => {
+      const { deviceMsByWorker: _, ...priced } = priceGroup(group, terms);
+      const kvMs = kvBlockSize === null ? null : kvResidencyMs(kept.get(group.key) ?? 0, kvBlockSize, price);
+      return { ...priced, kvResidencyMs: kvMs };
+    }),
   };
 }
 

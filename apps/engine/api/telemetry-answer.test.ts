@@ -244,6 +244,26 @@ test('where KV blocks had to leave, what was kept for a session until its next t
   });
 });
 
+test("a group has its share of the energy that its workers' devices report, and a group of silent ones has none", async () => {
+  const at = Math.floor(Date.now() / 1000) * 1000 - 7_200_000;
+  const steps = [
+    stepRow({ stepId: 1, startedAt: at, workerId: 'gpu-e', energyJoules: 0, deviceMs: 40 }),
+    stepRow({ stepId: 2, startedAt: at + 1000, workerId: 'gpu-e', energyJoules: 600, deviceMs: 60 }),
+  ];
+  await insertRows(telemetry, 'steps', steps, 'energy-steps');
+  const request = (requestId: string, session: string, workerId: string, decodeDeviceMs: number) =>
+    requestRow({ requestId, session, workerId, arrivedAt: at, e2eMs: 1000, decodeDeviceMs });
+  const requests = [request('e1', 'on-gpu', 'gpu-e', 25), request('e2', 'on-cpu', 'cpu-e', 10)];
+  await insertRows(telemetry, 'requests', requests, 'energy-requests');
+  await withApi(telemetry, async (api) => {
+    const { groups } = await api.costs.ledger.query({ fromMs: at, toMs: at + 60_000, by: 'session' });
+    expect(groups.map(({ key, energyJoules }) => [key, energyJoules])).toEqual([
+      ['on-gpu', 150],
+      ['on-cpu', null],
+    ]);
+  });
+});
+
 test('a ClickHouse that takes the connection and says nothing does not hold the page', async () => {
   const sockets: Socket[] = [];
   const silent = createServer((socket) => sockets.push(socket));

@@ -4,7 +4,15 @@
  * model, tenant, session or program. The grouping is in the URL. Called by the overview; computes no price.
  */
 import type { CostGrouping, CostLedger } from '../../api.ts';
-import { DASH, formatAge, formatCount, formatMs, formatShare, formatUsd } from '../../format.ts';
+import {
+  DASH,
+  formatAge,
+  formatCount,
+  formatEnergy,
+  formatMs,
+  formatShare,
+  formatUsd,
+} from '../../format.ts';
 import { useCostLedger } from '../../frame/queries.ts';
 import type { TimeRange } from '../../frame/time-range.ts';
 import { useSelection } from '../../frame/use-selection.ts';
@@ -84,6 +92,7 @@ function Prices({ ledger }: { readonly ledger: CostLedger }) {
   if (ledger.groups.length === 0) return <p className={styles.none}>No request has ended in this range.</p>;
   const shown = ledger.groups.slice(0, shownGroupCount);
   const isKvPriced = ledger.kvDeviceMsPerBlockSecond > 0;
+  const isEnergyTold = ledger.groups.some(({ energyJoules }) => energyJoules !== null);
   const hiddenCount = ledger.groups.length - shown.length;
   return (
     <div className={styles.scroll}>
@@ -99,6 +108,14 @@ function Prices({ ledger }: { readonly ledger: CostLedger }) {
             <th scope="col">attributed $/M tok</th>
             <th scope="col">fully loaded $/M tok</th>
             <th scope="col">in all</th>
+            {isEnergyTold && (
+              <th
+                scope="col"
+                title="Its share by device time of what the devices took, idle included; of workers whose devices say"
+              >
+                energy
+              </th>
+            )}
             {isKvPriced && (
               <th
                 scope="col"
@@ -122,6 +139,7 @@ function Prices({ ledger }: { readonly ledger: CostLedger }) {
               <td>{formatUsd(group.attributedUsdPerMillionTokens)}</td>
               <td>{formatUsd(group.fullyLoadedUsdPerMillionTokens)}</td>
               <td>{formatUsd(group.fullyLoadedUsd)}</td>
+              {isEnergyTold && <td>{formatEnergy(group.energyJoules)}</td>}
               {isKvPriced && <td>{formatMs(group.kvResidencyMs)}</td>}
             </tr>
           ))}
