@@ -9,7 +9,8 @@ import {
   priorAttentionTunings,
   timedShapes,
 } from './attention-dispatch.ts';
-import { attentionKernels, attentionParameters, attentionVariants, linearKernels } from './catalogue.ts';
+import { attentionVariants } from './catalogue.ts';
+import { attentionKernels, attentionParameters, linearKernels } from './kernel-parameters.ts';
 import { readTiles } from './tiles.ts';
 
 const split = attentionVariants.filter((id) => id !== 'attention.reference');

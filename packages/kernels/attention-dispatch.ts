@@ -4,13 +4,13 @@
  * whose heads have one shape. A prior ranks, a short microbenchmark at load refines it (worker/measured-attention.ts), a path
  * may override it. None of it changes a bit. Pure; native/attention_dispatch.h reads the table that `attentionTable` makes.
  */
+import type { AttentionVariantId } from './catalogue.ts';
 import {
   type AttentionKernel,
   type AttentionParameter,
-  type AttentionVariantId,
   attentionKernels,
   attentionParameters,
-} from './catalogue.ts';
+} from './kernel-parameters.ts';
 import { isSame } from './linear-dispatch.ts';
 import { PRIOR_TILES, settingsOf, withTiles } from './tiles.ts';
 

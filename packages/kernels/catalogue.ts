@@ -3,7 +3,13 @@
  * by the worker (which binds them) and by people (`npx variator paths`). Holds no native code and imports none.
  */
 
-import { type CudaLinear, cudaLinears, cudaNeeds, cudaSplitTokensRange } from './cuda-variants.ts';
+import {
+  type CudaLinear,
+  cudaLinears,
+  cudaNeeds,
+  cudaSplitTokensRange,
+  cudaWeightFormats,
+} from './cuda-variants.ts';
 import { type TensorDtype, type TensorSource, tensorDtypes } from './model/model-shape.ts';
 
 /** Instruction sets that integer panels are multiplied with, fastest first. */
@@ -41,7 +47,7 @@ export interface Variant {
   readonly kind: string;
   /** Dtypes whose weights it holds without another rounding; of those of `tensorDtypes` that are not here it says how near. */
   readonly exactDtypes: readonly TensorDtype[];
-  /** Which matrices it takes: sizes that are no multiple are filled up. */
+  /** Which matrices it takes: sizes that are no multiple are filled up; on a GPU the variant is not offered then. */
   readonly shape: { readonly rowsPadTo: number; readonly columnsPadTo: number } | null;
   /** The device's features that the variant needs, as `MachineProbe.features` names them; empty means any CPU. */
   readonly needs: readonly string[];
@@ -101,97 +107,6 @@ const panelSummaries: Readonly<Record<PanelIsa, string>> = {
   avx2: 'AVX2',
   generic: 'portable C++',
 };
-
-/** Parameters of the linear kernels, in the order of LinearTuning in native/panels.h. */
-export const tuningParameters = ['rowsAtOnce', 'prefetchGroups', 'slabRows', 'panelsAtOnce'] as const;
-export type TuningParameter = (typeof tuningParameters)[number];
-
-/** What a kernel's parameter may be. */
-export interface ParameterRange {
-  readonly least: number;
-  readonly most: number;
-  readonly meaning: string;
-}
-
-/** One of the ways in which every packed linear variant multiplies, by how many rows a step has. */
-export interface LinearKernel {
-  readonly id: 'gemv' | 'skinny' | 'full';
-  /** Beyond them the next kernel of the list takes over. */
-  readonly mostRows: number;
-  readonly parameters: Readonly<Partial<Record<TuningParameter, ParameterRange>>>;
-}
-
-const rowsAtOnce = {
-  least: 1,
-  most: 6,
-  meaning: 'rows of the step whose sums stay in registers; 4 at most without VNNI and BF16',
-};
-const slabRows = {
-  least: 1,
-  most: 96,
-  meaning: 'rows that a panel is multiplied with before the next panel',
-};
-const panelsAtOnce = {
-  least: 1,
-  most: 32,
-  meaning: 'panels of 32 matrix rows that a slab of rows passes before the next slab',
-};
-/**
- * Fewest rows first. All sum in the same order, so that one path may use each where it is quickest: which of them, with
- * which parameters, changes no bit (linear-dispatch.ts chooses).
- */
-export const linearKernels: readonly LinearKernel[] = [
-  {
-    id: 'gemv',
-    mostRows: 2,
-    parameters: {
-      prefetchGroups: { least: 0, most: 16, meaning: 'groups of 32 columns that weights are fetched ahead' },
-    },
-  },
-  { id: 'skinny', mostRows: 32, parameters: { rowsAtOnce, slabRows, panelsAtOnce } },
-  { id: 'full', mostRows: Number.POSITIVE_INFINITY, parameters: { rowsAtOnce, slabRows, panelsAtOnce } },
-];
-
-/** Parameters of attention by splits, in the order of AttentionTuning in native/attention_dispatch.h. */
-export const attentionParameters = [
-  'pairsAtOnce',
-  'prefetchBlocks',
-  'groupsPerSplit',
-  'leastUnitsPerThread',
-] as const;
-export type AttentionParameter = (typeof attentionParameters)[number];
-
-/** One of the ways in which attention by splits is computed, by how many rows of a sequence a step has. */
-export interface AttentionKernel {
-  readonly id: 'decode' | 'prefill';
-  /** Beyond them the next kernel of the list takes over. */
-  readonly mostRows: number;
-  readonly parameters: Readonly<Record<AttentionParameter, ParameterRange>>;
-}
-
-const attentionRanges: AttentionKernel['parameters'] = {
-  pairsAtOnce: {
-    least: 1,
-    most: 6,
-    meaning: 'pairs of a row and a head, of one KV head, whose sums stay in registers',
-  },
-  prefetchBlocks: { least: 0, most: 8, meaning: 'KV blocks that keys and values are fetched ahead' },
-  groupsPerSplit: {
-    least: 1,
-    most: 16,
-    meaning: 'groups of such pairs that a split passes before the next split',
-  },
-  leastUnitsPerThread: {
-    least: 0,
-    most: 64,
-    meaning: 'with fewer units of work a thread, contexts are cut into a unit for each split',
-  },
-};
-/** Fewest rows first. Every pair's sums have one order, so which of them, with which parameters, changes no bit. */
-export const attentionKernels: readonly AttentionKernel[] = [
-  { id: 'decode', mostRows: 4, parameters: attentionRanges },
-  { id: 'prefill', mostRows: Number.POSITIVE_INFINITY, parameters: attentionRanges },
-];
 
 const cudaLinearNames = Object.keys(cudaLinears) as CudaLinear[];
 /** The linear variants that are for a GPU, the one to begin with first: it is batch-invariant. */
@@ -316,14 +231,14 @@ export const catalogue: readonly Variant[] = [
     summary: 'the same with an int8 KV cache: about a quarter of the memory; by VNNI where there is any',
   },
   ...cudaLinearVariants.map((id): Variant => {
-    const { bits, isBatchInvariant, tolerance, summary } = cudaLinears[cudaLinearOf(id)];
+    const { bits, weights, isBatchInvariant, tolerance, summary } = cudaLinears[cudaLinearOf(id)];
     return {
       id,
       operation: 'linear',
       device: 'cuda',
       kind: bits,
-      exactDtypes: ['BF16'],
-      shape: { rowsPadTo: 1, columnsPadTo: 8 },
+      exactDtypes: weights === 'bf16' ? ['BF16'] : [],
+      shape: { rowsPadTo: 1, columnsPadTo: cudaWeightFormats[weights].columnStep },
       needs: cudaNeeds,
       bits,
       isBatchInvariant,
@@ -406,9 +321,12 @@ export const packingOf = (kind: string): string => (kind === 'int8-residual' ? '
 /** Bytes of a matrix as the variant reads it; the LM head is never rounded to 4 bits. */
 export function weightBytes(id: LinearVariantId, tensor: TensorSource, role: 'layer' | 'head'): number {
   const { rows, columns, dtype, byteLength } = tensor;
-  const { kind } = variantOf(id);
+  const { kind, device } = variantOf(id);
   if (kind === 'float32') return byteLength;
-  if (variantOf(id).device === 'cuda') return 2 * rows * columns;
+  if (device === 'cuda') {
+    const { layerBytes, headBytes } = cudaWeightFormats[cudaLinears[cudaLinearOf(id)].weights];
+    return (role === 'head' ? headBytes : layerBytes)(rows, columns);
+  }
   if (kind === 'bf16') return Math.ceil(rows / 32) * Math.ceil(columns / 32) * 2048;
   const isFourBit =
     packingOf(kind) !== 'int8' && (fourBitDtypes.has(dtype) || (kind === 'int4-rounded' && role === 'layer'));

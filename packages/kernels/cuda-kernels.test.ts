@@ -44,6 +44,15 @@ test('the timings run from end to end in the emulator, and say that they say not
   expect(refused.stderr).toContain('an emulated device has no speed');
 }, 120_000);
 
+test('timings of whole steps run from end to end in the emulator', () => {
+  const { status, stdout } = spawnSync(files.runner, ['time-step', '--quick'], { encoding: 'utf8' });
+  expect(status).toBe(0);
+  expect(stdout).toContain('EMULATED: no hardware was used');
+  for (const weights of ['bf16', 'e4m3', 'int4'])
+    expect(stdout).toMatch(new RegExp(`^${weights} +gemv +1 `, 'm'));
+  expect(spawnSync(files.runner, ['time-step'], { encoding: 'utf8' }).status).toBe(1);
+}, 120_000);
+
 test('timings of the Hopper kernels run from end to end in the emulator, too', () => {
   const { status, stdout } = spawnSync(files.runner, ['time-hopper', '--quick'], { encoding: 'utf8' });
   expect(status).toBe(0);

@@ -4,7 +4,9 @@ import {
   cudaAttentionVariants,
   cudaLinearOf,
   cudaLinearVariants,
+  type LinearVariantId,
   variantOf,
+  weightBytes,
 } from './catalogue.ts';
 import { cudaKernels, readCudaTiles, usualCudaTiles } from './cuda-variants.ts';
 import {
@@ -55,7 +57,10 @@ test('every variant says which device it is for, and those of a GPU need one', (
     expect(device).toBe(id.includes('.cuda-') ? 'cuda' : 'cpu');
     if (device === 'cuda') expect(needs).toEqual(['sm90']);
   }
-  expect(cudaLinearVariants.map(cudaLinearOf)).toEqual(['bf16-mma', 'bf16-gemv', 'bf16-wgmma']);
+  expect(cudaLinearVariants.map(cudaLinearOf)).toEqual([
+    ...['bf16-mma', 'bf16-gemv', 'bf16-wgmma'],
+    ...['fp8-mma', 'fp8-gemv', 'fp8-wgmma', 'int4-mma', 'int4-gemv'],
+  ]);
   expect(variantOf('linear.cuda-bf16-mma').isBatchInvariant).toBe(true);
   expect(variantOf('linear.cuda-bf16-gemv').isBatchInvariant).toBe(false);
 });
@@ -68,6 +73,28 @@ test('a GPU has limits of its size, and its reference is batch-invariant through
   expect(named.throughput).toMatchObject({ tokenBudget: 8192, maxRunningCount: 256 });
   for (const id of [named.reference.linear, named.reference.attention])
     expect(variantOf(id).isBatchInvariant).toBe(true);
+});
+
+test('weights in fewer bits are paths of their own: other bits, other bytes, the LM head never in 4 bits', () => {
+  const tensor = {
+    name: 't',
+    file: 'f',
+    dtype: 'BF16',
+    offset: 0,
+    byteLength: 0,
+    rows: 256,
+    columns: 160,
+  } as const;
+  const bytes = (id: LinearVariantId, role: 'layer' | 'head') => weightBytes(id, tensor, role) / 256;
+  expect(bytes('linear.cuda-bf16-mma', 'layer')).toBe(320);
+  expect(bytes('linear.cuda-fp8-wgmma', 'layer')).toBe(160 + 4);
+  // The second group of columns is a short one.
+  expect(bytes('linear.cuda-int4-gemv', 'layer')).toBe(80 + 8);
+  expect(bytes('linear.cuda-int4-gemv', 'head')).toBe(160 + 4);
+  const ids = new Set(
+    cudaLinearVariants.map((linear) => numericsId({ ...parsePath('balanced', envelope), linear })),
+  );
+  expect(ids.size).toBe(cudaLinearVariants.length);
 });
 
 test('settings that change no bit are tiles: they name another path and other kernels, not other bits', () => {
@@ -100,7 +127,7 @@ test('tiles are read over the usual values, and what cannot be is a sentence', (
 
 test('a GPU path is refused what is for CPUs, and the other way round', () => {
   expect(() => parsePath('balanced,linear=linear.reference', envelope)).toThrow(
-    'linear.reference cannot run on a GPU; it can run linear.cuda-bf16-mma, linear.cuda-bf16-gemv, linear.cuda-bf16-wgmma.',
+    'linear.reference cannot run on a GPU; it can run linear.cuda-bf16-mma, linear.cuda-bf16-gemv,',
   );
   expect(() => parsePath('balanced,tiles=full.slabRows=48', envelope)).toThrow('tiles on a GPU must be');
   expect(() => parsePath('balanced,splitTokens=1024', envelope)).toThrow('from 64 to 512, not 1024');

@@ -4,9 +4,30 @@
  * library's numbers by it (native/cuda/variator_cuda.h). Holds no native code and imports none.
  */
 
+type BytesOf = (rows: number, columns: number) => number;
+const bf16Bytes: BytesOf = (rows, columns) => 2 * rows * columns;
+const fp8Bytes: BytesOf = (rows, columns) => rows * columns + 4 * rows;
+
+/**
+ * What matrices are held as: VariatorCudaPath.weights; the columns' least multiple; bytes of a layer's matrix and of the LM
+ * head. The bf16 ones are always there; codes are made of them on the device when a path is prepared, and stay.
+ */
+export const cudaWeightFormats = {
+  bf16: { number: 0, columnStep: 8, layerBytes: bf16Bytes, headBytes: bf16Bytes },
+  fp8: { number: 1, columnStep: 16, layerBytes: fp8Bytes, headBytes: fp8Bytes },
+  int4: {
+    number: 2,
+    columnStep: 32,
+    layerBytes: (rows: number, columns: number) => (rows * columns) / 2 + 4 * rows * Math.ceil(columns / 128),
+    headBytes: fp8Bytes,
+  },
+} as const;
+export type CudaWeightFormat = keyof typeof cudaWeightFormats;
+
 interface CudaVariant {
   /** VariatorCudaPath.linear. */
   readonly number: number;
+  readonly weights: CudaWeightFormat;
   readonly bits: string;
   readonly isBatchInvariant: boolean;
   readonly tolerance: string;
@@ -15,10 +36,18 @@ interface CudaVariant {
 
 const rounding =
   'weights and activations rounded to bf16, sums in float32; shown on the emulated device alone: the same token at 94 % of golden positions or more';
+/** Random weights have near ties in plenty; trained ones agree at more positions. */
+const agreement = (least: number): string =>
+  `shown on the emulated device alone: the same token at ${least} % of golden positions or more with random weights, at all 60 that were tried with trained ones`;
+const fp8Rounding = `weights rounded to e4m3 with a scale a row, activations to bf16, sums in float32; ${agreement(80)}`;
+const int4Rounding = `weights of the layers rounded to 16 steps in groups of 128, the LM head to e4m3, activations to bf16; the agreement depends on the model, ${agreement(40)}`;
+const byRowCount =
+  "up to 8 rows are summed in another order than more, so a row's bits depend on the step around it";
 /** The one to begin with first. */
 export const cudaLinears = {
   'bf16-mma': {
     number: 0,
+    weights: 'bf16',
     bits: 'cuda-bf16',
     isBatchInvariant: true,
     tolerance: rounding,
@@ -26,18 +55,60 @@ export const cudaLinears = {
   },
   'bf16-gemv': {
     number: 1,
+    weights: 'bf16',
     bits: 'cuda-bf16-gemv',
     isBatchInvariant: false,
-    tolerance: `${rounding}; up to 8 rows are summed in another order than more, so a row's bits depend on the step around it`,
+    tolerance: `${rounding}; ${byRowCount}`,
     summary: 'the same, but steps of up to 8 rows by GEMV',
   },
   'bf16-wgmma': {
     number: 2,
+    weights: 'bf16',
     bits: 'cuda-bf16-wgmma',
     isBatchInvariant: false,
     tolerance: `${rounding}; steps of up to 8 rows, of 128 and more, and the attention of long chunks are summed in other orders, so a row's bits depend on the step around it`,
     summary:
       "and steps of 128 rows or more by Hopper's wgmma, chunks' attention, too, for heads of 64 and 128",
+  },
+  'fp8-mma': {
+    number: 0,
+    weights: 'fp8',
+    bits: 'cuda-fp8',
+    isBatchInvariant: true,
+    tolerance: fp8Rounding,
+    summary: 'e4m3 matrices, multiplied as bf16 by tensor cores, one kernel for every number of rows',
+  },
+  'fp8-gemv': {
+    number: 1,
+    weights: 'fp8',
+    bits: 'cuda-fp8-gemv',
+    isBatchInvariant: false,
+    tolerance: `${fp8Rounding}; ${byRowCount}`,
+    summary: 'the same, but steps of up to 8 rows by GEMV',
+  },
+  'fp8-wgmma': {
+    number: 2,
+    weights: 'fp8',
+    bits: 'cuda-fp8-wgmma',
+    isBatchInvariant: false,
+    tolerance: `${fp8Rounding}; in steps of 128 rows or more activations are rounded to e4m3, too, with a scale a row; a row's bits depend on the step around it`,
+    summary: "and steps of 128 rows or more in 8 bits by wgmma, chunks' attention by wgmma, too",
+  },
+  'int4-mma': {
+    number: 0,
+    weights: 'int4',
+    bits: 'cuda-int4',
+    isBatchInvariant: true,
+    tolerance: int4Rounding,
+    summary: '4-bit matrices, multiplied as bf16 by tensor cores, one kernel for every number of rows',
+  },
+  'int4-gemv': {
+    number: 1,
+    weights: 'int4',
+    bits: 'cuda-int4-gemv',
+    isBatchInvariant: false,
+    tolerance: `${int4Rounding}; ${byRowCount}`,
+    summary: 'the same, but steps of up to 8 rows by GEMV',
   },
 } as const satisfies Readonly<Record<string, CudaVariant>>;
 export type CudaLinear = keyof typeof cudaLinears;
@@ -70,8 +141,12 @@ export const cudaKernels: readonly CudaKernel[] = [
   {
     id: 'gemv',
     parameters: {
-      rowsPerWarp: { values: [1, 2, 4], usual: 2, meaning: 'rows of the matrix that a warp multiplies' },
-      loads: { values: [4, 8], usual: 8, meaning: '16-byte loads in flight of each row' },
+      rowsPerWarp: {
+        values: [1, 2, 4],
+        usual: 2,
+        meaning: 'rows of the matrix that a warp multiplies; of codes 2 at most',
+      },
+      loads: { values: [4, 8], usual: 8, meaning: '16-byte loads in flight of each row; of codes 4' },
     },
   },
   {

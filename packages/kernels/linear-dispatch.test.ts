@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { linearKernels, type TuningParameter, tuningParameters } from './catalogue.ts';
+import { linearKernels, type TuningParameter, tuningParameters } from './kernel-parameters.ts';
 import {
   candidateTunings,
   dispatchTable,

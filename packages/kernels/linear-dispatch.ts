@@ -3,7 +3,12 @@
  * states. A prior ranks, a short microbenchmark at load refines it (worker/measured-tunings.ts), a path may override it.
  * None of it changes a bit of a result. Pure; the native side reads the table that `dispatchTable` makes (native/linear_dispatch.h).
  */
-import { type LinearKernel, linearKernels, type TuningParameter, tuningParameters } from './catalogue.ts';
+import {
+  type LinearKernel,
+  linearKernels,
+  type TuningParameter,
+  tuningParameters,
+} from './kernel-parameters.ts';
 import { PRIOR_TILES, settingsOf, withTiles } from './tiles.ts';
 
 /** The parameters of a linear layer's kernel, see `linearKernels`. */

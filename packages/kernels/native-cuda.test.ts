@@ -24,6 +24,7 @@ const modelFolder = fileURLToPath(new URL('../../models/stories-5m', import.meta
 const limits = { mostTokens: 8, mostSequences: 3, mostHeadRows: 4, mostBlocksPerSequence: 2 };
 const path: CudaPath = {
   linear: 0,
+  weights: 0,
   splitTokens: 64,
   mmaTile: 0,
   gemvRowsPerWarp: 1,

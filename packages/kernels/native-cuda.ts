@@ -49,10 +49,12 @@ export interface CudaLimits {
   readonly mostBlocksPerSequence: number;
 }
 
-/** Which kernels a step runs. Only `linear` and `splitTokens` decide bits. */
+/** Which kernels a step runs. Only `linear`, `weights` and `splitTokens` decide bits. */
 export interface CudaPath {
   /** VariatorCudaPath's number of it, see cuda-variants.ts. */
   readonly linear: number;
+  /** What matrices are held as: `cudaWeightFormats` has the numbers. */
+  readonly weights: number;
   readonly splitTokens: number;
   /** 0: by the number of rows. */
   readonly mmaTile: number;
@@ -90,7 +92,10 @@ export interface CudaKernels {
     blockSize: number,
     kvFormat: KvFormat,
   ): Promise<{ kvCache: CudaKvCacheHandle; blockBytes: number }>;
-  /** Captures the path's graphs on this cache; idempotent. It takes the model's thread: steps wait for it. */
+  /**
+   * Makes the codes of the path's weights and captures its graphs on this cache; idempotent. It takes the model's thread:
+   * steps wait for it.
+   */
   prepare(model: CudaModelHandle, kvCache: CudaKvCacheHandle, path: CudaPath): Promise<{ prepareMs: number }>;
   isBatchInvariant(path: CudaPath): boolean;
   /**

@@ -2,7 +2,7 @@
  * What a path says about the parameters of its kernels (`tiles`): `measured`, `prior`, or settings over what was measured, as
  * `full.slabRows=48+decode.prefetchBlocks=2`. Read by execution-path.ts to refuse, by the dispatch tables to act. Pure.
  */
-import { attentionKernels, linearKernels, type ParameterRange } from './catalogue.ts';
+import { attentionKernels, linearKernels, type ParameterRange } from './kernel-parameters.ts';
 
 export const MEASURED_TILES = 'measured';
 export const PRIOR_TILES = 'prior';

@@ -1,14 +1,7 @@
 /** `npx variator paths`: the kernel catalogue, and which of its variants this machine can run; with `--device cuda:N`, that GPU. */
-import {
-  attentionKernels,
-  catalogue,
-  linearKernels,
-  linearVariantsFor,
-  type ParameterRange,
-  splitTokensRange,
-  type Variant,
-} from '@variator/kernels/catalogue';
+import { catalogue, linearVariantsFor, splitTokensRange, type Variant } from '@variator/kernels/catalogue';
 import { cudaKernels, cudaSplitTokensRange } from '@variator/kernels/cuda-variants';
+import { attentionKernels, linearKernels, type ParameterRange } from '@variator/kernels/kernel-parameters';
 import { tensorDtypes } from '@variator/kernels/model/model-shape';
 import { loadNative } from '@variator/kernels/native';
 import { cudaLibraryFiles, loadCuda } from '@variator/kernels/native-cuda';

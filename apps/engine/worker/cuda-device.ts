@@ -1,5 +1,5 @@
 /**
- * A CUDA GPU as a device: the model in bf16 on it, the paged KV cache in what memory is left, batches through the border of
+ * A CUDA GPU as a device: the model in bf16 on it and, as paths ask, in fewer bits, the paged KV cache in what memory is left, batches through the border of
  * native-cuda.ts. Opened by worker/main.ts for `--device cuda:N` and, over the emulated device of the tests, for
  * `--device cuda-emulated:N`. Scratch blocks are the last of the one cache, so that a path is prepared once for both.
  */
@@ -10,7 +10,7 @@ import {
   type LinearVariantId,
   variantOf,
 } from '@variator/kernels/catalogue';
-import { cudaLinears, readCudaTiles } from '@variator/kernels/cuda-variants';
+import { cudaLinears, cudaWeightFormats, readCudaTiles } from '@variator/kernels/cuda-variants';
 import type { Envelope, ExecutionPath, MachineProbe } from '@variator/kernels/execution-path';
 import { KV_BLOCK_SIZE, kvPlan, SCRATCH_BLOCK_COUNT } from '@variator/kernels/kv-plan';
 import type { LoadedModel } from '@variator/kernels/model';
@@ -25,6 +25,7 @@ import {
   cudaLibraryFiles,
   loadCuda,
 } from '@variator/kernels/native-cuda';
+import { cudaMemoryPlan } from './cuda-memory.ts';
 import type { Device } from './device.ts';
 import { gpuFigures } from './gpu-datasheet.ts';
 import { drawnTokens, entryLogprobs, stepBatch } from './step-input.ts';
@@ -43,8 +44,6 @@ export interface CudaDeviceOptions {
 const MAX_TOKEN_BUDGET = 8192;
 const MAX_RUNNING_COUNT = 256;
 const MAX_DRAFT_TOKEN_COUNT = 16;
-/** Of what is free once the model is there; the rest is for graphs and the driver. */
-const USABLE_MEMORY = 0.9;
 /** For logits of a step; one with more rows runs in parts. */
 const LOGITS_BYTES = 512 * 1024 ** 2;
 
@@ -58,8 +57,8 @@ export async function cudaDevice(loaded: LoadedModel, options: CudaDeviceOptions
   const native = loadCuda(options.libraryFile ?? cudaLibraryFiles[options.kind], options.ordinal);
   const info = native.device();
   const features = featuresOf(info);
-  const linearVariants = cudaLinearVariants.filter((id) => needsOf(id, features));
-  if (linearVariants.length === 0) {
+  const known = cudaLinearVariants.filter((id) => needsOf(id, features));
+  if (known.length === 0) {
     throw new NativeError(
       `The CUDA kernels are compiled for compute capability 9.0 (H100, H200, GH200); ${info.name} has ${info.computeCapability / 10}.`,
     );
@@ -75,9 +74,11 @@ export async function cudaDevice(loaded: LoadedModel, options: CudaDeviceOptions
     mostBlocksPerSequence: Math.ceil(wantedTokens / KV_BLOCK_SIZE),
   };
   const { model, weightBytes } = await native.openModel(shape, tensors, limits);
-  const free = USABLE_MEMORY * native.device().freeBytes;
+  const weights = activeMatrices(shape, tensors);
+  const memory = cudaMemoryPlan(known, weights, tensors, limits.mostTokens, native.device().freeBytes);
+  const { linearVariants } = memory;
   const plan = kvPlan(shape, {
-    kvMemoryBytes: Math.min(options.kvMemoryBytes, free),
+    kvMemoryBytes: Math.min(options.kvMemoryBytes, memory.kvMemoryBytes),
     maxModelLenTokens: options.maxModelLenTokens,
     maxRunningCount: MAX_RUNNING_COUNT,
     elementBytes: 2,
@@ -89,7 +90,6 @@ export async function cudaDevice(loaded: LoadedModel, options: CudaDeviceOptions
     KV_BLOCK_SIZE,
     'bf16',
   );
-  const weights = activeMatrices(shape, tensors);
   const activeParameterCount = weights.reduce((sum, { rows, columns }) => sum + rows * columns, 0);
   const cached = cachedShapeOf(shape);
   const name = info.isEmulated && !info.name.includes('emulated') ? `${info.name} (emulated)` : info.name;
@@ -114,12 +114,12 @@ export async function cudaDevice(loaded: LoadedModel, options: CudaDeviceOptions
     headCount: shape.headCount,
     headSize: Math.ceil((cached.keySize + cached.valueSize) / 2),
     activeParameterCount,
-    weightBytes: Object.fromEntries(linearVariants.map((id) => [id, 2 * activeParameterCount])),
+    weightBytes: memory.weightBytes,
     kvBytesPerToken,
     probe: probeOf(info, name, features),
   };
   console.log(
-    `${name}: ${mebibytes(weightBytes)} of weights, ${kvBlockCount} KV blocks of ${KV_BLOCK_SIZE} tokens`,
+    `${name}: ${mebibytes(weightBytes)} of weights, ${mebibytes(memory.codeBytes)} kept for them in fewer bits, ${kvBlockCount} KV blocks of ${KV_BLOCK_SIZE} tokens`,
   );
 
   return {
@@ -189,8 +189,10 @@ function probeOf(info: CudaDeviceInfo, name: string, features: readonly string[]
 export function cudaPath({ linear, splitTokens, tiles }: ExecutionPath): CudaPath {
   const settings = readCudaTiles(tiles);
   if (typeof settings === 'string') throw new Error(settings);
+  const { number, weights } = cudaLinears[cudaLinearOf(linear)];
   return {
-    linear: cudaLinears[cudaLinearOf(linear)].number,
+    linear: number,
+    weights: cudaWeightFormats[weights].number,
     splitTokens,
     mmaTile: settings['mma.tile'] ?? 0,
     gemvRowsPerWarp: settings['gemv.rowsPerWarp'] ?? 1,

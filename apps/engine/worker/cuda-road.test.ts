@@ -3,7 +3,7 @@
  * Says nothing of speed. What the exact path gives must not depend on batch, chunk, cache, preemption or a switch.
  */
 
-import { variantOf } from '@variator/kernels/catalogue';
+import { cudaLinearVariants, variantOf } from '@variator/kernels/catalogue';
 import { cudaKernels } from '@variator/kernels/cuda-variants';
 import { kernelsId, namedPaths, parsePath } from '@variator/kernels/execution-path';
 import { loadModel } from '@variator/kernels/model';
@@ -53,7 +53,7 @@ describe.skipIf(built === null || golden === null)('the worker on the emulated C
     expect(envelope).toMatchObject({
       deviceKind: 'cuda-emulated',
       deviceName: expect.stringContaining('emulated'),
-      linearVariants: ['linear.cuda-bf16-mma', 'linear.cuda-bf16-gemv', 'linear.cuda-bf16-wgmma'],
+      linearVariants: cudaLinearVariants,
       attentionVariants: ['attention.cuda-bf16'],
       maxRunningCount: 256,
       maxTokenBudget: 8192,
@@ -109,6 +109,29 @@ describe.skipIf(built === null || golden === null)('the worker on the emulated C
     const { outputs, switchCount } = await runRoad(device, asked, { path, otherPath, switchSteps: 2 });
     expect(outputs).toEqual(alone);
     expect(switchCount).toBeGreaterThan(1);
+  });
+
+  it.each(['fp8', 'int4'] as const)(
+    'gives the same bytes alone and in a crowd with weights in %s, and other bytes than bf16',
+    async (format) => {
+      const linear = `linear=linear.cuda-${format}-mma`;
+      const own = await runRoad(device, asked, { path: `${limited('reference', 512, 1)},${linear}` });
+      const crowd = await runRoad(device, asked, { path: `${limited('reference', 9, 4)},${linear}` });
+      expect(crowd.outputs).toEqual(own.outputs);
+      expect(own.outputs).not.toEqual(alone);
+    },
+  );
+
+  it('switches live between weights in bf16, fp8 and 4 bits: no stream is dropped, and the cache stays', async () => {
+    const path = limited('reference', 512, 32);
+    const { envelope } = device;
+    for (const otherLinear of ['linear.cuda-fp8-gemv', 'linear.cuda-int4-mma'] as const) {
+      const otherPath = `${path},linear=${otherLinear}`;
+      for (const text of [path, otherPath]) await device.prepare(parsePath(text, envelope));
+      const { outputs, switchCount } = await runRoad(device, asked, { path, otherPath, switchSteps: 2 });
+      expect(outputs.map(({ length }) => length)).toEqual(asked.map(({ maxTokens }) => maxTokens));
+      expect(switchCount).toBeGreaterThan(1);
+    }
   });
 
   it('verifies guesses without another byte', async () => {

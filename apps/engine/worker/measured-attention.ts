@@ -11,7 +11,8 @@ import {
   priorAttentionTunings,
   timedShapes,
 } from '@variator/kernels/attention-dispatch';
-import { type AttentionVariantId, attentionKernels } from '@variator/kernels/catalogue';
+import type { AttentionVariantId } from '@variator/kernels/catalogue';
+import { attentionKernels } from '@variator/kernels/kernel-parameters';
 import { quickestTuning } from '@variator/kernels/linear-dispatch';
 import type { ModelHandle, NativeKernels } from '@variator/kernels/native';
 import { z } from 'zod';

@@ -38,6 +38,7 @@ VariatorCudaPath readPath(napi_env env, napi_value object) {
   };
   VariatorCudaPath path{};
   path.linear = integer("linear", 0, 1 << 16);
+  path.weights = integer("weights", 0, 1 << 16);
   path.splitTokens = integer("splitTokens", 1, 1 << 20);
   path.mmaTile = integer("mmaTile", 0, libraryOf(env).variatorCudaMmaTileCount());
   path.gemvRowsPerWarp = integer("gemvRowsPerWarp", 1, 4);

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "emulator.h"
+#include "float8_values.h"
 #include "formats.h"
 #include "gpu_emulated.h"
 
@@ -102,16 +103,18 @@ DEVICE void store16(void* to, const Bytes16& value) {
   std::memcpy(to, &value, 16);
 }
 
-// Two neighbours in e4m3, the first in the low byte. The two codes that are no numbers come out as 480.
-DEVICE void twoOfE4m3(uint32_t pair, float& first, float& second) {
-  const auto one = [](uint32_t code) {
-    const uint32_t exponent = code >> 3 & 15, mantissa = code & 7;
-    const float size = exponent == 0 ? static_cast<float>(mantissa) * 0x1p-9f : std::ldexp(static_cast<float>(8 + mantissa), static_cast<int>(exponent) - 10);
-    return code & 0x80 ? -size : size;
-  };
-  first = one(pair & 0xff);
-  second = one(pair >> 8 & 0xff);
+// Two neighbours to e4m3, the first in the low byte; beyond 448 it stays at 448.
+DEVICE uint32_t e4m3OfTwo(float first, float second) { return toE4m3(first) | static_cast<uint32_t>(toE4m3(second)) << 8; }
+// Byte i of the result is the one that nibble i of the selector names: 0..3 of `low`, 4..7 of `high`.
+DEVICE uint32_t selectBytes(uint32_t low, uint32_t high, uint32_t selector) {
+  const uint64_t all = low | static_cast<uint64_t>(high) << 32;
+  uint32_t result = 0;
+  for (uint32_t i = 0; i < 4; i++) result |= static_cast<uint32_t>(all >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+  return result;
 }
+// Pairs of bf16, rounded to bf16; subnormal numbers are numbers.
+DEVICE uint32_t multiplyBf16Pairs(uint32_t a, uint32_t b) { return pairOf(lowOf(a) * lowOf(b), highOf(a) * highOf(b)); }
+DEVICE uint32_t addBf16Pairs(uint32_t a, uint32_t b) { return pairOf(lowOf(a) + lowOf(b), highOf(a) + highOf(b)); }
 
 // a * b + c, rounded once on the device and twice here.
 DEVICE float multiplyAdd(float a, float b, float c) { return a * b + c; }

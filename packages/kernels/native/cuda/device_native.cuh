@@ -69,11 +69,21 @@ DEVICE void store16(void* to, const Bytes16& value) {
   *static_cast<uint4*>(to) = make_uint4(value.words[0], value.words[1], value.words[2], value.words[3]);
 }
 
-// By way of float16, which holds every number of e4m3.
-DEVICE void twoOfE4m3(uint32_t pair, float& first, float& second) {
-  uint32_t halves;
-  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<uint16_t>(pair)));
-  asm("{.reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high;}" : "=f"(first), "=f"(second) : "r"(halves));
+DEVICE uint32_t e4m3OfTwo(float first, float second) {
+  uint16_t pair;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(second), "f"(first));
+  return pair;
+}
+DEVICE uint32_t selectBytes(uint32_t low, uint32_t high, uint32_t selector) { return __byte_perm(low, high, selector); }
+DEVICE uint32_t multiplyBf16Pairs(uint32_t a, uint32_t b) {
+  uint32_t result;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  return result;
+}
+DEVICE uint32_t addBf16Pairs(uint32_t a, uint32_t b) {
+  uint32_t result;
+  asm("add.rn.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  return result;
 }
 
 DEVICE float multiplyAdd(float a, float b, float c) { return __fmaf_rn(a, b, c); }

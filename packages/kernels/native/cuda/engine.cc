@@ -10,8 +10,6 @@
 #include "../logit_rules.h"
 #include "../logprobs.h"
 #include "../native_fault.h"
-#include "gemm_wgmma.h"
-#include "linear.h"
 #include "prefill_wgmma.h"
 #include "rms_norm.h"
 #include "sample.h"
@@ -23,26 +21,7 @@ double msSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
-constexpr int32_t mostSplitWorkers = 32, leastWgmmaRows = 128;
-
-// gemm_wgmma.h calls the matrix's rows columns. The first compiled variant with the wanted results.
-void linearByWgmma(const LinearArguments& a, Stream stream) {
-  const bool isFloat = a.take != Take::AsBf16;
-  for (const GemmVariant& variant : gemmVariants()) {
-    if (variant.type != GemmType::bf16 || variant.isFloatOut != isFloat) continue;
-    GemmArguments arguments{};
-    arguments.activations = a.x;
-    arguments.weights = a.weight;
-    arguments.addend = a.take == Take::AddToResidual ? static_cast<const float*>(a.out) : nullptr;
-    arguments.out = a.out;
-    arguments.rows = a.rowCount;
-    arguments.columns = a.rows;
-    arguments.depth = a.columns;
-    gemmWgmma(variant, arguments, stream);
-    return;
-  }
-  throw NativeFault("linearByWgmma: no bf16 variant is compiled");
-}
+constexpr int32_t mostSplitWorkers = 32;
 
 // The wgmma attention that takes this model's chunks on this path, or null.
 const PrefillVariant* prefillOf(const VariatorCudaPath& path, const DeviceModel& model) {
@@ -67,14 +46,11 @@ KvLayer KvCache::layer(int32_t index) const {
 }
 
 void checkPath(const VariatorCudaPath& path) {
+  checkLinearPath(path);
   const auto require = [](bool isMet, const char* fault) {
     if (!isMet) throw NativeFault(std::string("path: ") + fault);
   };
-  require(path.linear >= VARIATOR_CUDA_LINEAR_MMA && path.linear <= VARIATOR_CUDA_LINEAR_WGMMA, "there is no such linear variant");
   require(path.splitTokens == 64 || path.splitTokens == 128 || path.splitTokens == 256 || path.splitTokens == 512, "splitTokens must be 64, 128, 256 or 512");
-  require(path.mmaTile >= 0 && path.mmaTile <= mmaTileCount(), "there is no such mmaTile");
-  require(path.gemvRowsPerWarp == 1 || path.gemvRowsPerWarp == 2 || path.gemvRowsPerWarp == 4, "gemvRowsPerWarp must be 1, 2 or 4");
-  require(path.gemvLoads == 4 || path.gemvLoads == 8, "gemvLoads must be 4 or 8");
 }
 
 Engine::Engine(const VariatorCudaModelSource& source, const VariatorCudaLimits& limits)
@@ -87,6 +63,7 @@ Engine::Engine(const VariatorCudaModelSource& source, const VariatorCudaLimits& 
   require(limits.mostHeadRows >= limits.mostSequences, "mostHeadRows must be mostSequences or more");
   require(limits.mostBlocksPerSequence >= 1, "mostBlocksPerSequence must be 1 or more");
   model_ = openDeviceModel(source, stream_);
+  linear_ = std::make_unique<LinearLayers>(model_, std::max(limits.mostTokens, limits.mostHeadRows));
   layout_ = layoutOf(model_, limits_);
   multiprocessorCount_ = deviceInfo().multiprocessorCount;
 
@@ -118,22 +95,11 @@ Engine::~Engine() {
 }
 
 Engine::Key Engine::keyOf(const KvCache& kvCache, const VariatorCudaPath& path) {
-  return {&kvCache, path.linear, path.splitTokens, path.mmaTile, path.gemvRowsPerWarp, path.gemvLoads, path.usesGraphs};
+  return {&kvCache, path.linear, path.weights, path.splitTokens, path.mmaTile, path.gemvRowsPerWarp, path.gemvLoads, path.usesGraphs};
 }
 
-void Engine::multiplyRows(const Work& work, const LinearArguments& arguments) {
-  launchCount_++;
-  if (work.path->linear == VARIATOR_CUDA_LINEAR_WGMMA && arguments.rowCount >= leastWgmmaRows && arguments.rows % 8 == 0) {
-    linearByWgmma(arguments, stream_);
-  } else if (work.path->linear != VARIATOR_CUDA_LINEAR_MMA && arguments.rowCount <= mostGemvRows) {
-    linearByGemv(arguments, {work.path->gemvRowsPerWarp, work.path->gemvLoads}, stream_);
-  } else {
-    linearByMma(arguments, work.path->mmaTile > 0 ? work.path->mmaTile : defaultMmaTile(arguments.rowCount), stream_);
-  }
-}
-
-void Engine::multiply(const Work& work, const Bf16* x, const DeviceArray<Bf16>& weight, void* out, Take take, int32_t rows, int32_t columns) {
-  multiplyRows(work, {x, weight.data(), out, take, work.rowCount, rows, columns});
+void Engine::multiply(const Work& work, MatrixRole role, int32_t layer, const Bf16* x, void* out, Take take, int32_t rowCount) {
+  launchCount_ += linear_->multiply(*work.path, role, layer, x, out, take, rowCount, stream_);
 }
 
 void Engine::attendRows(const Work& work, int32_t layer) {
@@ -186,21 +152,21 @@ void Engine::forward(const Work& work) {
   for (int32_t i = 0; i < m.layerCount; i++) {
     const DeviceLayer& layer = m.layers[i];
     rmsNorm({residual_.data(), nullptr, layer.inputNorm.data(), nullptr, normed_.data(), rows, m.hiddenSize, m.rmsNormEpsilon}, stream_);
-    multiply(work, normed_.data(), layer.qkv, qkv_.data(), Take::AsBf16, m.qkvSize(), m.hiddenSize);
+    multiply(work, MatrixRole::Qkv, i, normed_.data(), qkv_.data(), Take::AsBf16, rows);
     rotateAndAppend({qkv_.data(), layer.qkvBias.data(), layer.qNorm.data(), layer.kNorm.data(), cosines_.data(), sines_.data(), words(layout_.slots),
                      work.kvCache->layer(i), rows, m.headCount, m.kvHeadCount, m.headSize, m.isRopeInterleaved ? 1 : 0, m.rmsNormEpsilon},
                     stream_);
     attendRows(work, i);
-    multiply(work, attended_.data(), layer.o, residual_.data(), Take::AddToResidual, m.hiddenSize, m.headCount * m.headSize);
+    multiply(work, MatrixRole::O, i, attended_.data(), residual_.data(), Take::AddToResidual, rows);
     rmsNorm({residual_.data(), nullptr, layer.postAttentionNorm.data(), nullptr, normed_.data(), rows, m.hiddenSize, m.rmsNormEpsilon}, stream_);
-    multiply(work, normed_.data(), layer.gateUp, gateUp_.data(), Take::AsBf16, 2 * m.intermediateSize, m.hiddenSize);
+    multiply(work, MatrixRole::GateUp, i, normed_.data(), gateUp_.data(), Take::AsBf16, rows);
     swiGlu({gateUp_.data(), gated_.data(), rows, m.intermediateSize}, stream_);
-    multiply(work, gated_.data(), layer.down, residual_.data(), Take::AddToResidual, m.hiddenSize, m.intermediateSize);
+    multiply(work, MatrixRole::Down, i, gated_.data(), residual_.data(), Take::AddToResidual, rows);
     launchCount_ += 4;
   }
   if (work.headRowCount == 0) return;
   rmsNorm({residual_.data(), nullptr, m.finalNorm.data(), words(layout_.headRows), headNormed_.data(), work.headRowCount, m.hiddenSize, m.rmsNormEpsilon}, stream_);
-  multiplyRows(work, {headNormed_.data(), m.head(), logits_.data(), Take::AsFloat, work.headRowCount, m.vocabularySize, m.hiddenSize});
+  multiply(work, MatrixRole::Head, 0, headNormed_.data(), logits_.data(), Take::AsFloat, work.headRowCount);
   const auto floats = [&](int64_t offset) { return reinterpret_cast<const float*>(words(offset)); };
   sample({logits_.data(), floats(layout_.temperatures), floats(layout_.topPs), floats(layout_.minPs), words(layout_.topKs),
           reinterpret_cast<const uint32_t*>(words(layout_.seeds)), words(layout_.drawPositions), drawn_.data(), work.headRowCount, m.vocabularySize},
@@ -212,6 +178,7 @@ void Engine::prepare(const KvCache& kvCache, const VariatorCudaPath& path) {
   checkPath(path);
   const Key key = keyOf(kvCache, path);
   if (prepared_.count(key) > 0) return;
+  linear_->prepare(path, stream_);
   Prepared prepared;
   // All decoding sequences together have at most as many splits as the cache has room for, and one more each.
   const int64_t splits = ceilDivide(int64_t{kvCache.blockCount} * kvBlockTokens, path.splitTokens) + limits_.mostSequences;

@@ -9,7 +9,7 @@
 #include "../sampling.h"
 #include "attention.h"
 #include "device_model.h"
-#include "linear.h"
+#include "linear_layers.h"
 #include "step_plan.h"
 
 namespace variator::cuda {
@@ -36,6 +36,8 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   const DeviceModel& model() const { return model_; }
+  // Of the model and of what paths have made of its matrices.
+  int64_t weightBytes() const { return model_.weightBytes + linear_->codeBytes(); }
   void prepare(const KvCache& kvCache, const VariatorCudaPath& path);
   void run(const KvCache& kvCache, const VariatorCudaPath& path, const VariatorCudaStep& step, VariatorCudaResult& result);
   // Forgets what was prepared on a cache that is about to go.
@@ -54,12 +56,11 @@ class Engine {
     float* partials;
     int32_t rowCount, decodeItemCount, chunkItemCount, chunkRowTiles, headRowCount;
   };
-  using Key = std::tuple<const KvCache*, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t>;
+  using Key = std::tuple<const KvCache*, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t>;
   static Key keyOf(const KvCache& kvCache, const VariatorCudaPath& path);
 
   void forward(const Work& work);
-  void multiply(const Work& work, const Bf16* x, const DeviceArray<Bf16>& weight, void* out, Take take, int32_t rows, int32_t columns);
-  void multiplyRows(const Work& work, const LinearArguments& arguments);
+  void multiply(const Work& work, MatrixRole role, int32_t layer, const Bf16* x, void* out, Take take, int32_t rowCount);
   void attendRows(const Work& work, int32_t layer);
   void upload(int32_t sequenceCount);
   // Rules, scores and whatever the device's sampler does not do, from logits read back.
@@ -70,6 +71,7 @@ class Engine {
   OwnedEvent before_, after_;
   VariatorCudaLimits limits_;
   DeviceModel model_;
+  std::unique_ptr<LinearLayers> linear_;
   StepLayout layout_;
   int32_t multiprocessorCount_;
   std::map<Key, Prepared> prepared_;

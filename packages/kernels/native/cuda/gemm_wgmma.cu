@@ -54,6 +54,7 @@ const std::vector<CompiledGemm>& compiledGemms() {
       compiled<GemmType::bf16, 128, 256, 4, 1, float>(), compiled<GemmType::bf16, 128, 256, 4, 2, Bf16>(),
       compiled<GemmType::bf16, 128, 128, 6, 2, Bf16>(),  compiled<GemmType::e4m3, 128, 128, 4, 1, Bf16>(),
       compiled<GemmType::e4m3, 64, 256, 4, 1, Bf16>(),   compiled<GemmType::e4m3, 128, 128, 6, 2, Bf16>(),
+      compiled<GemmType::e4m3, 128, 128, 4, 1, float>(),
       compiled<GemmType::e4m3Blocks, 128, 128, 4, 1, Bf16>(), compiled<GemmType::e4m3Blocks, 64, 256, 4, 1, Bf16>(),
   };
   return all;

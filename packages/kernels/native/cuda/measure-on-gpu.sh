@@ -42,6 +42,16 @@ if [ -n "$files" ]; then
   timeout "$(left)" "$runner" golden $files | tee "$output/golden.txt" || exit 1
   tiny=$(ls "$golden"/llama-gqa.golden "$golden"/qwen3-qknorm.golden 2>/dev/null || true)
   if [ -n "$tiny" ]; then timeout "$(left)" "$runner" invariance $tiny | tee "$output/invariance.txt" || exit 1; fi
+  # Shares that the emulated device keeps with a margin: the tiny models' weights are random, with near ties in plenty.
+  for format in e4m3 int4; do
+    least=0.75; if [ "$format" = int4 ]; then least=0.35; fi
+    for linear in mma gemv wgmma; do
+      if [ "$format-$linear" = int4-wgmma ]; then continue; fi
+      echo "== golden tokens, weights in $format, $linear"
+      timeout "$(left)" "$runner" golden --weights "$format" --linear "$linear" --chunk 130 --least "$least" $files | tee "$output/golden-$format-$linear.txt" || exit 1
+    done
+    if [ -n "$tiny" ]; then timeout "$(left)" "$runner" invariance --weights "$format" $tiny | tee "$output/invariance-$format.txt" || exit 1; fi
+  done
 else
   echo "SKIPPED: no golden files in $golden"
 fi
@@ -59,5 +69,6 @@ else
 fi
 
 echo "== times"
+timeout "$(left)" "$runner" time-step | tee "$output/times-step.txt"
 timeout "$(left)" "$runner" time --json "$output/times.json" | tee "$output/times.txt"
 timeout "$(left)" "$runner" time-hopper | tee "$output/times-hopper.txt"

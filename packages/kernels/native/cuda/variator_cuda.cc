@@ -104,7 +104,7 @@ VARIATOR_EXPORT int32_t variatorCudaOpenModel(const VariatorCudaModelSource* sou
 
 VARIATOR_EXPORT int32_t variatorCudaWeightBytes(const VariatorCudaModel* model, int64_t* bytes) {
   if (model == nullptr || bytes == nullptr) return 1;
-  *bytes = model->engine->model().weightBytes;
+  *bytes = model->engine->weightBytes();
   return 0;
 }
 

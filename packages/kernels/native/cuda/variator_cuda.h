@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of a struct or a meaning below. */
-#define VARIATOR_CUDA_ABI 1
+#define VARIATOR_CUDA_ABI 2
 
 typedef struct VariatorCudaModel VariatorCudaModel;
 typedef struct VariatorCudaKvCache VariatorCudaKvCache;
@@ -64,16 +64,21 @@ typedef struct {
   int32_t mostBlocksPerSequence;
 } VariatorCudaLimits;
 
-/* Which kernels a step runs. Only `linear` and `splitTokens` decide bits. */
+/* Which kernels a step runs. Only `linear`, `weights` and `splitTokens` decide bits. */
 enum { VARIATOR_CUDA_LINEAR_MMA = 0, /* one kernel for every number of rows: batch-invariant */
        VARIATOR_CUDA_LINEAR_GEMV = 1, /* steps of up to 8 rows by GEMV: the same within rounding; a row's bits depend on that */
        VARIATOR_CUDA_LINEAR_WGMMA = 2 /* and steps of 128 rows or more by Hopper's wgmma, chunks' attention too for heads of 64 and 128 */ };
+/* What the matrices are held as. Codes are made of bf16 on the device when a path first needs them, and stay. */
+enum { VARIATOR_CUDA_WEIGHTS_BF16 = 0,
+       VARIATOR_CUDA_WEIGHTS_E4M3 = 1, /* a scale a row; activations stay bf16, but by wgmma they are e4m3, too; columns in multiples of 16 */
+       VARIATOR_CUDA_WEIGHTS_INT4 = 2  /* a scale for 128 columns, the LM head in e4m3; not by wgmma; columns in multiples of 32 */ };
 typedef struct {
   int32_t linear;
+  int32_t weights;
   int32_t splitTokens;     /* 64, 128, 256 or 512: context tokens that attention sums at a stretch */
   int32_t mmaTile;         /* of linear layers: 0 by the number of rows, else 1..variatorCudaMmaTileCount() */
-  int32_t gemvRowsPerWarp; /* 1, 2 or 4 */
-  int32_t gemvLoads;       /* 16-byte loads in flight of each row: 4 or 8 */
+  int32_t gemvRowsPerWarp; /* 1, 2 or 4; codes: 2 at most */
+  int32_t gemvLoads;       /* 16-byte loads in flight of each row: 4 or 8; codes: 4 */
   int32_t usesGraphs;      /* decode steps by graphs, padded to 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256 sequences */
 } VariatorCudaPath;
 
@@ -123,6 +128,7 @@ int32_t variatorCudaMmaTileCount(void);
 
 /* Maps the files, rounds matrices to bf16 and moves them to the device. */
 int32_t variatorCudaOpenModel(const VariatorCudaModelSource* source, const VariatorCudaLimits* limits, VariatorCudaModel** model);
+/* Of everything that was made of weights so far. */
 int32_t variatorCudaWeightBytes(const VariatorCudaModel* model, int64_t* bytes);
 int32_t variatorCudaCloseModel(VariatorCudaModel* model);
 
@@ -132,7 +138,7 @@ int32_t variatorCudaCreateKvCache(VariatorCudaModel* model, int32_t blockCount, 
 int32_t variatorCudaKvBlockBytes(const VariatorCudaKvCache* kvCache, int64_t* bytes);
 int32_t variatorCudaCloseKvCache(VariatorCudaKvCache* kvCache);
 
-/* Makes the path ready on this cache: captures the graphs of decode steps. Idempotent. Steps run on prepared paths alone. */
+/* Makes the path ready on this cache: its weights' codes, and the graphs of decode steps. Idempotent. Steps run on prepared paths alone. */
 int32_t variatorCudaPrepare(VariatorCudaModel* model, VariatorCudaKvCache* kvCache, const VariatorCudaPath* path, double* prepareMs);
 /* Whether a row's bits depend on the row alone. */
 int32_t variatorCudaIsBatchInvariant(const VariatorCudaPath* path, int32_t* isBatchInvariant);

@@ -20,11 +20,12 @@
 namespace variator::cuda {
 namespace {
 
-constexpr int32_t hidden = 32, intermediate = 48, heads = 4, kvHeads = 2, vocabulary = 40, layers = 2, blocksEach = 3;
+constexpr int32_t hidden = 32, heads = 4, kvHeads = 2, vocabulary = 40, layers = 2, blocksEach = 3;
 
-// A file of random float32 that lives as long as this, and a source whose tensors lie in it.
+// A file of random float32 that lives as long as this, and a source whose tensors lie in it. Where it is `isCoarse` every
+// number is one of -7/16 .. 7/16, the first of a row 7/16: e4m3 and 4 bits, too, hold them as they are.
 struct TinyModel {
-  explicit TinyModel(uint64_t seed, int32_t headSize = 16) : random(seed) {
+  explicit TinyModel(uint64_t seed, int32_t headSize = 16, int32_t intermediate = 48, bool isCoarse = false) : random(seed) {
     for (int32_t i = 0; i < headSize / 2; i++) frequencies.push_back(std::pow(0.003f, 2.0f * static_cast<float>(i) / static_cast<float>(headSize)));
     std::string name = (std::filesystem::temp_directory_path() / "variator-cuda-XXXXXX").string();
     const int descriptor = mkstemp(name.data());
@@ -44,7 +45,11 @@ struct TinyModel {
       layer.up = tensor("up", intermediate, hidden);
       layer.down = tensor("down", hidden, intermediate);
     }
-    const std::vector<float> values = random.normals(offset / 4, 0.5f);
+    std::vector<float> values = random.normals(offset / 4, 0.5f);
+    if (isCoarse) {
+      for (float& one : values) one = static_cast<float>(random.below(15) - 7) / 16;
+      for (const int64_t first : rowStarts) values[first] = 7.0f / 16;
+    }
     const bool isWritten = write(descriptor, values.data(), static_cast<size_t>(offset)) == offset;
     close(descriptor);
     if (!isWritten) throw NativeFault("a temporary file cannot be written");
@@ -55,6 +60,7 @@ struct TinyModel {
 
   VariatorCudaTensor tensor(const char* name, int64_t rows, int64_t columns) {
     const VariatorCudaTensor one{name, file.c_str(), "F32", offset, rows * columns * 4, rows, columns};
+    for (int64_t row = 0; row < rows; row++) rowStarts.push_back(offset / 4 + row * columns);
     offset += rows * columns * 4;
     return one;
   }
@@ -62,6 +68,7 @@ struct TinyModel {
   Random random;
   std::string file;
   int64_t offset = 0;
+  std::vector<int64_t> rowStarts;
   std::vector<float> frequencies;
   std::vector<int32_t> windows = {0, 9};
   VariatorCudaLayer layerSources[layers];
@@ -69,7 +76,7 @@ struct TinyModel {
 };
 
 constexpr VariatorCudaLimits limits{24, 4, 20, blocksEach};
-constexpr VariatorCudaPath eager{VARIATOR_CUDA_LINEAR_MMA, 64, 0, 1, 4, 0};
+constexpr VariatorCudaPath eager{VARIATOR_CUDA_LINEAR_MMA, VARIATOR_CUDA_WEIGHTS_BF16, 64, 0, 1, 4, 0};
 
 struct Opened {
   Opened(CheckRun& run, const TinyModel& tiny) {
@@ -186,6 +193,12 @@ void checkRefusals(CheckRun& run) {
   step = sound;
   step.topPs[0] = 0;
   stepRefuses("topPs[0]", step);
+  VariatorCudaPath int4 = eager;
+  int4.weights = VARIATOR_CUDA_WEIGHTS_INT4;
+  run.same("columns that do not fit are refused", variatorCudaPrepare(opened.model, opened.cache, &int4, nullptr) != 0, 1);
+  run.same("in words", std::string(variatorCudaLastError(opened.model)).find("48 columns do not fit") != std::string::npos, 1);
+  int4.linear = VARIATOR_CUDA_LINEAR_WGMMA;
+  run.same("4 bits by wgmma are refused", variatorCudaPrepare(opened.model, opened.cache, &int4, nullptr) != 0, 1);
   run.same("a sound step runs after all that", sound.run(opened, eager), 0);
 }
 
@@ -297,12 +310,46 @@ void checkPrefill(CheckRun& run) {
   run.same("another kernel has run", logits[0] != logits[1], 1);
 }
 
+// Weights that every format holds as they are: a prompt and tokens after it, each on another path over the same cache, give
+// the logits of bf16: by mma to the bit (matrices of one group of columns have one order of sums), by GEMV within rounding.
+void checkWeightFormats(CheckRun& run) {
+  TinyModel tiny(run.seed + 130, 16, 64, true);
+  const Opened opened(run, tiny);
+  int64_t bf16Bytes = 0, allBytes = 0;
+  variatorCudaWeightBytes(opened.model, &bf16Bytes);
+  std::vector<std::vector<float>> wanted;
+  const auto prompt = std::vector<int32_t>{3, 1, 4, 1, 5, 9, 2, 6};
+  for (const int32_t linear : {VARIATOR_CUDA_LINEAR_MMA, VARIATOR_CUDA_LINEAR_GEMV}) {
+    for (const int32_t first : {VARIATOR_CUDA_WEIGHTS_BF16, VARIATOR_CUDA_WEIGHTS_E4M3, VARIATOR_CUDA_WEIGHTS_INT4}) {
+      for (int32_t i = 0; i < 4; i++) {
+        VariatorCudaPath path = eager;
+        path.linear = linear;
+        path.weights = (first + i) % 3;
+        path.usesGraphs = i % 2;
+        run.same("a path of another format is prepared", variatorCudaPrepare(opened.model, opened.cache, &path, nullptr), 0);
+        AnyStep step;
+        step.wantsLogits = true;
+        if (i == 0) step.add(first, prompt, 0, tiny.random);
+        else step.add(first, {i}, 7 + i, tiny.random);
+        run.same("a step runs on it", step.run(opened, path), 0);
+        const std::string what = "logits by linear " + std::to_string(linear) + ", weights " + std::to_string(path.weights);
+        if (static_cast<size_t>(i) >= wanted.size()) wanted.push_back(step.logits);
+        else if (linear == VARIATOR_CUDA_LINEAR_MMA) run.sameBytes(what, step.logits, wanted[i]);
+        else for (size_t k = 0; k < step.logits.size(); k++) run.near(what, step.logits[k], wanted[i][k], 0.01, 0.01);
+      }
+    }
+  }
+  variatorCudaWeightBytes(opened.model, &allBytes);
+  run.same("what codes take is counted", allBytes > bf16Bytes, 1);
+}
+
 }  // namespace
 
 void checkLibrary(CheckRun& run) {
   checkRefusals(run);
   checkDraws(run);
   checkPrefill(run);
+  checkWeightFormats(run);
 }
 
 }  // namespace variator::cuda

@@ -15,5 +15,7 @@ int runInvariance(const std::vector<std::string>& arguments);
 int runTime(const std::vector<std::string>& arguments);
 // The kernels of docs/cuda-hopper.md by variants and shapes.
 int runTimeHopper(const std::vector<std::string>& arguments);
+// Whole decode steps of Llama-3.1-8B's shape with random weights: formats of weights by kernels and batches.
+int runTimeStep(const std::vector<std::string>& arguments);
 
 }  // namespace variator::cuda

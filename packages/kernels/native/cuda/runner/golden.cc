@@ -13,13 +13,20 @@
 namespace variator::cuda {
 namespace {
 
-constexpr VariatorCudaPath exactPath{VARIATOR_CUDA_LINEAR_MMA, 256, 0, 2, 4, 1};
+constexpr VariatorCudaPath exactPath{VARIATOR_CUDA_LINEAR_MMA, VARIATOR_CUDA_WEIGHTS_BF16, 256, 0, 2, 4, 1};
 
 int32_t linearOf(const std::string& name) {
   if (name == "mma") return VARIATOR_CUDA_LINEAR_MMA;
   if (name == "gemv") return VARIATOR_CUDA_LINEAR_GEMV;
   if (name == "wgmma") return VARIATOR_CUDA_LINEAR_WGMMA;
   throw NativeFault("--linear: there is no " + name);
+}
+
+int32_t weightsOf(const std::string& name) {
+  if (name == "bf16") return VARIATOR_CUDA_WEIGHTS_BF16;
+  if (name == "e4m3") return VARIATOR_CUDA_WEIGHTS_E4M3;
+  if (name == "int4") return VARIATOR_CUDA_WEIGHTS_INT4;
+  throw NativeFault("--weights: there is no " + name);
 }
 
 struct Agreement {
@@ -31,7 +38,7 @@ Agreement agreementOf(const GoldenModel& model, const VariatorCudaPath& path, in
   size_t longest = 0;
   for (const GoldenCase& one : model.cases) longest = std::max(longest, one.prompt.size() + one.greedy.size());
   const auto count = static_cast<int32_t>(model.cases.size());
-  Sequences sequences(model, count, static_cast<int32_t>(longest), count * chunkTokens, path);
+  Sequences sequences(model.source(), count, static_cast<int32_t>(longest), count * chunkTokens, path);
   Agreement agreement;
   for (;;) {
     std::vector<Part> parts;
@@ -72,6 +79,7 @@ int runGolden(const std::vector<std::string>& arguments) {
   for (size_t i = 0; i < arguments.size(); i++) {
     const bool hasValue = i + 1 < arguments.size();
     if (arguments[i] == "--linear" && hasValue) path.linear = linearOf(arguments[++i]);
+    else if (arguments[i] == "--weights" && hasValue) path.weights = weightsOf(arguments[++i]);
     else if (arguments[i] == "--chunk" && hasValue) chunkTokens = std::atoi(arguments[++i].c_str());
     else if (arguments[i] == "--tokens" && hasValue) mostGreedy = std::atoi(arguments[++i].c_str());
     else if (arguments[i] == "--least" && hasValue) least = std::atof(arguments[++i].c_str());
@@ -92,9 +100,15 @@ int runGolden(const std::vector<std::string>& arguments) {
 }
 
 int runInvariance(const std::vector<std::string>& arguments) {
-  if (arguments.empty()) return 2;
   bool isGood = true;
-  for (const std::string& file : arguments) {
+  std::vector<std::string> files;
+  VariatorCudaPath chosen = exactPath;
+  for (size_t i = 0; i < arguments.size(); i++) {
+    if (arguments[i] == "--weights" && i + 1 < arguments.size()) chosen.weights = weightsOf(arguments[++i]);
+    else files.push_back(arguments[i]);
+  }
+  if (files.empty()) return 2;
+  for (const std::string& file : files) {
     const GoldenModel model(file);
     const auto count = static_cast<int32_t>(model.cases.size());
     // The longest prompt is the one that is watched; the others are its crowd.
@@ -108,7 +122,7 @@ int runInvariance(const std::vector<std::string>& arguments) {
     constexpr int32_t decodeCount = 3;
     // Logits at the prompt's end and of three tokens after it.
     const auto logitsOf = [&](const VariatorCudaPath& path, int32_t chunkTokens, bool isCrowded) {
-      Sequences sequences(model, count, tokensEach, 4096 < tokensEach * count ? 4096 : tokensEach * count, path);
+      Sequences sequences(model.source(), count, tokensEach, 4096 < tokensEach * count ? 4096 : tokensEach * count, path);
       std::vector<std::vector<float>> all;
       for (int32_t fed = 0; fed < static_cast<int32_t>(prompt.size()) + decodeCount;) {
         const auto promptSize = static_cast<int32_t>(prompt.size());
@@ -131,7 +145,7 @@ int runInvariance(const std::vector<std::string>& arguments) {
       }
       return all;
     };
-    const auto expected = logitsOf(exactPath, 1 << 20, false);
+    const auto expected = logitsOf(chosen, 1 << 20, false);
     const auto compare = [&](const char* what, const std::vector<std::vector<float>>& got) {
       bool isSame = got.size() == expected.size();
       for (size_t i = 0; isSame && i < got.size(); i++) {
@@ -140,10 +154,10 @@ int runInvariance(const std::vector<std::string>& arguments) {
       isGood = isGood && isSame;
       std::printf("%-6s %-16s the same bits %s\n", isSame ? "ok" : "WRONG", model.name.c_str(), what);
     };
-    compare("in a crowd", logitsOf(exactPath, 1 << 20, true));
-    compare("in chunks of 7, in a crowd", logitsOf(exactPath, 7, true));
-    compare("token by token", logitsOf(exactPath, 1, false));
-    VariatorCudaPath path = exactPath;
+    compare("in a crowd", logitsOf(chosen, 1 << 20, true));
+    compare("in chunks of 7, in a crowd", logitsOf(chosen, 7, true));
+    compare("token by token", logitsOf(chosen, 1, false));
+    VariatorCudaPath path = chosen;
     path.usesGraphs = 0;
     compare("without graphs, in chunks of 33", logitsOf(path, 33, false));
     path.mmaTile = variatorCudaMmaTileCount();

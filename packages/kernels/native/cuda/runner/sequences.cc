@@ -8,13 +8,13 @@
 
 namespace variator::cuda {
 
-Sequences::Sequences(const GoldenModel& model, int32_t sequenceCount, int32_t tokensEach, int32_t mostTokens, const VariatorCudaPath& path)
-    : path_(path), vocabularySize_(model.source().vocabularySize), blocksEach_((tokensEach + 15) / 16), lengths_(sequenceCount, 0) {
+Sequences::Sequences(const VariatorCudaModelSource& source, int32_t sequenceCount, int32_t tokensEach, int32_t mostTokens, const VariatorCudaPath& path)
+    : path_(path), vocabularySize_(source.vocabularySize), blocksEach_((tokensEach + 15) / 16), lengths_(sequenceCount, 0) {
   const VariatorCudaLimits limits{std::max(mostTokens, sequenceCount), sequenceCount, sequenceCount, blocksEach_};
-  expectDone(variatorCudaOpenModel(&model.source(), &limits, &model_), nullptr);
+  expectDone(variatorCudaOpenModel(&source, &limits, &model_), nullptr);
   const int32_t blockCount = blocksEach_ * sequenceCount;
   expectDone(variatorCudaCreateKvCache(model_, blockCount, 16, "bf16", &cache_), model_);
-  expectDone(variatorCudaPrepare(model_, cache_, &path_, nullptr), model_);
+  use(path);
   tables_.resize(blockCount);
   std::iota(tables_.begin(), tables_.end(), 0);
   uint64_t state = 88172645463325252ull;
@@ -24,6 +24,11 @@ Sequences::Sequences(const GoldenModel& model, int32_t sequenceCount, int32_t to
     state ^= state << 17;
     std::swap(tables_[i], tables_[state % static_cast<uint64_t>(i + 1)]);
   }
+}
+
+void Sequences::use(const VariatorCudaPath& path) {
+  expectDone(variatorCudaPrepare(model_, cache_, &path, nullptr), model_);
+  path_ = path;
 }
 
 Sequences::~Sequences() {

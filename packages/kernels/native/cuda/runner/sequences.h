@@ -1,5 +1,5 @@
-// Runs sequences through the library's C ABI without a scheduler: each owns blocks of its own, scattered over the cache.
-// Used by the runner's golden checks; refuses sequences longer than it was made for.
+// Runs sequences of one model through the library's C ABI without a scheduler: each owns blocks of its own, scattered over the cache.
+// Used by the runner's golden checks and timings of steps; refuses sequences longer than it was made for.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -22,11 +22,13 @@ struct StepOutcome {
 
 class Sequences {
  public:
-  Sequences(const GoldenModel& model, int32_t sequenceCount, int32_t tokensEach, int32_t mostTokens, const VariatorCudaPath& path);
+  Sequences(const VariatorCudaModelSource& source, int32_t sequenceCount, int32_t tokensEach, int32_t mostTokens, const VariatorCudaPath& path);
   ~Sequences();
   Sequences(const Sequences&) = delete;
   Sequences& operator=(const Sequences&) = delete;
 
+  // Steps go by this path from now on; what is in the cache stays.
+  void use(const VariatorCudaPath& path);
   // Greedy; every part yields a token.
   StepOutcome step(const std::vector<Part>& parts, bool isLogitsWanted);
   void rewind(int32_t sequence, int32_t length) { lengths_[sequence] = length; }

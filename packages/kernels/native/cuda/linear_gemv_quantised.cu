@@ -1,10 +1,11 @@
-// See linear_quantised.h. A lane takes 16 bytes of a row at a time: 16 columns of e4m3, or 32 of 4 bits, which lie in one
+// linearByGemv of linear_quantised.h. A lane takes 16 bytes of a row at a time: 16 columns of e4m3, or 32 of 4 bits, which lie in one
 // group; their products are summed apart, then multiplied by the scale.
 #include "linear_quantised.h"
 
 #include "../native_fault.h"
 #include "block_sums.cuh"
 #include "linear_take.cuh"
+#include "quantised_words.cuh"
 
 namespace variator::cuda {
 namespace {
@@ -15,8 +16,8 @@ struct Fp8Format {
   static constexpr int columns = 16;
   Fp8Matrix matrix;
   DEVICE const void* at(int64_t row, int32_t group, int32_t columnCount) const { return matrix.codes + row * columnCount + group * columns; }
-  // Columns 2i and 2i + 1 of the 16 bytes.
-  DEVICE void pair(const Bytes16& bytes, int i, float& left, float& right) const { twoOfE4m3(bytes.words[i / 2] >> (i % 2 * 16), left, right); }
+  // Columns 2i and 2i + 1 of the 16 bytes, as bf16.
+  DEVICE uint32_t pair(const Bytes16& bytes, int i) const { return bf16OfE4m3(bytes.words[i % 4], i / 4); }
   DEVICE float groupScale(int64_t, int32_t, int32_t) const { return 1; }
   DEVICE float rowScale(int64_t row) const { return matrix.scales[row]; }
 };
@@ -25,14 +26,9 @@ struct Int4Format {
   static constexpr int columns = 32;
   Int4Matrix matrix;
   DEVICE const void* at(int64_t row, int32_t group, int32_t columnCount) const { return matrix.codes + (row * columnCount + group * columns) / 8; }
-  DEVICE void pair(const Bytes16& bytes, int i, float& left, float& right) const {
-    // 0x4300 is 128 in bf16, where a step of the last bit is 1.
-    const uint32_t both = (bytes.words[i / 4] >> (i % 4 * 4) & 0x000f000fu) | 0x43004300u;
-    left = addRounded(lowOf(both), -136.0f);
-    right = addRounded(highOf(both), -136.0f);
-  }
+  DEVICE uint32_t pair(const Bytes16& bytes, int i) const { return bf16OfInt4(bytes.words[i % 4], i / 4); }
   DEVICE float groupScale(int64_t row, int32_t group, int32_t columnCount) const {
-    return matrix.scales[row * (columnCount / int4GroupColumns) + group * columns / int4GroupColumns];
+    return matrix.scales[row * int4GroupsOf(columnCount) + group * columns / int4GroupColumns];
   }
   DEVICE float rowScale(int64_t) const { return 1; }
 };
@@ -71,10 +67,9 @@ void multiplyQuantised(const LinearArguments a, const Format format) {
             const Bytes16 x = load16(a.x + static_cast<int64_t>(m) * a.columns + group * Format::columns + part * 8);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-              float left, right;
-              format.pair(codes[l][r], part * 4 + i, left, right);
-              partial[m] = multiplyAdd(left, lowOf(x.words[i]), partial[m]);
-              partial[m] = multiplyAdd(right, highOf(x.words[i]), partial[m]);
+              const uint32_t pair = format.pair(codes[l][r], part * 4 + i);
+              partial[m] = multiplyAdd(lowOf(pair), lowOf(x.words[i]), partial[m]);
+              partial[m] = multiplyAdd(highOf(pair), highOf(x.words[i]), partial[m]);
             }
           }
         }
@@ -114,12 +109,12 @@ void runAny(const LinearArguments& a, const Format& format, int32_t rowsPerWarp,
 }  // namespace
 
 void linearByGemv(const LinearArguments& arguments, const Fp8Matrix& matrix, int32_t rowsPerWarp, Stream stream) {
-  if (arguments.columns % 16 != 0) throw NativeFault("linearByGemv: e4m3 needs columns in multiples of 16");
+  if (arguments.columns % fp8ColumnStep != 0) throw NativeFault("linearByGemv: e4m3 needs columns in multiples of 16");
   runAny(arguments, Fp8Format{matrix}, rowsPerWarp, stream);
 }
 
 void linearByGemv(const LinearArguments& arguments, const Int4Matrix& matrix, int32_t rowsPerWarp, Stream stream) {
-  if (arguments.columns % int4GroupColumns != 0) throw NativeFault("linearByGemv: 4 bits need columns in multiples of 128");
+  if (arguments.columns % int4ColumnStep != 0) throw NativeFault("linearByGemv: 4 bits need columns in multiples of 32");
   runAny(arguments, Int4Format{matrix}, rowsPerWarp, stream);
 }
 
