@@ -4,7 +4,6 @@ import { expect, test } from 'vitest';
 import { cudaMemoryPlan } from './cuda-memory.ts';
 
 const matrix = (rows: number, columns: number): TensorSource => ({
-  name: 'a matrix',
   file: 'f',
   dtype: 'BF16',
   offset: 0,
@@ -23,7 +22,7 @@ const activations = (columns: number) => 16 * (columns + 4);
 test('with memory in plenty every variant is offered, and codes are kept free once a format', () => {
   const { linearVariants, weightBytes, codeBytes, kvMemoryBytes } = plan(128, 1e9);
   expect(linearVariants).toEqual(cudaLinearVariants);
-  expect(codeBytes).toBe(fp8(128) + int4(128) + 2 * activations(128));
+  expect(codeBytes).toBe(fp8(128) + int4(128) + activations(128));
   expect(kvMemoryBytes).toBe(0.9e9 - codeBytes);
   expect(weightBytes['linear.cuda-bf16-wgmma']).toBe(2 * (4000 * 128 + 1000 * 128));
   expect(weightBytes['linear.cuda-fp8-gemv']).toBe(fp8(128));
@@ -33,7 +32,7 @@ test('with memory in plenty every variant is offered, and codes are kept free on
 test('formats that would take more than half of what is left are not offered, one by one', () => {
   const formats = (freeBytes: number) =>
     new Set(plan(128, freeBytes).linearVariants.map((id) => /cuda-(\w+)-/.exec(id)?.[1]));
-  const both = fp8(128) + int4(128) + 2 * activations(128);
+  const both = fp8(128) + int4(128) + activations(128);
   expect(formats((both * 2) / 0.9 + 1)).toEqual(new Set(['bf16', 'fp8', 'int4']));
   expect(formats((both * 2) / 0.9 - 1)).toEqual(new Set(['bf16', 'fp8']));
   // The smaller one may fit where the larger does not.

@@ -23,7 +23,7 @@ export interface CudaMemoryPlan {
 /**
  * @param known variants that the device can run, in their order
  * @param weights what a token multiplies with (`activeMatrices`)
- * @param mostTokens of a step: rounded to 8 bits they take memory, too
+ * @param mostTokens of a step, whose activations in 8 bits take memory, too
  */
 export function cudaMemoryPlan(
   known: readonly LinearVariantId[],
@@ -44,7 +44,8 @@ export function cudaMemoryPlan(
     if (weights.some(({ columns }) => columns % (shape?.columnsPadTo ?? 1) !== 0)) return false;
     const format = formatOf(id);
     if (extraBytes.has(format)) return true;
-    const bytes = bytesOf(id) + mostTokens * (widest + 4);
+    // Only products in 8 bits by wgmma round them.
+    const bytes = bytesOf(id) + (format === 'fp8' ? mostTokens * (widest + 4) : 0);
     if (codeBytes + bytes > MOST_CODES * usable) return false;
     codeBytes += bytes;
     extraBytes.set(format, bytes);

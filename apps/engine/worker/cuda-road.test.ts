@@ -122,18 +122,6 @@ describe.skipIf(built === null || golden === null)('the worker on the emulated C
     },
   );
 
-  it('switches live between weights in bf16, fp8 and 4 bits: no stream is dropped, and the cache stays', async () => {
-    const path = limited('reference', 512, 32);
-    const { envelope } = device;
-    for (const otherLinear of ['linear.cuda-fp8-gemv', 'linear.cuda-int4-mma'] as const) {
-      const otherPath = `${path},linear=${otherLinear}`;
-      for (const text of [path, otherPath]) await device.prepare(parsePath(text, envelope));
-      const { outputs, switchCount } = await runRoad(device, asked, { path, otherPath, switchSteps: 2 });
-      expect(outputs.map(({ length }) => length)).toEqual(asked.map(({ maxTokens }) => maxTokens));
-      expect(switchCount).toBeGreaterThan(1);
-    }
-  });
-
   it('verifies guesses without another byte', async () => {
     const path = `${limited('reference', 512, 32)},draftTokenCount=4`;
     expect((await runRoad(device, asked, { path })).outputs).toEqual(alone);
