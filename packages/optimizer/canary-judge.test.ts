@@ -189,6 +189,7 @@ test('steps that are settling or of another path are left out, and thin blocks a
     controlPathId: 'a',
     candidatePathId: 'b',
     prices,
+    itlObjectiveMs: 0,
     leastStepsPerBlock: 3,
     controlSteps: [1, 2, 3].map(() => step({})),
   };
@@ -215,6 +216,7 @@ test('the effect of a larger batch is seen, not modelled away', () => {
     controlPathId: 'a',
     candidatePathId: 'b',
     prices,
+    itlObjectiveMs: 0,
     leastStepsPerBlock: 5,
   });
   expect(pair?.logCostRatio).toBeLessThan(Math.log(0.35));
@@ -269,6 +271,7 @@ test('tokens computed again after a preemption are worth nothing', () => {
     controlPathId: 'a',
     candidatePathId: 'a',
     prices,
+    itlObjectiveMs: 0,
     leastStepsPerBlock: 1,
   };
   const pair = judgePair({ ...base, controlSteps: [useful], candidateSteps: [useful, again] });
@@ -295,6 +298,40 @@ test('each pair runs both sides once and the order varies', () => {
   expect(blocks.filter((side) => side === 'control')).toHaveLength(40);
   for (let pair = 0; pair < 40; pair += 1) expect(blocks[2 * pair]).not.toBe(blocks[2 * pair + 1]);
   expect(new Set(first).size).toBe(2);
+});
+
+test('a path whose blocks stand at the objective is promoted by its counted gaps, sooner where canaries before counted some', () => {
+  const random = seededRandom(8);
+  const standing = (lateShare: number): PairResult[] =>
+    Array.from({ length: 24 }, (_, pairIndex) => ({
+      ...{ pairIndex, controlCost: 1, candidateCost: 0.7, logCostRatio: -0.36 + 0.02 * random.normal() },
+      ...{ controlItlP99Ms: 60, candidateItlP99Ms: pairIndex % 2 === 0 ? 142 : 156 },
+      ...{ controlStepCount: 100, candidateStepCount: 100 },
+      controlGaps: { count: 100, lateCount: 0 },
+      candidateGaps: { count: 100, lateCount: 100 * lateShare },
+    }));
+  const judging = { ...plan, mostPairCount: 24, itlObjectiveMs: 150 };
+  const earlier = { ...{ count: 1000, lateCount: 2 }, ...{ objectiveMs: 150, canaryCount: 3, lastAt: 0 } };
+  const uncounted = standing(0).map(({ candidateGaps: _, controlGaps: __, ...pair }) => pair);
+  expect(runCanary(uncounted, judging).verdict).toBe('inconclusive');
+  expect(runCanary(standing(0.002), judging)).toEqual({ verdict: 'better', pairCount: 9 });
+  expect(runCanary(standing(0.002), { ...judging, earlierGaps: earlier }).pairCount).toBe(4);
+  // It is not what it was: what canaries counted before does not carry it.
+  expect(runCanary(standing(0.02), { ...judging, earlierGaps: earlier }).verdict).toBe('inconclusive');
+});
+
+test('two late gaps of a hundred in two pairs running are no break, and ten are', () => {
+  const judging = { ...plan, itlObjectiveMs: 50 };
+  const late = (lateCount: number): PairResult[] =>
+    [0, 1].map((pairIndex) => ({
+      ...{ pairIndex, controlCost: 1, candidateCost: 0.8, logCostRatio: -0.2 },
+      ...{ controlItlP99Ms: 30, candidateItlP99Ms: 55, controlStepCount: 100, candidateStepCount: 100 },
+      candidateGaps: { count: 100, lateCount },
+    }));
+  expect(judgeCanary(late(2), judging).isGuardTripped).toBe(false);
+  expect(judgeCanary(late(10), judging).isGuardTripped).toBe(true);
+  const uncounted = late(2).map(({ candidateGaps: _, ...pair }) => pair);
+  expect(judgeCanary(uncounted, judging).isGuardTripped).toBe(true);
 });
 
 test('a cheaper path that breaks the objective its incumbent keeps is rolled back, and one that does now and then is not promoted', () => {

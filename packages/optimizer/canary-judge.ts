@@ -9,6 +9,14 @@ import {
   type StepFeatures,
   type StepTimeFit,
 } from '@variator/scheduler/step-time';
+import {
+  addGaps,
+  evidenceOfBreaking,
+  evidenceOfKeeping,
+  type LateGaps,
+  lateGapsOf,
+  NO_GAPS,
+} from './late-gaps.ts';
 import { mean, varianceOf } from './moments.ts';
 import { weightedQuantile } from './quantile.ts';
 import type { SeededRandom } from './seeded-random.ts';
@@ -48,6 +56,9 @@ export interface PairResult {
   readonly logWorkRatio?: number;
   readonly controlItlP99Ms: number;
   readonly candidateItlP99Ms: number;
+  /** Of the plan's ITL objective; absent without one and in pairs that are older than it. */
+  readonly controlGaps?: LateGaps;
+  readonly candidateGaps?: LateGaps;
   readonly controlStepCount: number;
   readonly candidateStepCount: number;
 }
@@ -134,6 +145,8 @@ export interface BlockMeasure {
   /** Device ms over standard ms. */
   readonly cost: number;
   readonly itlP99Ms: number;
+  /** All on time where there is no objective. */
+  readonly gaps: LateGaps;
   readonly foreignCpuShare: number;
 }
 
@@ -142,6 +155,7 @@ export function measureBlock(
   steps: readonly JudgedStep[],
   pathId: string,
   prices: StandardPrices,
+  itlObjectiveMs = 0,
 ): BlockMeasure | null {
   const judged = steps.filter((step) => step.pathId === pathId && !step.isSettling);
   const worthMs = standardMs(judged, prices);
@@ -154,6 +168,7 @@ export function measureBlock(
     workMs: worthMs,
     cost: deviceMs / worthMs,
     itlP99Ms: Number.isNaN(itlP99Ms) ? 0 : itlP99Ms,
+    gaps: lateGapsOf(judged, itlObjectiveMs > 0 ? itlObjectiveMs : Number.POSITIVE_INFINITY),
     foreignCpuShare: judged.reduce((sum, step) => sum + step.foreignCpuShare * step.deviceMs, 0) / deviceMs,
   };
 }
@@ -165,14 +180,17 @@ export interface PairQuestion {
   readonly controlPathId: string;
   readonly candidatePathId: string;
   readonly prices: StandardPrices;
+  /** As in the plan; 0: none. */
+  readonly itlObjectiveMs: number;
   /** A block with fewer judged steps is not compared. */
   readonly leastStepsPerBlock: number;
 }
 
 /** Null where either block had too little to compare. */
 export function judgePair(question: PairQuestion): PairResult | null {
-  const control = measureBlock(question.controlSteps, question.controlPathId, question.prices);
-  const candidate = measureBlock(question.candidateSteps, question.candidatePathId, question.prices);
+  const { prices, itlObjectiveMs } = question;
+  const control = measureBlock(question.controlSteps, question.controlPathId, prices, itlObjectiveMs);
+  const candidate = measureBlock(question.candidateSteps, question.candidatePathId, prices, itlObjectiveMs);
   if (control === null || candidate === null) return null;
   if (Math.min(control.stepCount, candidate.stepCount) < question.leastStepsPerBlock) return null;
   return {
@@ -183,6 +201,7 @@ export function judgePair(question: PairQuestion): PairResult | null {
     logWorkRatio: Math.log(candidate.workMs / control.workMs),
     controlItlP99Ms: control.itlP99Ms,
     candidateItlP99Ms: candidate.itlP99Ms,
+    ...(itlObjectiveMs > 0 ? { controlGaps: control.gaps, candidateGaps: candidate.gaps } : {}),
     controlStepCount: control.stepCount,
     candidateStepCount: candidate.stepCount,
   };
@@ -256,6 +275,14 @@ export function costsAtEqualLoad(pairs: readonly PairResult[]): number[] {
 /** What a proposal promised: fewer device ms per request, or gaps within an objective the incumbent misses. */
 export type Aim = 'deviceMs' | 'itl';
 
+/** Gaps of canaries before, aged: what a path has shown already need not be shown again from nothing. */
+export interface EarlierGaps extends LateGaps {
+  readonly objectiveMs: number;
+  readonly canaryCount: number;
+  /** When the newest of them ended. */
+  readonly lastAt: number;
+}
+
 export interface JudgingPlan {
   readonly aim: Aim;
   /** Before so many nothing is decided, save by the ITL guard. */
@@ -266,6 +293,8 @@ export interface JudgingPlan {
   readonly itlGuardRatio: number;
   /** The guard lets a candidate use the slack its objective leaves: below this no gap is too long. */
   readonly itlObjectiveMs: number;
+  /** What the candidate's gaps in this regime were before, of the same objective; absent where nothing is known. */
+  readonly earlierGaps?: EarlierGaps;
   /** Cost increase that the aim `itl` was approved with, as a log ratio; 0 for `deviceMs`. */
   readonly approvedLogCost: number;
 }
@@ -277,6 +306,8 @@ export interface Judgement {
   readonly confidence: Confidence | null;
   /** The same on the log ratio of ITL p99; null before two pairs with gaps on both sides. */
   readonly itlConfidence: Confidence | null;
+  /** The candidate's, over the pairs whose control keeps the ITL objective. */
+  readonly gaps: LateGaps;
   /** True when the ITL guard says stop now, whatever the cost. */
   readonly isGuardTripped: boolean;
 }
@@ -292,7 +323,12 @@ export function judgeCanary(pairs: readonly PairResult[], plan: JudgingPlan): Ju
   const confidence = bounds(costs, PROMOTE_ALPHA);
   const itlConfidence = bounds(gaps, PROMOTE_ALPHA);
   const isGuardTripped = isItlGuardTripped(pairs, plan);
-  const judged = (verdict: Verdict): Judgement => ({ verdict, confidence, itlConfidence, isGuardTripped });
+  const kept = keptPairs(pairs, plan);
+  const gapsOfKept = addGaps(kept.map(({ candidateGaps = NO_GAPS }) => candidateGaps));
+  const judged = (verdict: Verdict): Judgement => ({
+    ...{ verdict, confidence, itlConfidence, isGuardTripped },
+    gaps: gapsOfKept,
+  });
 
   if (isGuardTripped) return judged('worse');
   if (pairs.length < plan.leastPairCount) return judged('inconclusive');
@@ -300,12 +336,16 @@ export function judgeCanary(pairs: readonly PairResult[], plan: JudgingPlan): Ju
   if (costToRollBack !== null && costToRollBack.low > plan.approvedLogCost + TOLERATED_LOG_COST) {
     return judged('worse');
   }
-  const logGaps = logGapsOf(pairs, plan);
+  const logGaps = logGapsOf(kept, plan);
   const broken = logGaps.filter((log) => log > 0).length / Math.max(1, logGaps.length);
-  if (broken > SURELY_BROKEN) return judged('worse');
+  if (broken > SURELY_BROKEN && mayBeBroken(kept)) return judged('worse');
   const aimed = plan.aim === 'deviceMs' ? confidence : itlConfidence;
-  const gapBounds = confidenceSequence(logGaps, plan.mostPairCount, KEPT_ALPHA);
-  const isKept = logGaps.length === 0 || (broken < MAYBE_BROKEN && gapBounds !== null && gapBounds.high < 0);
+  const isCounted = gapsOfKept.count > 0;
+  const alpha = isCounted ? KEPT_ALPHA / 2 : KEPT_ALPHA;
+  const gapBounds = confidenceSequence(logGaps, plan.mostPairCount, alpha);
+  const isWellBelow = broken < MAYBE_BROKEN && gapBounds !== null && gapBounds.high < 0;
+  const evidence = evidenceOfKeeping(addGaps([gapsOfKept, plan.earlierGaps ?? NO_GAPS]));
+  const isKept = logGaps.length === 0 || isWellBelow || (isCounted && evidence > -Math.log(alpha));
   if (aimed !== null && aimed.high < 0 && isKept && mayPromote(pairs, plan)) return judged('better');
   const gapsToRollBack = plan.aim === 'itl' ? bounds(gaps, ROLL_BACK_ALPHA) : null;
   return judged(gapsToRollBack !== null && gapsToRollBack.low > 0 ? 'worse' : 'inconclusive');
@@ -322,23 +362,33 @@ function mayPromote({ length }: readonly PairResult[], plan: JudgingPlan): boole
 
 /** Of the pairs whose control keeps the ITL objective, those whose candidate does not; above this it is rolled back. */
 const SURELY_BROKEN = 0.75;
-/** Above this, or with the mean not surely within the objective, it is never promoted. */
+/** Above this, or with the mean not surely within the objective, p99s do not say that it is kept: counted gaps still may. */
 const MAYBE_BROKEN = 0.35;
 const KEPT_ALPHA = 0.05;
+const BROKEN_ALPHA = 0.05;
 
-/** log(candidate's ITL p99 / objective) where the control keeps it; none where the control misses it in most pairs. */
-function logGapsOf(pairs: readonly PairResult[], { itlObjectiveMs }: JudgingPlan): number[] {
+/** Those whose control keeps the ITL objective; none where it misses it in most of them. */
+function keptPairs(pairs: readonly PairResult[], { itlObjectiveMs }: JudgingPlan): readonly PairResult[] {
   const kept = pairs.filter(
     ({ controlItlP99Ms }) => controlItlP99Ms > 0 && controlItlP99Ms <= itlObjectiveMs,
   );
-  if (2 * kept.length < pairs.length) return [];
-  return kept.flatMap(({ candidateItlP99Ms: ms }) => (ms > 0 ? [Math.log(ms / itlObjectiveMs)] : []));
+  return 2 * kept.length < pairs.length ? [] : kept;
+}
+
+/** log(candidate's ITL p99 / objective). */
+const logGapsOf = (kept: readonly PairResult[], { itlObjectiveMs }: JudgingPlan): number[] =>
+  kept.flatMap(({ candidateItlP99Ms: ms }) => (ms > 0 ? [Math.log(ms / itlObjectiveMs)] : []));
+
+/** A p99 of a hundred gaps is above the objective with two of them: where gaps are counted, enough of them must be late, too. */
+function mayBeBroken(pairs: readonly PairResult[]): boolean {
+  const gaps = addGaps(pairs.map(({ candidateGaps = NO_GAPS }) => candidateGaps));
+  return gaps.count === 0 || evidenceOfBreaking(gaps) > -Math.log(BROKEN_ALPHA);
 }
 
 /** Two pairs running above the limit; one alone may be a neighbour's burst. */
 function isItlGuardTripped(pairs: readonly PairResult[], plan: JudgingPlan): boolean {
   const [before, last] = pairs.slice(-2);
-  if (before === undefined || last === undefined) return false;
+  if (before === undefined || last === undefined || !mayBeBroken([before, last])) return false;
   return [before, last].every((pair) => {
     const limitMs = Math.max(plan.itlGuardRatio * pair.controlItlP99Ms, plan.itlObjectiveMs);
     return pair.controlItlP99Ms > 0 && pair.candidateItlP99Ms > limitMs;

@@ -2,11 +2,13 @@ import { expect, test } from 'vitest';
 import { candidatePaths } from './candidate-paths.ts';
 import {
   bestKnown,
+  earlierGapsOf,
   faultyChanges,
   inRegime,
   isTriedLately,
   itlErrorsOf,
   itlSpread,
+  lateGapsOfSides,
   realisedOf,
   replaySpread,
   type TriedPath,
@@ -68,6 +70,54 @@ test('both sides of a canary say how far the ITL p99 was from what its proposal 
   expect(itlSpread(off(0.01))).toBeLessThan(0.05);
 });
 
+test("a side's gaps are those of the pairs whose other side kept the objective", () => {
+  const judgingPlan = {
+    ...{ aim: 'deviceMs' as const, leastPairCount: 4, mostPairCount: 12, itlGuardRatio: 1.5 },
+    ...{ itlObjectiveMs: 50, approvedLogCost: 0 },
+  };
+  const pair = (controlItlP99Ms: number, candidateItlP99Ms: number) => ({
+    ...{
+      pairIndex: 0,
+      controlCost: 1,
+      candidateCost: 1,
+      logCostRatio: 0,
+      controlItlP99Ms,
+      candidateItlP99Ms,
+    },
+    ...{ controlStepCount: 9, candidateStepCount: 9 },
+    controlGaps: { count: 80, lateCount: 8 },
+    candidateGaps: { count: 90, lateCount: 1 },
+  });
+  const sides = { from: testPath, to: small };
+  const pairs = [pair(40, 45), pair(70, 45), pair(40, 45)];
+  expect(lateGapsOfSides(sides, judgingPlan, pairs)).toEqual([
+    { path: testPath, objectiveMs: 50, count: 240, lateCount: 24 },
+    { path: small, objectiveMs: 50, count: 180, lateCount: 2 },
+  ]);
+  expect(lateGapsOfSides(sides, { ...judgingPlan, itlObjectiveMs: 0 }, pairs)).toEqual([]);
+});
+
+test('gaps of earlier canaries count for a path that was live in the regime, by age, up to a thousand, and of the same objective', () => {
+  const day = 24 * 3_600_000;
+  const seen = (endedAt: number, lateCount: number, change: Partial<TriedPath> = {}) =>
+    tried({ endedAt, lateGaps: [{ path: small, objectiveMs: 50, count: 400, lateCount }], ...change });
+  const won = seen(10 * day, 2, { state: 'live' });
+  expect(earlierGapsOf([seen(10 * day, 2)], small, 50, 10 * day)).toBeNull();
+  expect(earlierGapsOf([won], small, 60, 10 * day)).toBeNull();
+  expect(earlierGapsOf([won], testPath, 50, 10 * day)).toBeNull();
+  expect(earlierGapsOf([won], small, 50, 18 * day)).toBeNull();
+  expect(earlierGapsOf([won], small, 50, 11 * day)).toEqual({
+    ...{ count: 200, lateCount: 1, objectiveMs: 50, canaryCount: 1, lastAt: 10 * day },
+  });
+  // Lost ones count as well, and however many there are, a thousand gaps are what they weigh.
+  const all = [won, seen(10 * day, 10), seen(10 * day, 4, { from: small, to: testPath }), seen(10 * day, 0)];
+  expect(earlierGapsOf(all, small, 50, 10 * day)).toMatchObject({
+    count: 1000,
+    lateCount: 10,
+    canaryCount: 4,
+  });
+});
+
 test('what a canary measured is a mean whose variance covers the truth, a wild pair cut', () => {
   const random = seededRandom(3);
   let covered = 0;
@@ -126,6 +176,7 @@ test('a regime remembers the path it went live with, and which comparisons are f
   expect(isTriedLately(all, testPath, 10_000)).toBe(true);
   expect(isTriedLately(all, testPath, 3_600_000)).toBe(false);
   expect(isTriedLately(all, later.to, 10_000)).toBe(false);
+  expect(isTriedLately([tried({ state: 'rolledBack', isCutShort: true })], small, 10)).toBe(false);
   // What was live before lost to what went live after it.
   expect(isTriedLately([later], small, 10_000)).toBe(true);
 });

@@ -3,7 +3,8 @@
  * paths compare. A fold over the ledger's entries, never stored twice. Called by the service and propose.ts. Pure.
  */
 import { diffPaths, type ExecutionPath, type PathChange, pathId } from '@variator/kernels/execution-path';
-import type { PairResult } from './canary-judge.ts';
+import type { EarlierGaps, JudgingPlan, PairResult } from './canary-judge.ts';
+import { addGaps, type LateGaps, scaledGaps } from './late-gaps.ts';
 import type { PredictedMetric } from './proposal.ts';
 import { median, robustSpread } from './quantile.ts';
 import type { RolloutState } from './rollout.ts';
@@ -19,6 +20,12 @@ export interface ItlError extends Realised {
   readonly path: ExecutionPath;
 }
 
+/** A path's gaps in one canary, against the objective it was judged by. */
+export interface PathGaps extends LateGaps {
+  readonly path: ExecutionPath;
+  readonly objectiveMs: number;
+}
+
 export interface TriedPath {
   readonly deviceKind: string;
   readonly modelHash: string;
@@ -29,12 +36,16 @@ export interface TriedPath {
   readonly endedAt: number;
   /** It failed by itself: it could not be prepared, its tokens differ, or its worker was lost. */
   readonly isPathsFault: boolean;
+  /** Ended from outside before it said anything: the workload had changed, or somebody stopped it. Absent in older entries. */
+  readonly isCutShort?: boolean;
   /** Of device ms per unit of work; null where too little was compared. */
   readonly cost: Realised | null;
   /** Log ratio of device ms per request as it was replayed, before shrinking; null where nobody replayed it. */
   readonly replayedLogCost: number | null;
   /** Of both sides; none where no gaps were compared, absent in entries that are older than it. */
   readonly itlErrors?: readonly ItlError[];
+  /** Of both sides; absent in entries that are older than it. */
+  readonly lateGaps?: readonly PathGaps[];
 }
 
 /** Spread of log(replayed / realised) before any canary, and how many canaries' worth of belief stands behind it. */
@@ -90,6 +101,31 @@ export function itlErrorsOf(
   });
 }
 
+/**
+ * Both sides' gaps over the pairs whose other side kept the objective: what works off the queue that another path left says less of
+ * itself. None where the plan had no objective.
+ */
+export function lateGapsOfSides(
+  { from, to }: Pick<TriedPath, 'from' | 'to'>,
+  { itlObjectiveMs: objectiveMs }: JudgingPlan,
+  pairs: readonly PairResult[],
+): PathGaps[] {
+  const keeps = (itlP99Ms: number): boolean => itlP99Ms > 0 && itlP99Ms <= objectiveMs;
+  const sides = [
+    {
+      path: from,
+      gaps: pairs.flatMap((pair) => (keeps(pair.candidateItlP99Ms) ? (pair.controlGaps ?? []) : [])),
+    },
+    {
+      path: to,
+      gaps: pairs.flatMap((pair) => (keeps(pair.controlItlP99Ms) ? (pair.candidateGaps ?? []) : [])),
+    },
+  ];
+  return sides
+    .map(({ path, gaps }): PathGaps => ({ path, objectiveMs, ...addGaps(gaps) }))
+    .filter(({ count }) => count > 0);
+}
+
 /** Mean and its variance of a canary's log ratios; null for fewer than two pairs. One wild pair is cut to 3 robust spreads. */
 export function realisedOf(logRatios: readonly number[]): Realised | null {
   if (logRatios.length < 2) return null;
@@ -128,11 +164,52 @@ export function bestKnown(ofRegime: readonly TriedPath[]): ExecutionPath | null 
   return byTime.findLast(({ state }) => state === 'live')?.to ?? null;
 }
 
-/** What lost a canary not long ago, as the candidate or as the path that was live, is known: another one would say the same. */
+/** Gaps seen so long ago count half; after so many days none. */
+const GAPS_HALF_LIFE_MS = 24 * 3_600_000;
+const GAPS_FORGOTTEN_MS = 7 * 24 * 3_600_000;
+/** However many are known, they weigh like so many: a path that has changed is found out within two or three blocks. */
+const MOST_EARLIER_GAPS = 1000;
+
+/**
+ * What canaries of this regime saw of a path's gaps, of this objective and lately; null for one that was never live in it. All
+ * canaries count that it ran in, lost ones too.
+ */
+export function earlierGapsOf(
+  ofRegime: readonly TriedPath[],
+  path: ExecutionPath,
+  objectiveMs: number,
+  now: number,
+): EarlierGaps | null {
+  const id = pathId(path);
+  const wasLive = ofRegime.some(
+    ({ from, to, state }) => pathId(from) === id || (state === 'live' && pathId(to) === id),
+  );
+  if (!wasLive) return null;
+  const seen = ofRegime.flatMap(({ lateGaps = [], endedAt }) =>
+    now - endedAt > GAPS_FORGOTTEN_MS
+      ? []
+      : lateGaps
+          .filter((gaps) => gaps.objectiveMs === objectiveMs && pathId(gaps.path) === id)
+          .map((gaps) => ({ endedAt, gaps: scaledGaps(gaps, 0.5 ** ((now - endedAt) / GAPS_HALF_LIFE_MS)) })),
+  );
+  if (seen.length === 0) return null;
+  const all = addGaps(seen.map(({ gaps }) => gaps));
+  return {
+    ...scaledGaps(all, Math.min(1, MOST_EARLIER_GAPS / all.count)),
+    objectiveMs,
+    canaryCount: seen.length,
+    lastAt: Math.max(...seen.map(({ endedAt }) => endedAt)),
+  };
+}
+
+/**
+ * What lost a canary not long ago, as the candidate or as the path that was live, is known: another one would say the same. One that
+ * was cut short has lost nothing.
+ */
 export function isTriedLately(ofRegime: readonly TriedPath[], path: ExecutionPath, now: number): boolean {
   const id = pathId(path);
   return ofRegime.some(
-    ({ from, to, state, endedAt }) =>
-      now - endedAt < LATELY_MS && pathId(state === 'live' ? from : to) === id,
+    ({ from, to, state, endedAt, isCutShort = false }) =>
+      !isCutShort && now - endedAt < LATELY_MS && pathId(state === 'live' ? from : to) === id,
   );
 }

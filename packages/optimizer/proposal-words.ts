@@ -4,7 +4,7 @@
 import { catalogue } from '@variator/kernels/catalogue';
 import { type ExecutionPath, numericsId, type PathChange } from '@variator/kernels/execution-path';
 import { SAFE } from './arm-posterior.ts';
-import type { Aim } from './canary-judge.ts';
+import type { Aim, EarlierGaps } from './canary-judge.ts';
 import type { GuessBasis } from './drawn-guesses.ts';
 import type { Estimate, MetricName, PredictedMetric } from './proposal.ts';
 
@@ -32,6 +32,8 @@ export interface ProposalFacts {
   readonly guesses: GuessBasis | null;
   /** Promoted in an earlier visit of this regime. */
   readonly isRecalled: boolean;
+  /** Of its gaps, where it was live in this regime before. */
+  readonly earlierGaps: EarlierGaps | null;
   /** Of device ms per request as replayed, before it was corrected; -0.1 is ten percent fewer. */
   readonly replayedChange: number;
   /** Replays were off by so much in past canaries, as a log ratio. */
@@ -65,6 +67,7 @@ export function proposalReason(facts: ProposalFacts): string {
     stepsInWords(facts),
     `ITL p99 goes from ${inMs(itl.now.value)} to ${inMs(itl.predicted.value)}${objectiveInWords(facts, itl.predicted.value)}; TTFT p95 from ${inMs(ttft.now.value)} to ${inMs(ttft.predicted.value)}.`,
     riskInWords(facts),
+    earlierGapsInWords(facts),
     numericsInWords(facts),
     correctionInWords(facts, cost.change.value),
     facts.isRecalled
@@ -143,6 +146,13 @@ function objectiveInWords(facts: ProposalFacts, predictedMs: number): string {
 function riskInWords({ missRisk }: ProposalFacts): string {
   if (missRisk <= SAFE) return '';
   return `With ${percent(missRisk)} % it misses that objective: the canary finds out, and it goes live only where it surely keeps it.`;
+}
+
+function earlierGapsInWords({ earlierGaps }: ProposalFacts): string {
+  if (earlierGaps === null) return '';
+  const { count, lateCount, canaryCount, objectiveMs } = earlierGaps;
+  const canaries = canaryCount === 1 ? 'a canary' : `${canaryCount} canaries`;
+  return `In ${canaries} of this workload ${percent(lateCount / count)} % of its gaps were longer than ${inMs(objectiveMs)}: the next one counts on from there.`;
 }
 
 /** Where the prediction is not what the replay said. */

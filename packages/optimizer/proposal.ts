@@ -1,6 +1,6 @@
 /** A proposal as data: made by propose.ts, stored and judged by the control plane, read by people. */
 import type { ExecutionPath, PathChange } from '@variator/kernels/execution-path';
-import type { Aim } from './canary-judge.ts';
+import type { Aim, EarlierGaps } from './canary-judge.ts';
 
 /** A predicted value with its 90 % interval. */
 export interface Estimate {
@@ -73,5 +73,7 @@ export interface ProposalDraft {
     readonly considered?: readonly ConsideredPath[];
     /** log(device ms per request, proposed / incumbent) as replayed; `metrics` say what is believed of it. */
     readonly replayedLogCost?: number;
+    /** Of the proposed path's gaps, where it was live in this regime before. */
+    readonly earlierGaps?: EarlierGaps;
   };
 }

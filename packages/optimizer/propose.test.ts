@@ -172,16 +172,22 @@ const long = { windowStartedAt: 1e7, windowEndedAt: 1e7 + 60_000, stepCount: 900
 test('in a regime that comes again its best known path goes first, however many settings away', () => {
   const now = { ...testPath, maxRunningCount: 1, tokenBudget: 128 };
   const best = { ...testPath, maxRunningCount: 16, tokenBudget: 64 };
-  const memory = [tried(testPath, best, { cost: { mean: -0.1, variance: 1e-4 } })];
+  const lateGaps = [{ path: best, objectiveMs: relaxed.itlMs, count: 500, lateCount: 1 }];
+  // Just before it left, by this window's clock.
+  const endedAt = long.windowEndedAt - 3_600_000;
+  const memory = [tried(testPath, best, { endedAt, cost: { mean: -0.1, variance: 1e-4 }, lateGaps })];
   const evidence = { ...long, regimeId: 'regime-1' };
   const { draft } = ask(now, traffic(90, 200, 50, 40), { tried: memory, evidence });
   expect(draft?.to).toEqual(best);
   expect(draft?.reason).toContain('the best known path when this workload was last here');
+  expect(draft?.reason).toContain('In a canary of this workload 0.2 % of its gaps were longer than 400 ms');
+  expect(draft?.evidence.earlierGaps).toMatchObject({ objectiveMs: 400, canaryCount: 1, lastAt: endedAt });
   const elsewhere = ask(now, traffic(90, 200, 50, 40), {
     tried: memory,
     evidence: { ...evidence, regimeId: 'regime-2' },
   });
   expect(elsewhere.draft?.reason).toContain('keep the objective; this one is among the best');
+  expect(elsewhere.draft?.evidence.earlierGaps).toBeUndefined();
 });
 
 test('a canary that found no gain corrects the replay: the path is not proposed again', () => {

@@ -21,6 +21,7 @@ import type { ItlKnowledge } from './itl-belief.ts';
 import { mean, varianceOf } from './moments.ts';
 import {
   bestKnown,
+  earlierGapsOf,
   inRegime,
   isTriedLately,
   itlSpread,
@@ -65,7 +66,7 @@ export interface ProposeQuestion {
   readonly liveItlP99Ms: number | null;
   readonly evidence: Omit<
     ProposalDraft['evidence'],
-    'fitIds' | 'requestCount' | 'considered' | 'replayedLogCost'
+    'fitIds' | 'requestCount' | 'considered' | 'replayedLogCost' | 'earlierGaps'
   >;
   /** What canaries on such devices taught, of all regimes. */
   readonly tried: readonly TriedPath[];
@@ -211,6 +212,8 @@ function answerOf(
   // Where it regains the objective and costs no less, the gaps are what is promised.
   const aim: Aim = isObjectiveRegained && costOf(metrics).high > 0 ? 'itl' : 'deviceMs';
   const replayedLogCost = logRatioOf(incumbent, finalist).mean;
+  const { windowEndedAt } = question.evidence;
+  const earlierGaps = earlierGapsOf(ofRegime, finalist.path, question.objectives.itlMs, windowEndedAt);
   const facts: ProposalFacts = {
     aim,
     isObjectiveRegained,
@@ -230,6 +233,7 @@ function answerOf(
     candidateCount: count,
     guesses: guessBasis(question.arrivals),
     isRecalled,
+    earlierGaps,
     replayedChange: Math.expm1(replayedLogCost),
     replaySpread: spread,
     canaryCount: ofRegime.filter(({ cost }) => cost !== null).length,
@@ -249,6 +253,7 @@ function answerOf(
       fitIds: [...new Set([incumbent.fit.fitId, finalist.fit.fitId])],
       considered: consideredPaths(found),
       replayedLogCost,
+      ...(earlierGaps === null ? {} : { earlierGaps }),
     },
   };
   return { draft, note: draft.title };

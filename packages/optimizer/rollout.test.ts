@@ -62,6 +62,24 @@ test.each([
   expect(end.message).not.toBe('');
 });
 
+test('what goes live says how many gaps were late, and how many in canaries before', () => {
+  const earlierGaps = { ...{ count: 1000, lateCount: 2 }, ...{ objectiveMs: 20, canaryCount: 3, lastAt: 0 } };
+  const counted = pairs([0.8, 0.81, 0.79, 0.8]).map((event) =>
+    event.kind === 'pairJudged'
+      ? { ...event, pair: { ...event.pair, candidateGaps: { count: 100, lateCount: 0 } } }
+      : event,
+  );
+  const messageUnder = (change: Partial<JudgingPlan>): string =>
+    foldRollout(
+      beginRollout({ ...{ at: 1000, approvedBy: 'ada' }, judgingPlan: { ...judgingPlan, ...change } }),
+      [...warmed, ...counted],
+    ).message;
+  expect(messageUnder({ itlObjectiveMs: 20 })).toContain('Gaps longer than 20 ms: 0.0 %.');
+  expect(messageUnder({ itlObjectiveMs: 20, earlierGaps })).toContain(
+    'Gaps longer than 20 ms: 0.0 %, 0.2 % in 3 canaries of this workload before.',
+  );
+});
+
 test('a live path can be rolled back by a person, and what arrives late changes nothing', () => {
   const live = foldRollout(begin, [...warmed, ...pairs([0.8, 0.81, 0.79, 0.8])]);
   expect(advance(live, { kind: 'planEnded', at: 4000 })).toBe(live);

@@ -18,6 +18,7 @@ import {
   type PairResult,
   type Verdict,
 } from './canary-judge.ts';
+import type { LateGaps } from './late-gaps.ts';
 
 export type RolloutState = 'warming' | 'canary' | 'live' | 'rolledBack' | 'kept' | 'failed';
 
@@ -93,6 +94,10 @@ export function beginRollout(start: {
 export const hasEnded = (progress: RolloutProgress): boolean =>
   progress.state !== 'warming' && progress.state !== 'canary';
 
+/** A person, the kill switch or a change of the workload ended the canary before it said anything. */
+export const isCutShort = ({ state, verdict }: RolloutProgress): boolean =>
+  state === 'rolledBack' && verdict === 'inconclusive';
+
 /** @throws RolloutError for an event that the state cannot take; what arrives late after an end changes nothing */
 export function advance(progress: RolloutProgress, event: RolloutEvent): RolloutProgress {
   if (event.kind === 'rolledBack') return rollBack(progress, event);
@@ -150,7 +155,8 @@ function judged(progress: RolloutProgress, at: number): RolloutProgress {
     return { ...seen, state: 'rolledBack', endedAt: at, verdict, message };
   }
   if (verdict === 'better') {
-    return { ...seen, state: 'live', endedAt: at, verdict, message: `Better.${cost}${gaps}` };
+    const late = lateInWords(judgement.gaps, progress.judgingPlan);
+    return { ...seen, state: 'live', endedAt: at, verdict, message: `Better.${cost}${gaps}${late}` };
   }
   if (verdict === 'worse') {
     return { ...seen, state: 'rolledBack', endedAt: at, verdict, message: `Worse.${cost}${gaps}` };
@@ -179,6 +185,17 @@ function keptMessage(progress: RolloutProgress): string {
   }
   const cost = progress.confidence === null ? '' : ` (device ms ${inWords(progress.confidence)})`;
   return `No clear difference after ${count} pairs${cost}. The incumbent stays.`;
+}
+
+/** How it is known that the objective is kept, and from where. */
+function lateInWords(fresh: LateGaps, { itlObjectiveMs, earlierGaps }: JudgingPlan): string {
+  if (fresh.count === 0) return '';
+  const share = ({ lateCount, count }: LateGaps): string => `${((100 * lateCount) / count).toFixed(1)} %`;
+  const before =
+    earlierGaps === undefined
+      ? ''
+      : `, ${share(earlierGaps)} in ${earlierGaps.canaryCount === 1 ? 'a canary' : `${earlierGaps.canaryCount} canaries`} of this workload before`;
+  return ` Gaps longer than ${itlObjectiveMs} ms: ${share(fresh)}${before}.`;
 }
 
 /** `-9.1 % (-12.0 to -6.0 %)` of log ratios. */

@@ -14,7 +14,8 @@ import type { StepTimeFit, StepTimeModel } from '@variator/scheduler/step-time';
 import { costsAtEqualLoad, type JudgingPlan, type PairResult } from './canary-judge.ts';
 import { candidatePaths } from './candidate-paths.ts';
 import { MOST_LATE_GAPS } from './feasible-paths.ts';
-import { itlErrorsOf, realisedOf, type TriedPath } from './path-memory.ts';
+import type { LateGaps } from './late-gaps.ts';
+import { itlErrorsOf, lateGapsOfSides, realisedOf, type TriedPath } from './path-memory.ts';
 import type { ProposalDraft } from './proposal.ts';
 import { propose } from './propose.ts';
 import { type Arrival, type Replay, type ReplayQuestion, replay } from './replay.ts';
@@ -30,6 +31,7 @@ export interface Truth {
   /** log device ms per good request: the objective. */
   readonly logCost: number;
   readonly itlP99Ms: number;
+  readonly lateGapShare: number;
   readonly keepsObjective: boolean;
 }
 
@@ -111,6 +113,7 @@ export function makeWorld(seed: number): World {
       logDeviceMs,
       logCost: logDeviceMs - logAttainmentOf(real),
       itlP99Ms: real.outcome.itlP99Ms,
+      lateGapShare: real.lateGapShare,
       keepsObjective: real.lateGapShare <= MOST_LATE_GAPS && real.unfinishedCount === 0,
     };
     known.set(id, truth);
@@ -237,6 +240,10 @@ export const MOST_CANARIES = 6;
 const MOST_PAIRS = 60;
 const PAIR_SPREAD = 0.05;
 const CANARY_MS = 20 * 60_000;
+/** Of a block, as many as tell independently. */
+const BLOCK_GAPS = 100;
+/** Of the log share of late gaps from block to block. */
+const LATE_SPREAD = 0.5;
 
 /** Gains that are worth a canary: whatever is worth finding out, where nobody has to be asked; and as people are. */
 export const EXPLORING = Number.NEGATIVE_INFINITY;
@@ -290,6 +297,7 @@ export function runSearch(world: World, seed: number, leastGain = EXPLORING): Se
       cost: realisedOf(costsAtEqualLoad(progress.pairs)),
       replayedLogCost: draft.evidence.replayedLogCost ?? null,
       itlErrors: itlErrorsOf(draft, draft.metrics, progress.pairs),
+      lateGaps: lateGapsOfSides(draft, progress.judgingPlan, progress.pairs),
     });
     if (progress.state !== 'live') continue;
     live = draft.to;
@@ -313,6 +321,12 @@ function simulatedCanary(
   const control = world.truthOf(draft.from);
   const candidate = world.truthOf(draft.to);
   const noisy = (value: number): number => value * Math.exp(PAIR_SPREAD * random.normal());
+  const gapsOf = ({ lateGapShare }: Truth): LateGaps => {
+    const share = lateGapShare * Math.exp(LATE_SPREAD * random.normal() - LATE_SPREAD ** 2 / 2);
+    const late = Array.from({ length: BLOCK_GAPS }, () => Number(random.uniform() < share));
+    return { count: BLOCK_GAPS, lateCount: late.reduce((sum, one) => sum + one, 0) };
+  };
+  const { earlierGaps } = draft.evidence;
   const judgingPlan: JudgingPlan = {
     aim: draft.aim,
     leastPairCount: 4,
@@ -320,6 +334,7 @@ function simulatedCanary(
     mostPairCount: MOST_PAIRS,
     itlGuardRatio: 1.5,
     itlObjectiveMs: world.objectives.itlMs,
+    ...(earlierGaps === undefined ? {} : { earlierGaps }),
     approvedLogCost: draft.aim === 'itl' ? Math.log1p(Math.max(0, draft.metrics[0]?.change.high ?? 0)) : 0,
   };
   let progress = beginRollout({ at: startedAt, approvedBy: 'policy', judgingPlan });
@@ -334,6 +349,8 @@ function simulatedCanary(
       logCostRatio,
       controlItlP99Ms: noisy(control.itlP99Ms),
       candidateItlP99Ms: noisy(candidate.itlP99Ms),
+      controlGaps: gapsOf(control),
+      candidateGaps: gapsOf(candidate),
       controlStepCount: 100,
       candidateStepCount: 100,
     };

@@ -6,13 +6,14 @@ import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import type { StepFeatures } from '@variator/scheduler/step-time';
 import { costsAtEqualLoad, freezePrices, type JudgedStep, judgePair, planBlocks } from './canary-judge.ts';
 import { candidatePaths } from './candidate-paths.ts';
-import { itlErrorsOf, realisedOf, type TriedPath } from './path-memory.ts';
+import { itlErrorsOf, lateGapsOfSides, realisedOf, type TriedPath, underLivingIds } from './path-memory.ts';
 import type { ProposalDraft } from './proposal.ts';
 import { propose } from './propose.ts';
 import { weightedQuantile } from './quantile.ts';
 import { advance as advanceRegime, NO_REGIME, type RegimeState } from './regime.ts';
+import { livesOnAs } from './regime-library.ts';
 import type { Arrival } from './replay.ts';
-import { advance, beginRollout } from './rollout.ts';
+import { advance, beginRollout, isCutShort } from './rollout.ts';
 import { type SeededRandom, seededRandom } from './seeded-random.ts';
 import { DayWorker, envelope, MINUTE, type Reality, startPath } from './simulated-day-worker.fixture.ts';
 import { windowFrom } from './simulated-traffic.fixture.ts';
@@ -48,6 +49,7 @@ export function play(
   const tried: TriedPath[] = [];
   const played: Played = { worker, switches: [], canaries: [] };
   let regimes: RegimeState = NO_REGIME;
+  const livingId = (regimeId: string): string => livesOnAs(regimes.library, regimeId)?.regimeId ?? '';
   let searchedFor = '';
   let searchAgainAt = 0;
   let typical: StepFeatures[] = [];
@@ -107,7 +109,7 @@ export function play(
         regimeId: regime.regimeId,
         regimeName: regime.name,
       },
-      tried,
+      tried: underLivingIds(tried, livingId),
       leastGain: LEAST_GAIN,
       seed: 1,
     });
@@ -126,8 +128,9 @@ export function play(
         random,
         regime.regimeId,
         watch,
-        () => regimes.isSuspected,
+        () => livingId(regimes.current?.regimeId ?? '') !== livingId(regime.regimeId),
         endsAt,
+        log,
       ),
     );
     const end = tried.at(-1);
@@ -153,7 +156,7 @@ function itlP99Of(steps: readonly JudgedStep[]): number | null {
 
 const minuteOf = ({ now }: DayWorker): string => (now / MINUTE).toFixed(1);
 
-/** Blocks of both paths on the traffic that comes, judged as it goes; given up when the workload seems to change. */
+/** Blocks of both paths on the traffic that comes, judged as it goes; ended as the service does, when another regime is confirmed. */
 function canary(
   worker: DayWorker,
   draft: ProposalDraft,
@@ -162,12 +165,15 @@ function canary(
   random: SeededRandom,
   regimeId: string,
   watch: () => void,
-  isSuspected: () => boolean,
+  isOfAnotherRegime: () => boolean,
   endsAt: number,
+  log: (line: string) => void,
 ): TriedPath {
   const [from, to] = [draft.from, draft.to];
   const prices = freezePrices(reality.fitOf(from), typical);
   const cost = draft.metrics.find(({ metric }) => metric === 'deviceMsPerRequest');
+  const itlObjectiveMs = worker.arrivals.find(({ at }) => at >= worker.now)?.objectives.itlMs ?? 0;
+  const { earlierGaps } = draft.evidence;
   let progress = beginRollout({
     at: worker.now,
     approvedBy: 'policy',
@@ -177,7 +183,8 @@ function canary(
       leastPairCountToPromote: 8,
       mostPairCount: MOST_PAIRS,
       itlGuardRatio: 1.5,
-      itlObjectiveMs: worker.arrivals.find(({ at }) => at >= worker.now)?.objectives.itlMs ?? 0,
+      itlObjectiveMs,
+      ...(earlierGaps?.objectiveMs === itlObjectiveMs ? { earlierGaps } : {}),
       approvedLogCost: draft.aim === 'itl' ? Math.log1p(Math.max(0, cost?.change.high ?? 0)) : 0,
     },
   });
@@ -192,17 +199,13 @@ function canary(
       steps[side] = worker.takeSteps();
     }
     watch();
-    if (isSuspected() || worker.now >= endsAt) {
-      progress = advance(progress, {
-        kind: 'rolledBack',
-        at: worker.now,
-        by: 'control',
-        reason: 'The workload changes.',
-      });
+    if (isOfAnotherRegime() || worker.now >= endsAt) {
+      const reason = 'the workload has changed.';
+      progress = advance(progress, { kind: 'rolledBack', at: worker.now, by: 'optimizer', reason });
       break;
     }
     const pair = judgePair({
-      ...{ pairIndex, prices, leastStepsPerBlock: 8 },
+      ...{ pairIndex, prices, itlObjectiveMs, leastStepsPerBlock: 8 },
       ...{ controlSteps: steps.control, candidateSteps: steps.candidate },
       ...{ controlPathId: pathId(from), candidatePathId: pathId(to) },
     });
@@ -214,15 +217,16 @@ function canary(
     );
   }
   if (progress.state === 'canary') progress = advance(progress, { kind: 'planEnded', at: worker.now });
-  const isCutShort = progress.state === 'rolledBack' && progress.verdict === 'inconclusive';
+  log(`${minuteOf(worker)} ${progress.message}`);
   return {
     ...{ deviceKind: '', modelHash: '', regimeId, from, to },
     state: progress.state,
-    // A canary that the workload cut short may be repeated at once.
-    endedAt: isCutShort ? worker.now - 60 * MINUTE : worker.now,
+    endedAt: worker.now,
     isPathsFault: false,
+    isCutShort: isCutShort(progress),
     cost: realisedOf(costsAtEqualLoad(progress.pairs)),
     replayedLogCost: draft.evidence.replayedLogCost ?? null,
     itlErrors: itlErrorsOf(draft, draft.metrics, progress.pairs),
+    lateGaps: lateGapsOfSides(draft, progress.judgingPlan, progress.pairs),
   };
 }

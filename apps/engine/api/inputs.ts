@@ -137,6 +137,15 @@ export const proposalDraft: z.ZodType<ProposalDraft> = z.strictObject({
     fitIds: z.array(z.string().max(128)).max(64),
     considered: consideredPaths.exactOptional(),
     replayedLogCost: z.number().exactOptional(),
+    earlierGaps: z
+      .strictObject({
+        count: z.number().min(0).max(1e9),
+        lateCount: z.number().min(0).max(1e9),
+        objectiveMs: z.number().min(0).max(1e9),
+        canaryCount: count(1e6),
+        lastAt: atMs,
+      })
+      .exactOptional(),
   }),
 });
 

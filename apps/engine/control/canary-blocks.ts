@@ -74,6 +74,7 @@ export function canaryBlocks(
           controlPathId,
           candidatePathId,
           prices,
+          itlObjectiveMs: opening.judgingPlan.itlObjectiveMs,
           leastStepsPerBlock: opening.leastStepsPerBlock,
         });
         outcomes.push({ pairIndex: nextPair, pair });

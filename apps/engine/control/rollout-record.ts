@@ -4,11 +4,12 @@
  */
 import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import { costsAtEqualLoad, type JudgingPlan } from '@variator/optimizer/canary-judge';
-import { itlErrorsOf, realisedOf, type TriedPath } from '@variator/optimizer/path-memory';
+import { itlErrorsOf, lateGapsOfSides, realisedOf, type TriedPath } from '@variator/optimizer/path-memory';
 import type { MetricName, PredictedMetric, ProposalDraft } from '@variator/optimizer/proposal';
 import {
   beginRollout,
   foldRollout,
+  isCutShort,
   type RolloutEvent,
   type RolloutProgress,
 } from '@variator/optimizer/rollout';
@@ -80,6 +81,7 @@ export function foldRecord(rows: readonly RolloutEventRow[]): RolloutRecord {
  */
 export function judgingPlanOf(draft: ProposalDraft, policy: Policy): JudgingPlan {
   const cost = draft.metrics.find(({ metric }) => metric === 'deviceMsPerRequest');
+  const { earlierGaps } = draft.evidence;
   return {
     aim: draft.aim,
     leastPairCount: policy.canary.leastPairCount,
@@ -87,6 +89,8 @@ export function judgingPlanOf(draft: ProposalDraft, policy: Policy): JudgingPlan
     mostPairCount: policy.canary.mostPairCount,
     itlGuardRatio: policy.canary.itlGuardRatio,
     itlObjectiveMs: policy.objectives.itlMs,
+    // Of another objective they say nothing.
+    ...(earlierGaps?.objectiveMs === policy.objectives.itlMs ? { earlierGaps } : {}),
     approvedLogCost: draft.aim === 'itl' ? Math.log1p(Math.max(0, cost?.change.high ?? 0)) : 0,
   };
 }
@@ -164,9 +168,11 @@ function triedPathOf(opening: RolloutOpening, progress: RolloutProgress): TriedP
     state: progress.state,
     endedAt: progress.endedAt ?? opening.at,
     isPathsFault: progress.isPathsFault,
+    isCutShort: isCutShort(progress),
     cost: realisedOf(costsAtEqualLoad(progress.pairs)),
     replayedLogCost: opening.replayedLogCost ?? null,
     itlErrors: itlErrorsOf(opening, opening.predicted, progress.pairs),
+    lateGaps: lateGapsOfSides(opening, progress.judgingPlan, progress.pairs),
   };
 }
 
