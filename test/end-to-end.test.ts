@@ -26,7 +26,7 @@ const faults: string[] = [];
 beforeAll(async () => {
   if (browserPath === null) return;
   product = await startProduct({
-    flags: ['--model', `${root}models/stories-5m`, '--path', 'balanced,maxRunningCount=1', '--threads', '1'],
+    flags: ['--model', `${root}models/stories-5m`, '--threads', '1'],
   });
   browser = await chromium.launch({ executablePath: browserPath, args: browserArgs });
   page = await browser.newPage({ viewport: { width: 1440, height: 900 } });
@@ -60,6 +60,7 @@ test.skipIf(browserPath === null)(
         itlGuardRatio: 10,
       },
     });
+    await startDear(admin);
     const firstPathId = (await admin.overview.summary.query({ windowMs: 60_000 })).livePathId;
 
     // Chats, until the charts have filled and the first regime is marked.
@@ -95,7 +96,7 @@ test.skipIf(browserPath === null)(
     await waitUntil('another regime than the flood', 90_000, async () => {
       return (await currentRegime(admin)) !== flood;
     });
-    const card = await proposalToRunMore(admin);
+    const card = await proposalWorthTheMost(admin);
     expect(await card.getByTestId('proposal-title').textContent()).toMatch(/device ms per request/);
     expect(await card.getByTestId('proposal-reason').textContent()).toMatch(
       /were replayed through the scheduler/,
@@ -163,7 +164,7 @@ test.skipIf(browserPath === null)(
     expect(faults).toEqual([]);
     await telemetry.close();
   },
-  280_000,
+  460_000,
 );
 
 const testId = (id: string) => page.getByTestId(id);
@@ -186,15 +187,28 @@ async function currentRegime(admin: RunningProduct['admin']): Promise<string> {
   return marks.filter(({ isConfirmed }) => isConfirmed).at(-1)?.regimeId ?? '';
 }
 
+/**
+ * A path that computes everything twice over and one request at a time: what cures it is worth more than neighbours on the
+ * machine can hide, whatever instructions it has.
+ */
+async function startDear(admin: RunningProduct['admin']): Promise<void> {
+  const [worker] = await admin.workers.list.query();
+  const dear = worker?.envelope.linearVariants.find((id) => id.startsWith('linear.int8-residual-'));
+  const path = `balanced,linear=${dear},maxRunningCount=1`;
+  await admin.workers.switchTo.mutate({ workerId: worker?.workerId ?? '', path });
+}
+
 /** Opened, so that its reason and its buttons can be seen; by its id, since newer ones may come to stand above it. */
-async function proposalToRunMore(admin: RunningProduct['admin']): Promise<Locator> {
-  const proposalId = await waitUntil('a proposal for this regime', 90_000, async () => {
+async function proposalWorthTheMost(admin: RunningProduct['admin']): Promise<Locator> {
+  const proposalId = await waitUntil('a proposal for this regime', 180_000, async () => {
     const regimeId = await currentRegime(admin);
     const proposals = await admin.proposals.list.query({ limit: 20 });
-    return proposals.find(
-      ({ state, title, evidence }) =>
-        state === 'open' && evidence.regimeId === regimeId && title.includes('largest running batch'),
-    )?.proposalId;
+    const changeOf = ({ metrics }: (typeof proposals)[number]): number =>
+      metrics.find(({ metric }) => metric === 'deviceMsPerRequest')?.change.value ?? 0;
+    return proposals
+      .filter(({ state, evidence }) => state === 'open' && evidence.regimeId === regimeId)
+      .filter((proposal) => changeOf(proposal) < -0.25)
+      .sort((a, b) => changeOf(a) - changeOf(b))[0]?.proposalId;
   });
   const card = page.locator(`[data-testid=proposal-card][data-proposal-id="${proposalId}"]`);
   await card.waitFor({ timeout: 10_000 });

@@ -157,7 +157,8 @@ export function createFitLearner(options: {
       const workers = await gateway.workers.list.query();
       const published = await gateway.fits.list.query();
       for (const { envelope, path } of workers) {
-        for (const linear of worthTrying(envelope.linearVariants)) {
+        // What runs has to be known, also where somebody chose what no search would.
+        for (const linear of new Set([path.linear, ...worthTrying(envelope.linearVariants)])) {
           const withKernels = { ...path, linear };
           const key = keyOf(envelope, kernelsId(withKernels));
           if (learned.has(key)) continue;
