@@ -7,7 +7,7 @@ import { type Arm, overHttp } from './arm.ts';
 import { startServer } from './peer-server.ts';
 
 /** It compiles what it runs before it is ready. */
-const START_LIMIT_MS = 300_000;
+const START_LIMIT_MS = 900_000;
 
 /** @throws Error where there is no such Python, or the server does not start */
 export async function serveVllm(
