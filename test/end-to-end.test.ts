@@ -91,7 +91,7 @@ test.skipIf(browserPath === null)(
 
     // Streams that stay open through everything that follows: a third workload, to which proposals have to belong.
     const flood = await currentRegime(admin);
-    const clients = keepStreaming(product, { clientCount: 12, maxTokens: 80 });
+    const clients = keepStreaming(product, { clientCount: 12, maxTokens: 40 });
     await page.goto(`${webUrl}/proposals`);
     await waitUntil('another regime than the flood', 90_000, async () => {
       return (await currentRegime(admin)) !== flood;
