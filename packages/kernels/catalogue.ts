@@ -4,7 +4,9 @@
  */
 
 import {
+  type CudaAttentionFormat,
   type CudaLinear,
+  cudaAttentions,
   cudaLinears,
   cudaNeeds,
   cudaSplitTokensRange,
@@ -34,9 +36,9 @@ export type AttentionVariantId =
   | 'attention.float32'
   | 'attention.bf16'
   | 'attention.int8'
-  | 'attention.cuda-bf16';
+  | `attention.cuda-${CudaAttentionFormat}`;
 /** How keys and values lie in the KV cache. */
-export type KvFormat = 'float32' | 'bf16' | 'int8';
+export type KvFormat = 'float32' | 'bf16' | 'int8' | 'fp8';
 
 export interface Variant {
   readonly id: LinearVariantId | AttentionVariantId;
@@ -108,11 +110,24 @@ const panelSummaries: Readonly<Record<PanelIsa, string>> = {
   generic: 'portable C++',
 };
 
+const cudaAttentionNames = Object.keys(cudaAttentions) as CudaAttentionFormat[];
+/** The attention variants that are for a GPU, the one to begin with first. */
+export const cudaAttentionVariants: readonly AttentionVariantId[] = cudaAttentionNames.map(
+  (name): AttentionVariantId => `attention.cuda-${name}`,
+);
+
 const cudaLinearNames = Object.keys(cudaLinears) as CudaLinear[];
 /** The linear variants that are for a GPU, the one to begin with first: it is batch-invariant. */
 export const cudaLinearVariants = cudaLinearNames.map(
   (name): `linear.cuda-${CudaLinear}` => `linear.cuda-${name}`,
 );
+
+/** @throws Error for a variant that is not for a GPU */
+export function cudaAttentionOf(id: AttentionVariantId): CudaAttentionFormat {
+  const name = cudaAttentionNames.find((each) => id === `attention.cuda-${each}`);
+  if (name === undefined) throw new Error(`${id} is no variant for a GPU.`);
+  return name;
+}
 
 /** @throws Error for a variant that is not for a GPU */
 export function cudaLinearOf(id: LinearVariantId): CudaLinear {
@@ -247,23 +262,24 @@ export const catalogue: readonly Variant[] = [
       summary,
     };
   }),
-  {
-    id: 'attention.cuda-bf16',
-    operation: 'attention',
-    device: 'cuda',
-    kind: 'bf16',
-    exactDtypes: [],
-    shape: null,
-    needs: cudaNeeds,
-    bits: 'cuda-bf16',
-    isBatchInvariant: true,
-    numerics: 'tolerant',
-    tolerance: 'keys, values, queries and weights of the sum rounded to bf16, sums in float32',
-    summary: 'paged attention by tensor cores over splits of a context; bf16 KV cache',
-  },
+  ...cudaAttentionNames.map((name): Variant => {
+    const { bits, tolerance, summary } = cudaAttentions[name];
+    return {
+      id: `attention.cuda-${name}`,
+      operation: 'attention',
+      device: 'cuda',
+      kind: name,
+      exactDtypes: [],
+      shape: null,
+      needs: cudaNeeds,
+      bits,
+      isBatchInvariant: true,
+      numerics: 'tolerant',
+      tolerance,
+      summary,
+    };
+  }),
 ];
-
-export const cudaAttentionVariants: readonly AttentionVariantId[] = ['attention.cuda-bf16'];
 
 /** The attention variants of a CPU, the one to begin with first: half the memory of float32 and, from some 100 tokens on, quicker. */
 export const attentionVariants: readonly AttentionVariantId[] = [
@@ -286,7 +302,9 @@ export const splitTokensRangeOf = (
 
 /** What the KV cache must look like for a variant. A change between two formats converts it (kv_cache.h). */
 export function kvFormatOf(attention: AttentionVariantId): KvFormat {
-  if (attention === 'attention.bf16' || attention === 'attention.cuda-bf16') return 'bf16';
+  const cuda = cudaAttentionNames.find((name) => attention === `attention.cuda-${name}`);
+  if (cuda !== undefined) return cudaAttentions[cuda].kvFormat;
+  if (attention === 'attention.bf16') return 'bf16';
   return attention === 'attention.int8' ? 'int8' : 'float32';
 }
 

@@ -1,9 +1,11 @@
 import { expect, test } from 'vitest';
 import {
   catalogue,
+  cudaAttentionOf,
   cudaAttentionVariants,
   cudaLinearOf,
   cudaLinearVariants,
+  kvFormatOf,
   type LinearVariantId,
   variantOf,
   weightBytes,
@@ -95,6 +97,15 @@ test('weights in fewer bits are paths of their own: other bits, other bytes, the
     cudaLinearVariants.map((linear) => numericsId({ ...parsePath('balanced', envelope), linear })),
   );
   expect(ids.size).toBe(cudaLinearVariants.length);
+});
+
+test('keys and values in fp8 are another attention, with bits, a format and a number of its own', () => {
+  expect(cudaAttentionVariants).toEqual(['attention.cuda-bf16', 'attention.cuda-fp8']);
+  expect(cudaAttentionVariants.map(kvFormatOf)).toEqual(['bf16', 'fp8']);
+  const balanced = parsePath('balanced', envelope);
+  const fp8 = parsePath('balanced,attention=attention.cuda-fp8,splitTokens=64', envelope);
+  expect(numericsId(fp8)).not.toBe(numericsId({ ...balanced, splitTokens: 64 }));
+  expect(() => cudaAttentionOf('attention.int8')).toThrow('attention.int8 is no variant for a GPU.');
 });
 
 test('settings that change no bit are tiles: they name another path and other kernels, not other bits', () => {

@@ -113,6 +113,35 @@ export const cudaLinears = {
 } as const satisfies Readonly<Record<string, CudaVariant>>;
 export type CudaLinear = keyof typeof cudaLinears;
 
+interface CudaAttention {
+  /** VariatorCudaPath.kvFormat. */
+  readonly number: number;
+  readonly kvFormat: 'bf16' | 'fp8';
+  readonly bits: string;
+  readonly tolerance: string;
+  readonly summary: string;
+}
+
+/** By what the KV cache holds; the one to begin with first. */
+export const cudaAttentions = {
+  bf16: {
+    number: 0,
+    kvFormat: 'bf16',
+    bits: 'cuda-bf16',
+    tolerance: 'keys, values, queries and weights of the sum rounded to bf16, sums in float32',
+    summary: 'paged attention by tensor cores over splits of a context; bf16 KV cache',
+  },
+  fp8: {
+    number: 1,
+    kvFormat: 'fp8',
+    bits: 'cuda-fp8',
+    tolerance:
+      'keys and values rounded to e4m3, one scale a token and head, the rest as with bf16; shown on the emulated device alone: the same token at 90 % of golden positions or more',
+    summary: 'the same with a KV cache in e4m3: about half the memory; by mma.sync in every step',
+  },
+} as const satisfies Readonly<Record<string, CudaAttention>>;
+export type CudaAttentionFormat = keyof typeof cudaAttentions;
+
 /** Positions of a split: powers of two in this range; see `splitTokensRange` of catalogue.ts. */
 export const cudaSplitTokensRange = { least: 64, most: 512, usual: 512 } as const;
 

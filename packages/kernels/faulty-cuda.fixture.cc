@@ -55,6 +55,12 @@ EXPORT int32_t variatorCudaCreateKvCache(VariatorCudaModel* model, int32_t block
   PASS(variatorCudaCreateKvCache, model, blockCount, blockSize, kvFormat, kvCache);
 }
 EXPORT int32_t variatorCudaKvBlockBytes(const VariatorCudaKvCache* kvCache, int64_t* bytes) { PASS(variatorCudaKvBlockBytes, kvCache, bytes); }
+EXPORT int32_t variatorCudaKvBlockCount(const VariatorCudaKvCache* kvCache, const char* kvFormat, int32_t* blockCount) {
+  PASS(variatorCudaKvBlockCount, kvCache, kvFormat, blockCount);
+}
+EXPORT int32_t variatorCudaConvertKvCache(VariatorCudaKvCache* kvCache, const char* kvFormat, const int32_t* blockIds, int32_t count, double* convertMs) {
+  PASS(variatorCudaConvertKvCache, kvCache, kvFormat, blockIds, count, convertMs);
+}
 EXPORT int32_t variatorCudaCloseKvCache(VariatorCudaKvCache* kvCache) { PASS(variatorCudaCloseKvCache, kvCache); }
 EXPORT int32_t variatorCudaPrepare(VariatorCudaModel* model, VariatorCudaKvCache* kvCache, const VariatorCudaPath* path, double* prepareMs) {
   PASS(variatorCudaPrepare, model, kvCache, path, prepareMs);

@@ -25,6 +25,7 @@ const limits = { mostTokens: 8, mostSequences: 3, mostHeadRows: 4, mostBlocksPer
 const path: CudaPath = {
   linear: 0,
   weights: 0,
+  kvFormat: 0,
   splitTokens: 64,
   mmaTile: 0,
   gemvRowsPerWarp: 1,

@@ -49,12 +49,14 @@ export interface CudaLimits {
   readonly mostBlocksPerSequence: number;
 }
 
-/** Which kernels a step runs. Only `linear`, `weights` and `splitTokens` decide bits. */
+/** Which kernels a step runs. Only `linear`, `weights`, `kvFormat` and `splitTokens` decide bits. */
 export interface CudaPath {
   /** VariatorCudaPath's number of it, see cuda-variants.ts. */
   readonly linear: number;
   /** What matrices are held as: `cudaWeightFormats` has the numbers. */
   readonly weights: number;
+  /** Of the cache that a step runs on, as `cudaAttentions` has the numbers; it must be in it by then. */
+  readonly kvFormat: number;
   readonly splitTokens: number;
   /** 0: by the number of rows. */
   readonly mmaTile: number;
@@ -92,6 +94,18 @@ export interface CudaKernels {
     blockSize: number,
     kvFormat: KvFormat,
   ): Promise<{ kvCache: CudaKvCacheHandle; blockBytes: number }>;
+  /** Blocks that the cache's memory holds in a format. */
+  kvBlockCount(kvCache: CudaKvCacheHandle, kvFormat: KvFormat): number;
+  /**
+   * Changes the format between two steps. Blocks in `blockIds` (ascending, below both formats' block counts) keep their ids
+   * and, rounded, their contents; all others are lost. What was prepared on the cache stays so.
+   */
+  convertKvCache(
+    model: CudaModelHandle,
+    kvCache: CudaKvCacheHandle,
+    kvFormat: KvFormat,
+    blockIds: Int32Array,
+  ): Promise<{ convertMs: number }>;
   /**
    * Makes the codes of the path's weights and captures its graphs on this cache; idempotent. It takes the model's thread:
    * steps wait for it.

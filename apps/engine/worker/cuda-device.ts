@@ -1,16 +1,24 @@
 /**
  * A CUDA GPU as a device: the model in bf16 on it and, as paths ask, in fewer bits, the paged KV cache in what memory is left, batches through the border of
  * native-cuda.ts. Opened by worker/main.ts for `--device cuda:N` and, over the emulated device of the tests, for
- * `--device cuda-emulated:N`. Scratch blocks are the last of the one cache, so that a path is prepared once for both.
+ * `--device cuda-emulated:N`. Scratch blocks are caches of their own, one a format, made and prepared when first used.
  */
 import {
+  cudaAttentionOf,
   cudaAttentionVariants,
   cudaLinearOf,
   cudaLinearVariants,
+  type KvFormat,
+  kvFormatOf,
   type LinearVariantId,
   variantOf,
 } from '@variator/kernels/catalogue';
-import { cudaLinears, cudaWeightFormats, readCudaTiles } from '@variator/kernels/cuda-variants';
+import {
+  cudaAttentions,
+  cudaLinears,
+  cudaWeightFormats,
+  readCudaTiles,
+} from '@variator/kernels/cuda-variants';
 import type { Envelope, ExecutionPath, MachineProbe } from '@variator/kernels/execution-path';
 import { KV_BLOCK_SIZE, kvPlan, SCRATCH_BLOCK_COUNT } from '@variator/kernels/kv-plan';
 import type { LoadedModel } from '@variator/kernels/model';
@@ -20,6 +28,7 @@ import { cachedShapeOf, type ModelShape } from '@variator/kernels/model/model-sh
 import { NativeError } from '@variator/kernels/native';
 import {
   type CudaDeviceInfo,
+  type CudaKvCacheHandle,
   type CudaLimits,
   type CudaPath,
   cudaLibraryFiles,
@@ -84,12 +93,19 @@ export async function cudaDevice(loaded: LoadedModel, options: CudaDeviceOptions
     elementBytes: 2,
   });
   const { blockCount: kvBlockCount, kvBytesPerToken, maxModelLenTokens } = plan;
-  const { kvCache } = await native.createKvCache(
-    model,
-    kvBlockCount + SCRATCH_BLOCK_COUNT,
-    KV_BLOCK_SIZE,
-    'bf16',
-  );
+  const { kvCache } = await native.createKvCache(model, kvBlockCount, KV_BLOCK_SIZE, 'bf16');
+  const scratchCaches = new Map<KvFormat, CudaKvCacheHandle>();
+  /** Ready for the path. */
+  const scratchCache = async (path: ExecutionPath): Promise<CudaKvCacheHandle> => {
+    const format = kvFormatOf(path.attention);
+    let scratch = scratchCaches.get(format);
+    if (scratch === undefined) {
+      scratch = (await native.createKvCache(model, SCRATCH_BLOCK_COUNT, KV_BLOCK_SIZE, format)).kvCache;
+      scratchCaches.set(format, scratch);
+    }
+    await native.prepare(model, scratch, cudaPath(path));
+    return scratch;
+  };
   const activeParameterCount = weights.reduce((sum, { rows, columns }) => sum + rows * columns, 0);
   const cached = cachedShapeOf(shape);
   const name = info.isEmulated && !info.name.includes('emulated') ? `${info.name} (emulated)` : info.name;
@@ -103,7 +119,9 @@ export async function cudaDevice(loaded: LoadedModel, options: CudaDeviceOptions
     attentionVariants: cudaAttentionVariants,
     threadCount: 1,
     kvBlockCount,
-    kvBlockCounts: {},
+    kvBlockCounts: Object.fromEntries(
+      cudaAttentionVariants.map((id) => [id, native.kvBlockCount(kvCache, kvFormatOf(id))]),
+    ),
     kvBlockSize: KV_BLOCK_SIZE,
     maxModelLenTokens,
     maxTokenBudget: MAX_TOKEN_BUDGET,
@@ -124,16 +142,17 @@ export async function cudaDevice(loaded: LoadedModel, options: CudaDeviceOptions
 
   return {
     envelope,
-    scratchBlockIds: Array.from({ length: SCRATCH_BLOCK_COUNT }, (_, index) => kvBlockCount + index),
+    scratchBlockIds: Array.from({ length: SCRATCH_BLOCK_COUNT }, (_, index) => index),
     prepare: (path) => native.prepare(model, kvCache, cudaPath(path)),
-    // Every path's cache is bf16.
-    keepKvFor: async () => ({ convertMs: 0 }),
-    async run(path, entries) {
+    keepKvFor: (path, blockIds) =>
+      native.convertKvCache(model, kvCache, kvFormatOf(path.attention), Int32Array.from(blockIds)),
+    async run(path, entries, blocks) {
+      const cache = blocks === 'scratch' ? await scratchCache(path) : kvCache;
       const parts = stepParts(entries, limits.mostHeadRows);
       const results: PartResult[] = [];
       let deviceMs = 0;
       for (const part of parts) {
-        const output = await native.runStep(model, kvCache, cudaPath(path), stepBatch(part.entries));
+        const output = await native.runStep(model, cache, cudaPath(path), stepBatch(part.entries));
         deviceMs += output.deviceMs;
         const drawn = drawnTokens(part.entries, output.sampledTokenIds);
         results.push({ ...drawn, logprobs: entryLogprobs(part.entries, output) });
@@ -148,7 +167,7 @@ export async function cudaDevice(loaded: LoadedModel, options: CudaDeviceOptions
       return { ...(await native.telemetry()), memoryBytes: info.memoryBytes };
     },
     close() {
-      native.closeKvCache(kvCache);
+      for (const each of [kvCache, ...scratchCaches.values()]) native.closeKvCache(each);
       native.closeModel(model);
     },
   };
@@ -186,13 +205,14 @@ function probeOf(info: CudaDeviceInfo, name: string, features: readonly string[]
 }
 
 /** @throws Error for a path that `pathFaults` refuses */
-export function cudaPath({ linear, splitTokens, tiles }: ExecutionPath): CudaPath {
+export function cudaPath({ linear, attention, splitTokens, tiles }: ExecutionPath): CudaPath {
   const settings = readCudaTiles(tiles);
   if (typeof settings === 'string') throw new Error(settings);
   const { number, weights } = cudaLinears[cudaLinearOf(linear)];
   return {
     linear: number,
     weights: cudaWeightFormats[weights].number,
+    kvFormat: cudaAttentions[cudaAttentionOf(attention)].number,
     splitTokens,
     mmaTile: settings['mma.tile'] ?? 0,
     gemvRowsPerWarp: settings['gemv.rowsPerWarp'] ?? 1,

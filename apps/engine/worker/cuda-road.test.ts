@@ -54,7 +54,7 @@ describe.skipIf(built === null || golden === null)('the worker on the emulated C
       deviceKind: 'cuda-emulated',
       deviceName: expect.stringContaining('emulated'),
       linearVariants: cudaLinearVariants,
-      attentionVariants: ['attention.cuda-bf16'],
+      attentionVariants: ['attention.cuda-bf16', 'attention.cuda-fp8'],
       maxRunningCount: 256,
       maxTokenBudget: 8192,
       maxModelLenTokens: 256,
@@ -64,7 +64,11 @@ describe.skipIf(built === null || golden === null)('the worker on the emulated C
     // 2 MiB of bf16 keys and values, less the scratch blocks.
     const blocks = Math.floor(options.kvMemoryBytes / (16 * envelope.kvBytesPerToken)) - 64;
     expect(envelope.kvBlockCount).toBe(Math.min(blocks, 256 * 16));
-    expect(device.scratchBlockIds[0]).toBe(envelope.kvBlockCount);
+    expect(envelope.kvBlockCounts['attention.cuda-bf16']).toBe(envelope.kvBlockCount);
+    // 16 dimensions a head: 20 bytes where there were 32.
+    expect(envelope.kvBlockCounts['attention.cuda-fp8']).toBeGreaterThanOrEqual(
+      Math.floor(envelope.kvBlockCount * 1.6),
+    );
   });
 
   it('begins as the golden answers do', () => {

@@ -39,6 +39,7 @@ VariatorCudaPath readPath(napi_env env, napi_value object) {
   VariatorCudaPath path{};
   path.linear = integer("linear", 0, 1 << 16);
   path.weights = integer("weights", 0, 1 << 16);
+  path.kvFormat = integer("kvFormat", 0, 1 << 16);
   path.splitTokens = integer("splitTokens", 1, 1 << 20);
   path.mmaTile = integer("mmaTile", 0, libraryOf(env).variatorCudaMmaTileCount());
   path.gemvRowsPerWarp = integer("gemvRowsPerWarp", 1, 4);
@@ -139,6 +140,35 @@ std::shared_ptr<CudaKvCache> kvCacheOf(napi_env env, napi_value value, const Cud
   const auto kvCache = handleOf<CudaKvCache>(env, value, cudaKvCacheTag, "kvCache");
   if (kvCache->engine() != &engine) throw NativeFault("kvCache: was made for another model");
   return kvCache;
+}
+
+napi_value kvBlockCount(napi_env env, napi_callback_info info) {
+  return call<2>(env, info, [&](napi_value* arguments) {
+    const auto kvCache = handleOf<CudaKvCache>(env, arguments[0], cudaKvCacheTag, "kvCache");
+    const std::string kvFormat = readString(env, arguments[1], "kvFormat");
+    int32_t blockCount = 0;
+    libraryOf(env).check(libraryOf(env).variatorCudaKvBlockCount(kvCache->kvCache, kvFormat.c_str(), &blockCount), nullptr);
+    return makeNumber(env, blockCount);
+  });
+}
+
+napi_value convertKvCache(napi_env env, napi_callback_info info) {
+  return callForPromise<4>(env, info, [&](napi_value* arguments) {
+    const auto engine = handleOf<CudaEngine>(env, arguments[0], cudaEngineTag, "model");
+    const auto kvCache = kvCacheOf(env, arguments[1], *engine);
+    if (engine->isStepRunning) throw NativeFault("model: a step is running; one at a time");
+    const std::string kvFormat = readString(env, arguments[2], "kvFormat");
+    auto blockIds = readTypedArray<int32_t>(env, arguments[3], "blockIds");
+    const auto convertMs = std::make_shared<double>(0);
+    engine->isStepRunning = true;
+    const auto result = [convertMs](napi_env resultEnv) {
+      const napi_value object = makeObject(resultEnv);
+      setProperty(resultEnv, object, "convertMs", makeNumber(resultEnv, *convertMs));
+      return object;
+    };
+    return promise(env, {result, [engine] { engine->isStepRunning = false; }, [engine] { return engine->isDeviceLost(); }},
+                   [&](Settled settled) { engine->convert(kvCache, kvFormat, std::move(blockIds), convertMs, std::move(settled)); });
+  });
 }
 
 napi_value prepare(napi_env env, napi_callback_info info) {
@@ -264,6 +294,7 @@ napi_value bindCuda(napi_env env, napi_callback_info info) {
     const napi_property_descriptor methods[] = {
         method("device", device),           method("telemetry", telemetry),         method("mmaTileCount", mmaTileCount),
         method("openModel", openModel),     method("createKvCache", createKvCache), method("prepare", prepare),
+        method("kvBlockCount", kvBlockCount), method("convertKvCache", convertKvCache),
         method("isBatchInvariant", isBatchInvariant), method("runStep", runStep),   method("closeKvCache", closeKvCache),
         method("closeModel", closeModel)};
     napi_define_properties(env, result, sizeof methods / sizeof methods[0], methods);

@@ -93,6 +93,21 @@ void CudaEngine::createKvCache(int32_t blockCount, int32_t blockSize, const std:
       std::move(settled));
 }
 
+void CudaEngine::convert(std::shared_ptr<CudaKvCache> kvCache, const std::string& kvFormat, std::vector<int32_t> blockIds,
+                         std::shared_ptr<double> convertMs, Settled settled) {
+  give(
+      [this, kvCache = std::move(kvCache), kvFormat, blockIds = std::move(blockIds), convertMs = std::move(convertMs)] {
+        const auto count = static_cast<int32_t>(blockIds.size());
+        library_->check(
+            library_->variatorCudaConvertKvCache(kvCache->kvCache, kvFormat.c_str(), blockIds.data(), count, convertMs.get()),
+            kvCache->kvCache);
+        int32_t blockCount = 0;
+        library_->check(library_->variatorCudaKvBlockCount(kvCache->kvCache, kvFormat.c_str(), &blockCount), nullptr);
+        kvCache->blockCount = blockCount;
+      },
+      std::move(settled));
+}
+
 void CudaEngine::prepare(std::shared_ptr<CudaKvCache> kvCache, const VariatorCudaPath& path, std::shared_ptr<double> prepareMs,
                          Settled settled) {
   give(

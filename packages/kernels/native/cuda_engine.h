@@ -42,6 +42,8 @@ class CudaEngine : public std::enable_shared_from_this<CudaEngine> {
   void open(Settled settled);
   void createKvCache(int32_t blockCount, int32_t blockSize, const std::string& kvFormat, std::shared_ptr<CudaKvCache> made,
                      Settled settled);
+  void convert(std::shared_ptr<CudaKvCache> kvCache, const std::string& kvFormat, std::vector<int32_t> blockIds,
+               std::shared_ptr<double> convertMs, Settled settled);
   void prepare(std::shared_ptr<CudaKvCache> kvCache, const VariatorCudaPath& path, std::shared_ptr<double> prepareMs, Settled settled);
   void run(std::shared_ptr<CudaStep> step, std::shared_ptr<CudaKvCache> kvCache, Settled settled);
   // Finishes what is under way and joins the thread.

@@ -22,7 +22,8 @@ class CudaLibrary {
 #define VARIATOR_CUDA_FUNCTIONS(each)                                                                                    \
   each(variatorCudaAbi) each(variatorCudaLastError) each(variatorCudaDevice) each(variatorCudaTelemetry)                 \
   each(variatorCudaMmaTileCount) each(variatorCudaOpenModel) each(variatorCudaWeightBytes) each(variatorCudaCloseModel)  \
-  each(variatorCudaCreateKvCache) each(variatorCudaKvBlockBytes) each(variatorCudaCloseKvCache) each(variatorCudaPrepare) \
+  each(variatorCudaCreateKvCache) each(variatorCudaKvBlockBytes) each(variatorCudaKvBlockCount)                           \
+  each(variatorCudaConvertKvCache) each(variatorCudaCloseKvCache) each(variatorCudaPrepare)                              \
   each(variatorCudaIsBatchInvariant) each(variatorCudaLogprobCount) each(variatorCudaRunStep)
 #define VARIATOR_CUDA_POINTER(function) decltype(&::function) function = nullptr;
   VARIATOR_CUDA_FUNCTIONS(VARIATOR_CUDA_POINTER)

@@ -81,7 +81,7 @@ export async function stepRuns(
         0,
       );
       const { headCount, keySize, valueSize } = cachedShapeOf(shape);
-      const elementBytes = { float32: 4, bf16: 2, int8: 1 }[kvFormatOf(attention)];
+      const elementBytes = { float32: 4, bf16: 2, int8: 1, fp8: 1 }[kvFormatOf(attention)];
       const kvBytes = elementBytes * shape.layerCount * headCount * (keySize + valueSize);
       return weights + sequenceCount * contextLength * kvBytes;
     },

@@ -36,6 +36,8 @@ struct AttentionArguments {
 
 // rowTiles: 1, 2 or 4. Throws NativeFault for a head size other than 16, 32, 64, 96, 128.
 void attend(const AttentionArguments& arguments, int32_t rowTiles, Stream stream);
+// The part of it over keys and values in e4m3.
+void attendFp8(const AttentionArguments& arguments, int32_t rowTiles, Stream stream);
 bool isAttentionHeadSize(int64_t headSize);
 
 }  // namespace variator::cuda

@@ -68,20 +68,14 @@ KERNEL(headThreads) void rotateHead(const RotateAppendArguments a) {
   float factor = 1;
   if (norm != nullptr) factor = reciprocalRoot(addRounded(warpSum(squares) / static_cast<float>(a.headSize), a.epsilon));
 
-  Bf16* to = values;
-  if (!isQuery) {
-    const int32_t kvHead = isValue ? head - a.headCount - a.kvHeadCount : head - a.headCount;
-    Bf16* cache = isValue ? a.kv.values : a.kv.keys;
-    const int64_t block = slot / kvBlockTokens, place = slot % kvBlockTokens;
-    to = cache + ((block * a.kvHeadCount + kvHead) * kvBlockTokens + place) * a.headSize;
-  }
+  float most = 0;
 #pragma unroll
   for (int32_t i = 0; i < mostPerLane / 2; i++) {
     const int32_t pair = static_cast<int32_t>(lane()) + 32 * i;
     if (pair >= half) continue;
-    const int32_t first = firstOf(pair);
-    float left = x[2 * i], right = x[2 * i + 1];
+    float &left = x[2 * i], &right = x[2 * i + 1];
     if (norm != nullptr) {
+      const int32_t first = firstOf(pair);
       left = multiplyRounded(norm[first], multiplyRounded(left, factor));
       right = multiplyRounded(norm[first + step], multiplyRounded(right, factor));
     }
@@ -91,8 +85,37 @@ KERNEL(headThreads) void rotateHead(const RotateAppendArguments a) {
       right = multiplyAdd(right, cosine, multiplyRounded(left, sine));
       left = turned;
     }
-    to[first] = toBf16(left);
-    to[first + step] = toBf16(right);
+    most = fabsf(left) > most ? fabsf(left) : most;
+    most = fabsf(right) > most ? fabsf(right) : most;
+  }
+
+  const int32_t kvHead = isValue ? head - a.headCount - a.kvHeadCount : head - a.headCount;
+  const int64_t block = slot / kvBlockTokens, place = kvHead * kvBlockTokens + slot % kvBlockTokens;
+  if (!isQuery && a.kv.fp8Keys != nullptr) {
+    uint8_t* to = (isValue ? a.kv.fp8Values : a.kv.fp8Keys) + block * fp8KvBlockBytes(a.kvHeadCount, a.headSize);
+    most = warpMost(most);
+    const float scale = most > 0 ? most / 448.0f : 1.0f;
+    if (lane() == 0) reinterpret_cast<float*>(to + static_cast<int64_t>(a.kvHeadCount) * kvBlockTokens * a.headSize)[place] = scale;
+    to += place * a.headSize;
+#pragma unroll
+    for (int32_t i = 0; i < mostPerLane / 2; i++) {
+      const int32_t pair = static_cast<int32_t>(lane()) + 32 * i;
+      if (pair >= half) continue;
+      const int32_t first = firstOf(pair), second = first + step;
+      const uint32_t codes = e4m3OfTwo(x[2 * i] / scale, x[2 * i + 1] / scale);
+      to[isValue ? fp8ValuePlace(first) : fp8KeyPlace(first)] = static_cast<uint8_t>(codes);
+      to[isValue ? fp8ValuePlace(second) : fp8KeyPlace(second)] = static_cast<uint8_t>(codes >> 8);
+    }
+    return;
+  }
+  Bf16* to = isQuery ? values : (isValue ? a.kv.values : a.kv.keys) + (block * a.kvHeadCount * kvBlockTokens + place) * a.headSize;
+#pragma unroll
+  for (int32_t i = 0; i < mostPerLane / 2; i++) {
+    const int32_t pair = static_cast<int32_t>(lane()) + 32 * i;
+    if (pair >= half) continue;
+    const int32_t first = firstOf(pair);
+    to[first] = toBf16(x[2 * i]);
+    to[first + step] = toBf16(x[2 * i + 1]);
   }
 }
 

@@ -17,10 +17,20 @@ struct EmbedArguments {
 };
 void embed(const EmbedArguments& arguments, Stream stream);
 
-// One layer's keys and values: [blocks, kvHeadCount, kvBlockTokens, headSize] each.
+// One layer's keys and values, either in bf16, [blocks, kvHeadCount, kvBlockTokens, headSize] each; or in e4m3, where a block
+// is [kvHeadCount, kvBlockTokens, headSize] codes, then [kvHeadCount, kvBlockTokens] float32 scales: a row's largest / 448.
 struct KvLayer {
   Bf16 *keys, *values;
+  uint8_t *fp8Keys = nullptr, *fp8Values = nullptr;  // where they are there, the others are not looked at
 };
+VARIATOR_EVERYWHERE int64_t fp8KvBlockBytes(int32_t kvHeadCount, int32_t headSize) { return int64_t{kvHeadCount} * kvBlockTokens * (headSize + 4); }
+// Where in its row the code of a dimension lies, headSize a multiple of 16: so that ldmatrix gives a lane of a fragment what it
+// holds. Keys: of 16 the word t of four has 2t, 2t + 1, 2t + 8, 2t + 9. Values, which are read transposed: d beside d + 8.
+VARIATOR_EVERYWHERE int32_t fp8KeyPlace(int32_t dimension) {
+  const int32_t pair = dimension % 16 / 2;
+  return dimension / 16 * 16 + pair % 4 * 4 + pair / 4 * 2 + dimension % 2;
+}
+VARIATOR_EVERYWHERE int32_t fp8ValuePlace(int32_t dimension) { return dimension / 16 * 16 + dimension % 8 * 2 + dimension / 8 % 2; }
 
 struct RotateAppendArguments {
   Bf16* qkv;                         // [tokenCount, (headCount + 2 kvHeadCount) headSize]; queries are rotated in place

@@ -23,9 +23,11 @@ double msSince(std::chrono::steady_clock::time_point start) {
 
 constexpr int32_t mostSplitWorkers = 32;
 
+KvFormat formatOf(const VariatorCudaPath& path) { return static_cast<KvFormat>(path.kvFormat); }
+
 // The wgmma attention that takes this model's chunks on this path, or null.
 const PrefillVariant* prefillOf(const VariatorCudaPath& path, const DeviceModel& model) {
-  if (path.linear != VARIATOR_CUDA_LINEAR_WGMMA || model.group() > 128) return nullptr;
+  if (path.linear != VARIATOR_CUDA_LINEAR_WGMMA || path.kvFormat != VARIATOR_CUDA_KV_BF16 || model.group() > 128) return nullptr;
   for (const PrefillVariant& variant : prefillVariants()) {
     if (variant.headSize == model.headSize) return &variant;
   }
@@ -34,22 +36,12 @@ const PrefillVariant* prefillOf(const VariatorCudaPath& path, const DeviceModel&
 
 }  // namespace
 
-KvCache::KvCache(const DeviceModel& model, int32_t blockCount)
-    : blockCount(blockCount),
-      layerCount(model.layerCount),
-      layerBlockSize(int64_t{model.kvHeadCount} * kvBlockTokens * model.headSize),
-      data(2 * int64_t{layerCount} * blockCount * layerBlockSize) {}
-
-KvLayer KvCache::layer(int32_t index) const {
-  Bf16* keys = data.data() + 2 * int64_t{index} * blockCount * layerBlockSize;
-  return {keys, keys + blockCount * layerBlockSize};
-}
-
 void checkPath(const VariatorCudaPath& path) {
   checkLinearPath(path);
   const auto require = [](bool isMet, const char* fault) {
     if (!isMet) throw NativeFault(std::string("path: ") + fault);
   };
+  require(path.kvFormat == VARIATOR_CUDA_KV_BF16 || path.kvFormat == VARIATOR_CUDA_KV_FP8, "there is no such kvFormat");
   require(path.splitTokens == 64 || path.splitTokens == 128 || path.splitTokens == 256 || path.splitTokens == 512, "splitTokens must be 64, 128, 256 or 512");
 }
 
@@ -95,7 +87,7 @@ Engine::~Engine() {
 }
 
 Engine::Key Engine::keyOf(const KvCache& kvCache, const VariatorCudaPath& path) {
-  return {&kvCache, path.linear, path.weights, path.splitTokens, path.mmaTile, path.gemvRowsPerWarp, path.gemvLoads, path.usesGraphs};
+  return {&kvCache, path.linear, path.weights, path.kvFormat, path.splitTokens, path.mmaTile, path.gemvRowsPerWarp, path.gemvLoads, path.usesGraphs};
 }
 
 void Engine::multiply(const Work& work, MatrixRole role, int32_t layer, const Bf16* x, void* out, Take take, int32_t rowCount) {
@@ -106,7 +98,7 @@ void Engine::attendRows(const Work& work, int32_t layer) {
   AttentionArguments a{};
   a.queries = qkv_.data();
   a.queryStride = model_.qkvSize();
-  a.kv = work.kvCache->layer(layer);
+  a.kv = work.kvCache->layer(layer, formatOf(*work.path));
   a.blockTables = words(layout_.blockTables);
   a.blockTableStride = limits_.mostBlocksPerSequence;
   a.tokenStarts = words(layout_.tokenStarts);
@@ -137,7 +129,7 @@ void Engine::attendRows(const Work& work, int32_t layer) {
     a.itemCount = work.chunkItemCount;
     launchCount_++;
     const PrefillVariant* prefill = prefillOf(*work.path, model_);
-    if (prefill != nullptr) prefillByWgmma(*prefill, a, work.rowCount, work.kvCache->blockCount, stream_);
+    if (prefill != nullptr) prefillByWgmma(*prefill, a, work.rowCount, work.kvCache->blockCount(), stream_);
     else attend(a, work.chunkRowTiles, stream_);
   }
 }
@@ -154,7 +146,7 @@ void Engine::forward(const Work& work) {
     rmsNorm({residual_.data(), nullptr, layer.inputNorm.data(), nullptr, normed_.data(), rows, m.hiddenSize, m.rmsNormEpsilon}, stream_);
     multiply(work, MatrixRole::Qkv, i, normed_.data(), qkv_.data(), Take::AsBf16, rows);
     rotateAndAppend({qkv_.data(), layer.qkvBias.data(), layer.qNorm.data(), layer.kNorm.data(), cosines_.data(), sines_.data(), words(layout_.slots),
-                     work.kvCache->layer(i), rows, m.headCount, m.kvHeadCount, m.headSize, m.isRopeInterleaved ? 1 : 0, m.rmsNormEpsilon},
+                     work.kvCache->layer(i, formatOf(*work.path)), rows, m.headCount, m.kvHeadCount, m.headSize, m.isRopeInterleaved ? 1 : 0, m.rmsNormEpsilon},
                     stream_);
     attendRows(work, i);
     multiply(work, MatrixRole::O, i, attended_.data(), residual_.data(), Take::AddToResidual, rows);
@@ -181,7 +173,7 @@ void Engine::prepare(const KvCache& kvCache, const VariatorCudaPath& path) {
   linear_->prepare(path, stream_);
   Prepared prepared;
   // All decoding sequences together have at most as many splits as the cache has room for, and one more each.
-  const int64_t splits = ceilDivide(int64_t{kvCache.blockCount} * kvBlockTokens, path.splitTokens) + limits_.mostSequences;
+  const int64_t splits = ceilDivide(int64_t{kvCache.blockCountIn(formatOf(path))} * kvBlockTokens, path.splitTokens) + limits_.mostSequences;
   // A prefix may stand in many sequences: never less than that many whole contexts.
   const int64_t whole = ceilDivide(int64_t{limits_.mostBlocksPerSequence} * kvBlockTokens, path.splitTokens) + 1;
   prepared.partials = DeviceArray<float>(std::max(splits, std::min<int64_t>(whole * limits_.mostSequences, 4 * splits)) * model_.headCount * (model_.headSize + 2));
@@ -200,6 +192,8 @@ void Engine::prepare(const KvCache& kvCache, const VariatorCudaPath& path) {
   }
   prepared_[key] = std::move(prepared);
 }
+
+void Engine::convert(KvCache& kvCache, KvFormat format, const std::vector<int32_t>& blockIds) { kvCache.convert(format, blockIds, stream_); }
 
 void Engine::forget(const KvCache& kvCache) {
   for (auto one = prepared_.begin(); one != prepared_.end();) {
@@ -223,7 +217,10 @@ void Engine::run(const KvCache& kvCache, const VariatorCudaPath& path, const Var
   const auto found = prepared_.find(keyOf(kvCache, path));
   if (found == prepared_.end()) throw NativeFault("path: it is not prepared on this cache");
   Prepared& prepared = found->second;
-  checkStep(step, model_, limits_, kvCache.blockCount);
+  if (kvCache.format() != formatOf(path)) {
+    throw NativeFault(std::string("kvCache: is in ") + nameOf(kvCache.format()) + ", and the path reads " + nameOf(formatOf(path)));
+  }
+  checkStep(step, model_, limits_, kvCache.blockCount());
 
   const int32_t bucket = path.usesGraphs != 0 && isDecodeOnly(step) ? bucketOf(step.sequenceCount, limits_.mostSequences) : 0;
   const int32_t chunkItemPairs = prefillOf(path, model_) == nullptr ? 0 : prefillPairsPerItem(model_.headCount, model_.kvHeadCount);

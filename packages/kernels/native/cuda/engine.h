@@ -9,21 +9,11 @@
 #include "../sampling.h"
 #include "attention.h"
 #include "device_model.h"
+#include "kv_cache.h"
 #include "linear_layers.h"
 #include "step_plan.h"
 
 namespace variator::cuda {
-
-// [layer][keys, values][block][kvHead][kvBlockTokens][headSize]
-struct KvCache {
-  KvCache(const DeviceModel& model, int32_t blockCount);
-  KvLayer layer(int32_t index) const;
-  int64_t blockBytes() const { return 2 * int64_t{layerCount} * layerBlockSize * static_cast<int64_t>(sizeof(Bf16)); }
-
-  int32_t blockCount, layerCount;
-  int64_t layerBlockSize;  // elements of a block's keys in one layer
-  DeviceArray<Bf16> data;
-};
 
 // Throws NativeFault for values that no kernel has.
 void checkPath(const VariatorCudaPath& path);
@@ -40,6 +30,8 @@ class Engine {
   int64_t weightBytes() const { return model_.weightBytes + linear_->codeBytes(); }
   void prepare(const KvCache& kvCache, const VariatorCudaPath& path);
   void run(const KvCache& kvCache, const VariatorCudaPath& path, const VariatorCudaStep& step, VariatorCudaResult& result);
+  // Brings a cache of this model into another format; what was prepared on it stays so.
+  void convert(KvCache& kvCache, KvFormat format, const std::vector<int32_t>& blockIds);
   // Forgets what was prepared on a cache that is about to go.
   void forget(const KvCache& kvCache);
 
@@ -56,7 +48,7 @@ class Engine {
     float* partials;
     int32_t rowCount, decodeItemCount, chunkItemCount, chunkRowTiles, headRowCount;
   };
-  using Key = std::tuple<const KvCache*, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t>;
+  using Key = std::tuple<const KvCache*, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t>;
   static Key keyOf(const KvCache& kvCache, const VariatorCudaPath& path);
 
   void forward(const Work& work);

@@ -17,7 +17,7 @@ struct Fp8Format {
   Fp8Matrix matrix;
   DEVICE const void* at(int64_t row, int32_t group, int32_t columnCount) const { return matrix.codes + row * columnCount + group * columns; }
   // Columns 2i and 2i + 1 of the 16 bytes, as bf16.
-  DEVICE uint32_t pair(const Bytes16& bytes, int i) const { return bf16OfE4m3(bytes.words[i % 4], i / 4); }
+  DEVICE uint32_t pair(const Bytes16& bytes, int i) const { return bf16OfE4m3(bytes.words[i % 4], i / 4 == 0 ? lowTwo : highTwo); }
   DEVICE float groupScale(int64_t, int32_t, int32_t) const { return 1; }
   DEVICE float rowScale(int64_t row) const { return matrix.scales[row]; }
 };

@@ -45,10 +45,10 @@ struct MmaFp8 {
   DEVICE void fragment(uint32_t (&left)[4], uint32_t (&raw)[4], uint8_t* weights, int firstRow, int k) const {
     if (k % 2 == 0) loadMatrix4(raw, mmaChunkAt<rowBytes>(weights, firstRow + static_cast<int>(lane()) % 16, k + static_cast<int>(lane()) / 16));
     const int of = k % 2 * 2;
-    left[0] = bf16OfE4m3(raw[of], 0);
-    left[1] = bf16OfE4m3(raw[of + 1], 0);
-    left[2] = bf16OfE4m3(raw[of], 1);
-    left[3] = bf16OfE4m3(raw[of + 1], 1);
+    left[0] = bf16OfE4m3(raw[of], lowTwo);
+    left[1] = bf16OfE4m3(raw[of + 1], lowTwo);
+    left[2] = bf16OfE4m3(raw[of], highTwo);
+    left[3] = bf16OfE4m3(raw[of + 1], highTwo);
   }
   DEVICE float rowScale(int64_t row) const { return matrix.scales[row]; }
   DEVICE float groupScale(int64_t, int32_t, int32_t) const { return 1; }

@@ -42,6 +42,9 @@ if [ -n "$files" ]; then
   timeout "$(left)" "$runner" golden $files | tee "$output/golden.txt" || exit 1
   tiny=$(ls "$golden"/llama-gqa.golden "$golden"/qwen3-qknorm.golden 2>/dev/null || true)
   if [ -n "$tiny" ]; then timeout "$(left)" "$runner" invariance $tiny | tee "$output/invariance.txt" || exit 1; fi
+  echo "== golden tokens, keys and values in fp8"
+  timeout "$(left)" "$runner" golden --kv fp8 --least 0.85 $files | tee "$output/golden-kv-fp8.txt" || exit 1
+  if [ -n "$tiny" ]; then timeout "$(left)" "$runner" invariance --kv fp8 $tiny | tee "$output/invariance-kv-fp8.txt" || exit 1; fi
   # Shares that the emulated device keeps with a margin: the tiny models' weights are random, with near ties in plenty.
   for format in e4m3 int4; do
     least=0.75; if [ "$format" = int4 ]; then least=0.35; fi

@@ -5,10 +5,13 @@
 
 namespace variator::cuda {
 
-// Of a word of four e4m3 codes the low (0) or high (1) two. The bits of a code, moved to where bf16 has its own, stand for
+// Which two of a word's four codes, as selectBytes has them, each behind a byte of zeros.
+constexpr uint32_t lowTwo = 0x1404, highTwo = 0x3424, evenTwo = 0x2404, oddTwo = 0x3414;
+
+// Two e4m3 codes of a word. The bits of a code, moved to where bf16 has its own, stand for
 // 2^-120 of it: exponents begin at 7 and at 127. The two codes that are no numbers come out as 480.
-DEVICE uint32_t bf16OfE4m3(uint32_t word, int half) {
-  const uint32_t bytes = selectBytes(word, 0, half == 0 ? 0x1404u : 0x3424u);
+DEVICE uint32_t bf16OfE4m3(uint32_t word, uint32_t two) {
+  const uint32_t bytes = selectBytes(word, 0, two);
   return multiplyBf16Pairs((bytes & 0x80008000u) | (bytes >> 4 & 0x07f007f0u), 0x7b807b80u);
 }
 

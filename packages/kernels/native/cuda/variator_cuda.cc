@@ -121,12 +121,12 @@ VARIATOR_EXPORT int32_t variatorCudaCreateKvCache(VariatorCudaModel* model, int3
   if (model == nullptr) return 1;
   return guarded(model->fault, [&] {
     require(kvCache != nullptr && kvFormat != nullptr, "createKvCache: an argument is not there");
-    require(std::strcmp(kvFormat, "bf16") == 0, "kvFormat: the CUDA kernels read bf16 alone");
+    const variator::cuda::KvFormat format = variator::cuda::kvFormatOf(kvFormat);
     require(blockSize == variator::cuda::kvBlockTokens, "blockSize: must be 16");
     require(blockCount >= 1 && blockCount <= 1 << 26, "blockCount: must be from 1 to 67108864");
     auto created = std::make_unique<VariatorCudaKvCache>();
     created->model = model;
-    created->cache = std::make_unique<variator::cuda::KvCache>(model->engine->model(), blockCount);
+    created->cache = std::make_unique<variator::cuda::KvCache>(model->engine->model(), blockCount, format);
     *kvCache = created.release();
     model->caches.insert(*kvCache);
   });
@@ -136,6 +136,23 @@ VARIATOR_EXPORT int32_t variatorCudaKvBlockBytes(const VariatorCudaKvCache* kvCa
   if (kvCache == nullptr || bytes == nullptr) return 1;
   *bytes = kvCache->cache->blockBytes();
   return 0;
+}
+
+VARIATOR_EXPORT int32_t variatorCudaKvBlockCount(const VariatorCudaKvCache* kvCache, const char* kvFormat, int32_t* blockCount) {
+  return guarded(threadFault, [&] {
+    require(kvCache != nullptr && kvFormat != nullptr && blockCount != nullptr, "kvBlockCount: an argument is not there");
+    *blockCount = kvCache->cache->blockCountIn(variator::cuda::kvFormatOf(kvFormat));
+  });
+}
+
+VARIATOR_EXPORT int32_t variatorCudaConvertKvCache(VariatorCudaKvCache* kvCache, const char* kvFormat, const int32_t* blockIds, int32_t count, double* convertMs) {
+  if (kvCache == nullptr) return 1;
+  return guarded(kvCache->fault, [&] {
+    require(kvFormat != nullptr && count >= 0 && (blockIds != nullptr || count == 0), "convertKvCache: an argument is not there");
+    const auto start = std::chrono::steady_clock::now();
+    kvCache->model->engine->convert(*kvCache->cache, variator::cuda::kvFormatOf(kvFormat), {blockIds, blockIds + count});
+    if (convertMs != nullptr) *convertMs = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  });
 }
 
 VARIATOR_EXPORT int32_t variatorCudaCloseKvCache(VariatorCudaKvCache* kvCache) {

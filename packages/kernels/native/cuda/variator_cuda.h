@@ -4,7 +4,7 @@
  *
  * Every function returns 0, or another number after which variatorCudaLastError gives a sentence. Nothing is launched
  * before all arguments are checked. One step at a time a model; a model and its caches belong to one thread at a time.
- * Refused with a sentence: experts, latents, head sizes other than 16, 32, 64, 96, 128, KV formats other than bf16. */
+ * Refused with a sentence: experts, latents, head sizes other than 16, 32, 64, 96, 128, KV formats other than bf16 and fp8. */
 #ifndef VARIATOR_CUDA_H
 #define VARIATOR_CUDA_H
 #include <stdint.h>
@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of a struct or a meaning below. */
-#define VARIATOR_CUDA_ABI 2
+#define VARIATOR_CUDA_ABI 3
 
 typedef struct VariatorCudaModel VariatorCudaModel;
 typedef struct VariatorCudaKvCache VariatorCudaKvCache;
@@ -64,7 +64,7 @@ typedef struct {
   int32_t mostBlocksPerSequence;
 } VariatorCudaLimits;
 
-/* Which kernels a step runs. Only `linear`, `weights` and `splitTokens` decide bits. */
+/* Which kernels a step runs. Only `linear`, `weights`, `kvFormat` and `splitTokens` decide bits. */
 enum { VARIATOR_CUDA_LINEAR_MMA = 0, /* one kernel for every number of rows: batch-invariant */
        VARIATOR_CUDA_LINEAR_GEMV = 1, /* steps of up to 8 rows by GEMV: the same within rounding; a row's bits depend on that */
        VARIATOR_CUDA_LINEAR_WGMMA = 2 /* and steps of 128 rows or more by Hopper's wgmma, chunks' attention too for heads of 64 and 128 */ };
@@ -72,9 +72,12 @@ enum { VARIATOR_CUDA_LINEAR_MMA = 0, /* one kernel for every number of rows: bat
 enum { VARIATOR_CUDA_WEIGHTS_BF16 = 0,
        VARIATOR_CUDA_WEIGHTS_E4M3 = 1, /* a scale a row; activations stay bf16, but by wgmma they are e4m3, too; columns in multiples of 16 */
        VARIATOR_CUDA_WEIGHTS_INT4 = 2  /* a scale for 128 columns, the LM head in e4m3; not by wgmma; columns in multiples of 32 */ };
+/* fp8: e4m3, a scale for each token and KV head; read by mma alone, so that wgmma's attention is for bf16. */
+enum { VARIATOR_CUDA_KV_BF16 = 0, VARIATOR_CUDA_KV_FP8 = 1 };
 typedef struct {
   int32_t linear;
   int32_t weights;
+  int32_t kvFormat;        /* of the cache that it is prepared for; a step's cache must be in it by then */
   int32_t splitTokens;     /* 64, 128, 256 or 512: context tokens that attention sums at a stretch */
   int32_t mmaTile;         /* of linear layers: 0 by the number of rows, else 1..variatorCudaMmaTileCount() */
   int32_t gemvRowsPerWarp; /* 1, 2 or 4; codes: 2 at most */
@@ -132,10 +135,15 @@ int32_t variatorCudaOpenModel(const VariatorCudaModelSource* source, const Varia
 int32_t variatorCudaWeightBytes(const VariatorCudaModel* model, int64_t* bytes);
 int32_t variatorCudaCloseModel(VariatorCudaModel* model);
 
-/* blockCount blocks of 16 tokens. kvFormat: bf16. */
+/* blockCount blocks of 16 tokens. kvFormat: bf16 or fp8. */
 int32_t variatorCudaCreateKvCache(VariatorCudaModel* model, int32_t blockCount, int32_t blockSize, const char* kvFormat,
                                   VariatorCudaKvCache** kvCache);
 int32_t variatorCudaKvBlockBytes(const VariatorCudaKvCache* kvCache, int64_t* bytes);
+/* Blocks that the cache's memory holds in a format. */
+int32_t variatorCudaKvBlockCount(const VariatorCudaKvCache* kvCache, const char* kvFormat, int32_t* blockCount);
+/* Changes the format. Blocks in blockIds [count] (ascending, below both formats' counts) keep their ids and, rounded, their
+ * contents; all others are lost. What was prepared on the cache stays so. */
+int32_t variatorCudaConvertKvCache(VariatorCudaKvCache* kvCache, const char* kvFormat, const int32_t* blockIds, int32_t count, double* convertMs);
 int32_t variatorCudaCloseKvCache(VariatorCudaKvCache* kvCache);
 
 /* Makes the path ready on this cache: its weights' codes, and the graphs of decode steps. Idempotent. Steps run on prepared paths alone. */

@@ -92,6 +92,7 @@ void checkRmsNorm(CheckRun& run);
 void checkElementwise(CheckRun& run);
 void checkLinear(CheckRun& run);
 void checkAttention(CheckRun& run);
+void checkKvCache(CheckRun& run);
 void checkSample(CheckRun& run);
 void checkLinearQuantised(CheckRun& run);
 void checkLibrary(CheckRun& run);
@@ -112,6 +113,7 @@ inline const std::vector<Check>& allChecks() {
       {"linear", checkLinear},
       {"linear-quantised", checkLinearQuantised},
       {"attention", checkAttention},
+      {"kv-cache", checkKvCache},
       {"sample", checkSample},
       {"library", checkLibrary},
       {"hopper-layer", checkHopperLayer},

@@ -13,7 +13,7 @@
 namespace variator::cuda {
 namespace {
 
-constexpr VariatorCudaPath exactPath{VARIATOR_CUDA_LINEAR_MMA, VARIATOR_CUDA_WEIGHTS_BF16, 256, 0, 2, 4, 1};
+constexpr VariatorCudaPath exactPath{VARIATOR_CUDA_LINEAR_MMA, VARIATOR_CUDA_WEIGHTS_BF16, VARIATOR_CUDA_KV_BF16, 256, 0, 2, 4, 1};
 
 int32_t linearOf(const std::string& name) {
   if (name == "mma") return VARIATOR_CUDA_LINEAR_MMA;
@@ -27,6 +27,12 @@ int32_t weightsOf(const std::string& name) {
   if (name == "e4m3") return VARIATOR_CUDA_WEIGHTS_E4M3;
   if (name == "int4") return VARIATOR_CUDA_WEIGHTS_INT4;
   throw NativeFault("--weights: there is no " + name);
+}
+
+int32_t kvOf(const std::string& name) {
+  if (name == "bf16") return VARIATOR_CUDA_KV_BF16;
+  if (name == "fp8") return VARIATOR_CUDA_KV_FP8;
+  throw NativeFault("--kv: there is no " + name);
 }
 
 struct Agreement {
@@ -80,6 +86,7 @@ int runGolden(const std::vector<std::string>& arguments) {
     const bool hasValue = i + 1 < arguments.size();
     if (arguments[i] == "--linear" && hasValue) path.linear = linearOf(arguments[++i]);
     else if (arguments[i] == "--weights" && hasValue) path.weights = weightsOf(arguments[++i]);
+    else if (arguments[i] == "--kv" && hasValue) path.kvFormat = kvOf(arguments[++i]);
     else if (arguments[i] == "--chunk" && hasValue) chunkTokens = std::atoi(arguments[++i].c_str());
     else if (arguments[i] == "--tokens" && hasValue) mostGreedy = std::atoi(arguments[++i].c_str());
     else if (arguments[i] == "--least" && hasValue) least = std::atof(arguments[++i].c_str());
@@ -105,6 +112,7 @@ int runInvariance(const std::vector<std::string>& arguments) {
   VariatorCudaPath chosen = exactPath;
   for (size_t i = 0; i < arguments.size(); i++) {
     if (arguments[i] == "--weights" && i + 1 < arguments.size()) chosen.weights = weightsOf(arguments[++i]);
+    else if (arguments[i] == "--kv" && i + 1 < arguments.size()) chosen.kvFormat = kvOf(arguments[++i]);
     else files.push_back(arguments[i]);
   }
   if (files.empty()) return 2;

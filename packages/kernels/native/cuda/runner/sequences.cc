@@ -13,7 +13,7 @@ Sequences::Sequences(const VariatorCudaModelSource& source, int32_t sequenceCoun
   const VariatorCudaLimits limits{std::max(mostTokens, sequenceCount), sequenceCount, sequenceCount, blocksEach_};
   expectDone(variatorCudaOpenModel(&source, &limits, &model_), nullptr);
   const int32_t blockCount = blocksEach_ * sequenceCount;
-  expectDone(variatorCudaCreateKvCache(model_, blockCount, 16, "bf16", &cache_), model_);
+  expectDone(variatorCudaCreateKvCache(model_, blockCount, 16, path.kvFormat == VARIATOR_CUDA_KV_FP8 ? "fp8" : "bf16", &cache_), model_);
   use(path);
   tables_.resize(blockCount);
   std::iota(tables_.begin(), tables_.end(), 0);
@@ -27,6 +27,12 @@ Sequences::Sequences(const VariatorCudaModelSource& source, int32_t sequenceCoun
 }
 
 void Sequences::use(const VariatorCudaPath& path) {
+  if (path.kvFormat != path_.kvFormat) {
+    std::vector<int32_t> blockIds(tables_.size());
+    std::iota(blockIds.begin(), blockIds.end(), 0);
+    const char* format = path.kvFormat == VARIATOR_CUDA_KV_FP8 ? "fp8" : "bf16";
+    expectDone(variatorCudaConvertKvCache(cache_, format, blockIds.data(), static_cast<int32_t>(blockIds.size()), nullptr), cache_);
+  }
   expectDone(variatorCudaPrepare(model_, cache_, &path, nullptr), model_);
   path_ = path;
 }

@@ -27,7 +27,7 @@ class Sequences {
   Sequences(const Sequences&) = delete;
   Sequences& operator=(const Sequences&) = delete;
 
-  // Steps go by this path from now on; what is in the cache stays.
+  // Steps go by this path from now on; what is in the cache stays, in the path's format.
   void use(const VariatorCudaPath& path);
   // Greedy; every part yields a token.
   StepOutcome step(const std::vector<Part>& parts, bool isLogitsWanted);

@@ -83,8 +83,9 @@ struct RandomModel {
     if (weights == VARIATOR_CUDA_WEIGHTS_BF16) return 2 * (all + head);
     return (weights == VARIATOR_CUDA_WEIGHTS_E4M3 ? all : all * (0.5 + 4.0 / 128)) + head;
   }
-  double kvBytesPerToken() const {
-    return 4.0 * static_cast<double>(source.layerCount * source.kvHeadCount * source.headSize);
+  double kvBytesPerToken(int32_t kvFormat) const {
+    const double elementBytes = kvFormat == VARIATOR_CUDA_KV_FP8 ? 1.0 + 4.0 / static_cast<double>(source.headSize) : 2.0;
+    return 2 * elementBytes * static_cast<double>(source.layerCount * source.kvHeadCount * source.headSize);
   }
 
   std::vector<VariatorCudaLayer> layers;
@@ -115,7 +116,7 @@ int runTimeStep(const std::vector<std::string>& arguments) {
   const RandomModel model(isQuick);
   const int32_t context = isQuick ? 20 : 1000, mostSequences = isQuick ? 3 : 256, atOnce = isQuick ? 3 : 8;
   const int replays = isQuick ? 1 : 20;
-  const VariatorCudaPath base{VARIATOR_CUDA_LINEAR_WGMMA, VARIATOR_CUDA_WEIGHTS_BF16, 256, 0, 2, 8, 1};
+  const VariatorCudaPath base{VARIATOR_CUDA_LINEAR_WGMMA, VARIATOR_CUDA_WEIGHTS_BF16, VARIATOR_CUDA_KV_BF16, 256, 0, 2, 8, 1};
   Sequences sequences(model.source, mostSequences, context + 1, atOnce * context, base);
   Random random(5);
   for (int32_t first = 0; first < mostSequences; first += atOnce) {
@@ -130,33 +131,36 @@ int runTimeStep(const std::vector<std::string>& arguments) {
   if (device.isEmulated) std::printf("EMULATED: no hardware was used, these figures say nothing about speed\n");
   else std::printf("device: %s\n", device.name.c_str());
   std::printf("decode steps of Llama-3.1-8B's shape, %d tokens of context each; read ceiling %.0f GB/s\n", context, readPerMs / 1e6);
-  std::printf("%-8s %-8s %6s %10s %12s %10s\n", "weights", "linear", "batch", "ms", "tokens/s", "% of read");
+  std::printf("%-8s %-8s %-8s %6s %10s %12s %10s\n", "KV", "weights", "linear", "batch", "ms", "tokens/s", "% of read");
   const char* weightNames[] = {"bf16", "e4m3", "int4"};
   const char* linearNames[] = {"mma", "gemv", "wgmma"};
-  for (int32_t weights = VARIATOR_CUDA_WEIGHTS_BF16; weights <= VARIATOR_CUDA_WEIGHTS_INT4; weights++) {
-    for (int32_t linear = VARIATOR_CUDA_LINEAR_MMA; linear <= VARIATOR_CUDA_LINEAR_WGMMA; linear++) {
-      if (weights == VARIATOR_CUDA_WEIGHTS_INT4 && linear == VARIATOR_CUDA_LINEAR_WGMMA) continue;
-      VariatorCudaPath path = base;
-      path.linear = linear;
-      path.weights = weights;
-      sequences.use(path);
-      for (const int32_t batch : isQuick ? std::vector<int32_t>{1, 3} : std::vector<int32_t>{1, 8, 32, 64, 128, 256}) {
-        // A kernel for few or for many rows is another path's there.
-        if ((linear == VARIATOR_CUDA_LINEAR_GEMV && batch > 8) || (linear == VARIATOR_CUDA_LINEAR_WGMMA && batch < 128 && !isQuick)) continue;
-        std::vector<double> samples;
-        for (int i = 0; i < replays + 2; i++) {
-          std::vector<Part> parts;
-          for (int32_t s = 0; s < batch; s++) {
-            sequences.rewind(s, context);
-            parts.push_back({s, {static_cast<int32_t>(random.below(model.source.vocabularySize))}});
+  for (const int32_t kvFormat : {VARIATOR_CUDA_KV_BF16, VARIATOR_CUDA_KV_FP8}) {
+    for (int32_t weights = VARIATOR_CUDA_WEIGHTS_BF16; weights <= VARIATOR_CUDA_WEIGHTS_INT4; weights++) {
+      for (int32_t linear = VARIATOR_CUDA_LINEAR_MMA; linear <= VARIATOR_CUDA_LINEAR_WGMMA; linear++) {
+        if (weights == VARIATOR_CUDA_WEIGHTS_INT4 && linear == VARIATOR_CUDA_LINEAR_WGMMA) continue;
+        VariatorCudaPath path = base;
+        path.linear = linear;
+        path.weights = weights;
+        path.kvFormat = kvFormat;
+        sequences.use(path);
+        for (const int32_t batch : isQuick ? std::vector<int32_t>{1, 3} : std::vector<int32_t>{1, 8, 32, 64, 128, 256}) {
+          // A kernel for few or for many rows is another path's there.
+          if ((linear == VARIATOR_CUDA_LINEAR_GEMV && batch > 8) || (linear == VARIATOR_CUDA_LINEAR_WGMMA && batch < 128 && !isQuick)) continue;
+          std::vector<double> samples;
+          for (int i = 0; i < replays + 2; i++) {
+            std::vector<Part> parts;
+            for (int32_t s = 0; s < batch; s++) {
+              sequences.rewind(s, context);
+              parts.push_back({s, {static_cast<int32_t>(random.below(model.source.vocabularySize))}});
+            }
+            const double ms = sequences.step(parts, false).result.deviceMs;
+            if (i >= 2) samples.push_back(ms);
           }
-          const double ms = sequences.step(parts, false).result.deviceMs;
-          if (i >= 2) samples.push_back(ms);
+          std::sort(samples.begin(), samples.end());
+          const double ms = samples[samples.size() / 2];
+          const double bytes = model.weightBytes(weights) + batch * model.kvBytesPerToken(kvFormat) * (context + 1);
+          std::printf("%-8s %-8s %-8s %6d %10.3f %12.0f %10.1f\n", kvFormat == VARIATOR_CUDA_KV_FP8 ? "fp8" : "bf16", weightNames[weights], linearNames[linear], batch, ms, batch / ms * 1e3, 100 * bytes / ms / readPerMs);
         }
-        std::sort(samples.begin(), samples.end());
-        const double ms = samples[samples.size() / 2];
-        const double bytes = model.weightBytes(weights) + batch * model.kvBytesPerToken() * (context + 1);
-        std::printf("%-8s %-8s %6d %10.3f %12.0f %10.1f\n", weightNames[weights], linearNames[linear], batch, ms, batch / ms * 1e3, 100 * bytes / ms / readPerMs);
       }
     }
   }
