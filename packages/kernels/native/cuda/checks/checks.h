@@ -96,6 +96,7 @@ void checkKvCache(CheckRun& run);
 void checkSample(CheckRun& run);
 void checkLinearQuantised(CheckRun& run);
 void checkLibrary(CheckRun& run);
+void checkLibraryFormats(CheckRun& run);
 void checkHopperLayer(CheckRun& run);
 void checkGemmWgmma(CheckRun& run);
 void checkSkinnyWgmma(CheckRun& run);
@@ -116,6 +117,7 @@ inline const std::vector<Check>& allChecks() {
       {"kv-cache", checkKvCache},
       {"sample", checkSample},
       {"library", checkLibrary},
+      {"library-formats", checkLibraryFormats},
       {"hopper-layer", checkHopperLayer},
       {"gemm-wgmma", checkGemmWgmma},
       {"skinny-wgmma", checkSkinnyWgmma},
