@@ -6,6 +6,7 @@
 import {
   type CudaAttentionFormat,
   type CudaLinear,
+  type CudaVariant,
   cudaAttentions,
   cudaLinears,
   cudaNeeds,
@@ -246,7 +247,8 @@ export const catalogue: readonly Variant[] = [
     summary: 'the same with an int8 KV cache: about a quarter of the memory; by VNNI where there is any',
   },
   ...cudaLinearVariants.map((id): Variant => {
-    const { bits, weights, isBatchInvariant, tolerance, summary } = cudaLinears[cudaLinearOf(id)];
+    const variant: CudaVariant = cudaLinears[cudaLinearOf(id)];
+    const { bits, weights, isBatchInvariant, tolerance, summary, needsAlso } = variant;
     return {
       id,
       operation: 'linear',
@@ -254,7 +256,7 @@ export const catalogue: readonly Variant[] = [
       kind: bits,
       exactDtypes: weights === 'bf16' ? ['BF16'] : [],
       shape: { rowsPadTo: 1, columnsPadTo: cudaWeightFormats[weights].columnStep },
-      needs: cudaNeeds,
+      needs: needsAlso === undefined ? cudaNeeds : [...cudaNeeds, needsAlso],
       bits,
       isBatchInvariant,
       numerics: 'tolerant',

@@ -57,12 +57,13 @@ const envelope: Envelope = {
 test('every variant says which device it is for, and those of a GPU need one', () => {
   for (const { id, device, needs } of catalogue) {
     expect(device).toBe(id.includes('.cuda-') ? 'cuda' : 'cpu');
-    if (device === 'cuda') expect(needs).toEqual(['sm90']);
+    if (device === 'cuda') expect(needs.filter((need) => need !== 'cublaslt')).toEqual(['sm90']);
   }
   expect(cudaLinearVariants.map(cudaLinearOf)).toEqual([
-    ...['bf16-mma', 'bf16-gemv', 'bf16-wgmma'],
+    ...['bf16-mma', 'bf16-gemv', 'bf16-wgmma', 'bf16-library'],
     ...['fp8-mma', 'fp8-gemv', 'fp8-wgmma', 'int4-mma', 'int4-gemv'],
   ]);
+  expect(variantOf('linear.cuda-bf16-library').needs).toEqual(['sm90', 'cublaslt']);
   expect(variantOf('linear.cuda-bf16-mma').isBatchInvariant).toBe(true);
   expect(variantOf('linear.cuda-bf16-gemv').isBatchInvariant).toBe(false);
 });

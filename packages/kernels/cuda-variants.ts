@@ -24,7 +24,9 @@ export const cudaWeightFormats = {
 } as const;
 export type CudaWeightFormat = keyof typeof cudaWeightFormats;
 
-interface CudaVariant {
+export interface CudaVariant {
+  /** What it needs of the device besides `cudaNeeds`; as `MachineProbe.features` names it. */
+  readonly needsAlso?: 'cublaslt';
   /** VariatorCudaPath.linear. */
   readonly number: number;
   readonly weights: CudaWeightFormat;
@@ -69,6 +71,15 @@ export const cudaLinears = {
     tolerance: `${rounding}; steps of up to 8 rows, of 128 and more, and the attention of long chunks are summed in other orders, so a row's bits depend on the step around it`,
     summary:
       "and steps of 128 rows or more by Hopper's wgmma, chunks' attention, too, for heads of 64 and 128",
+  },
+  'bf16-library': {
+    needsAlso: 'cublaslt',
+    number: 3,
+    weights: 'bf16',
+    bits: 'cuda-bf16-library',
+    isBatchInvariant: false,
+    tolerance: `${rounding}, by a stand-in for the library; it sums in orders of its own, by the number of rows`,
+    summary: 'up to 8 rows by GEMV, more by cuBLASLt, where it is installed',
   },
   'fp8-mma': {
     number: 0,

@@ -27,6 +27,8 @@ export interface CudaDeviceInfo {
   readonly memoryBytes: number;
   readonly freeBytes: number;
   readonly l2Bytes: number;
+  /** cuBLASLt was found by its name. */
+  readonly hasGemmLibrary: boolean;
 }
 
 /** Now, from the driver; null where it does not say. */

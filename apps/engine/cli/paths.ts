@@ -17,7 +17,11 @@ export async function pathsCommand(argv: readonly string[]): Promise<number> {
       ? loadCuda(cudaLibraryFiles[device.kind], device.ordinal).device()
       : null;
   const isHere = ({ id, operation, device: own, needs }: Variant): boolean => {
-    if (own === 'cuda') return gpu !== null && needs.includes(`sm${gpu.computeCapability}`);
+    if (own === 'cuda') {
+      const features =
+        gpu === null ? [] : [`sm${gpu.computeCapability}`, gpu.hasGemmLibrary ? 'cublaslt' : ''];
+      return needs.every((need) => features.includes(need));
+    }
     return operation !== 'linear' || linear.some((one) => one === id);
   };
   console.log(`${probe.cpuModel}, ${probe.coreCount} cores; ${probe.features.join(' ')}`);

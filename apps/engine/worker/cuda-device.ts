@@ -183,8 +183,9 @@ function checkShape(modelId: string, { experts, latent }: ModelShape): void {
 }
 
 /** As `MachineProbe.features` has them. */
-const featuresOf = ({ computeCapability, isEmulated }: CudaDeviceInfo): string[] => [
+export const featuresOf = ({ computeCapability, isEmulated, hasGemmLibrary }: CudaDeviceInfo): string[] => [
   `sm${computeCapability}`,
+  ...(hasGemmLibrary ? ['cublaslt'] : []),
   ...(isEmulated ? ['emulated'] : []),
 ];
 

@@ -65,6 +65,7 @@ napi_value device(napi_env env, napi_callback_info info) {
     setProperty(env, result, "memoryBytes", makeNumber(env, static_cast<double>(found.memoryBytes)));
     setProperty(env, result, "freeBytes", makeNumber(env, static_cast<double>(found.freeBytes)));
     setProperty(env, result, "l2Bytes", makeNumber(env, static_cast<double>(found.l2Bytes)));
+    setProperty(env, result, "hasGemmLibrary", makeBoolean(env, found.hasGemmLibrary != 0));
     return result;
   });
 }

@@ -3,6 +3,7 @@
 // NativeFault with the runtime's own words. One device a process: device 0 of those that the process may see.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -43,6 +44,10 @@ void copyToDevice(void* to, const void* from, int64_t bytes, Stream stream);
 void copyToHost(void* to, const void* from, int64_t bytes, Stream stream);
 void copyOnDevice(void* to, const void* from, int64_t bytes, Stream stream);
 void fill(void* memory, uint8_t byte, int64_t bytes, Stream stream);
+
+// Gives the work of another library its place in the stream: `call` comes now with the runtime's own stream, in the emulator with
+// null when its turn has come. It may be captured.
+void callInOrder(Stream stream, std::function<void(void* runtimeStream)> call);
 
 Event createEvent();
 void destroyEvent(Event event) noexcept;

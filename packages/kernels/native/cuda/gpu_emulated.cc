@@ -109,6 +109,10 @@ void fill(void* memory, uint8_t byte, int64_t bytes, Stream stream) {
   give(stream, [=] { std::memset(memory, byte, static_cast<size_t>(bytes)); });
 }
 
+void callInOrder(Stream stream, std::function<void(void* runtimeStream)> call) {
+  give(stream, [call = std::move(call)] { call(nullptr); });
+}
+
 Event createEvent() { return new EventState; }
 void destroyEvent(Event event) noexcept { delete event; }
 void record(Event event, Stream stream) {

@@ -77,6 +77,8 @@ void fill(void* memory, uint8_t byte, int64_t bytes, Stream stream) {
   check(cudaMemsetAsync(memory, byte, static_cast<size_t>(bytes), streamOf(stream)), "fill");
 }
 
+void callInOrder(Stream stream, std::function<void(void* runtimeStream)> call) { call(streamOf(stream)); }
+
 Event createEvent() {
   cudaEvent_t event = nullptr;
   check(cudaEventCreate(&event), "event");

@@ -52,9 +52,10 @@ void checkLinearPath(const VariatorCudaPath& path) {
   const auto require = [](bool isMet, const char* fault) {
     if (!isMet) throw NativeFault(std::string("path: ") + fault);
   };
-  require(path.linear >= VARIATOR_CUDA_LINEAR_MMA && path.linear <= VARIATOR_CUDA_LINEAR_WGMMA, "there is no such linear variant");
+  require(path.linear >= VARIATOR_CUDA_LINEAR_MMA && path.linear <= VARIATOR_CUDA_LINEAR_LIBRARY, "there is no such linear variant");
   require(path.weights >= VARIATOR_CUDA_WEIGHTS_BF16 && path.weights <= VARIATOR_CUDA_WEIGHTS_INT4, "there is no such format of weights");
   require(path.weights != VARIATOR_CUDA_WEIGHTS_INT4 || path.linear != VARIATOR_CUDA_LINEAR_WGMMA, "wgmma multiplies no weights of 4 bits");
+  require(path.weights == VARIATOR_CUDA_WEIGHTS_BF16 || path.linear != VARIATOR_CUDA_LINEAR_LIBRARY, "the library multiplies weights in bf16 alone");
   require(path.mmaTile >= 0 && path.mmaTile <= mmaTileCount(), "there is no such mmaTile");
   require(path.gemvRowsPerWarp == 1 || path.gemvRowsPerWarp == 2 || path.gemvRowsPerWarp == 4, "gemvRowsPerWarp must be 1, 2 or 4");
   require(path.gemvLoads == 4 || path.gemvLoads == 8, "gemvLoads must be 4 or 8");
@@ -87,6 +88,7 @@ LinearLayers::Int4Copy LinearLayers::int4Of(MatrixRole role, int32_t layer, Stre
 }
 
 void LinearLayers::prepare(const VariatorCudaPath& path, Stream stream) {
+  if (path.linear == VARIATOR_CUDA_LINEAR_LIBRARY && library_ == nullptr) library_ = std::make_unique<GemmLibrary>();
   if (path.weights == VARIATOR_CUDA_WEIGHTS_BF16) return;
   const int32_t step = path.weights == VARIATOR_CUDA_WEIGHTS_INT4 ? int4ColumnStep : fp8ColumnStep;
   int32_t widest = 0;
@@ -151,6 +153,7 @@ int32_t LinearLayers::multiply(const VariatorCudaPath& path, MatrixRole role, in
   }
   if (isByWgmma) runGemm(GemmType::bf16, x, nullptr, matrix.values, nullptr, a, stream);
   else if (path.linear != VARIATOR_CUDA_LINEAR_MMA && rowCount <= mostGemvRows) linearByGemv(a, {path.gemvRowsPerWarp, path.gemvLoads}, stream);
+  else if (path.linear == VARIATOR_CUDA_LINEAR_LIBRARY) library_->multiply(a, stream);
   else linearByMma(a, tileOf(path, rowCount), stream);
   return 1;
 }

@@ -3,9 +3,11 @@
 // closed, so that a switch between paths moves no weights. The LM head is never rounded to 4 bits: it goes by e4m3 there.
 #pragma once
 #include <array>
+#include <memory>
 #include <vector>
 
 #include "device_model.h"
+#include "gemm_library.h"
 #include "linear_quantised.h"
 
 namespace variator::cuda {
@@ -21,7 +23,7 @@ class LinearLayers {
   LinearLayers(const DeviceModel& model, int32_t mostTokens) : model_(model), mostTokens_(mostTokens) {}
 
   // Makes the codes that the path reads, on the device, and waits for them. Idempotent. Throws NativeFault where a matrix's
-  // columns do not fit the format, or memory is not to be had; then nothing is kept of it.
+  // columns do not fit the format, the path's library or memory is not to be had; then nothing is kept of it.
   void prepare(const VariatorCudaPath& path, Stream stream);
   // out = x W^T for a layer's matrix (the head: any layer), [rowCount, rows]. Returns the number of launches.
   int32_t multiply(const VariatorCudaPath& path, MatrixRole role, int32_t layer, const Bf16* x, void* out, Take take, int32_t rowCount, Stream stream) const;
@@ -54,6 +56,7 @@ class LinearLayers {
   std::vector<std::array<Fp8Copy, 4>> fp8_;    // [layer][role], empty before they are prepared
   std::vector<std::array<Int4Copy, 4>> int4_;  // the same
   Fp8Copy fp8Head_;
+  std::unique_ptr<GemmLibrary> library_;  // once a path by it is prepared
   Fp8Copy activations_;  // [mostTokens, widest columns], and a scale a row
   int64_t codeBytes_ = 0;
 };

@@ -42,6 +42,9 @@ if [ -n "$files" ]; then
   timeout "$(left)" "$runner" golden $files | tee "$output/golden.txt" || exit 1
   tiny=$(ls "$golden"/llama-gqa.golden "$golden"/qwen3-qknorm.golden 2>/dev/null || true)
   if [ -n "$tiny" ]; then timeout "$(left)" "$runner" invariance $tiny | tee "$output/invariance.txt" || exit 1; fi
+  if "$runner" golden --linear library --chunk 130 --least 0.9 $files >"$output/golden-library.txt" 2>&1; then cat "$output/golden-library.txt"
+  elif grep -q "is not to be found" "$output/golden-library.txt"; then echo "SKIPPED: no cuBLASLt"
+  else cat "$output/golden-library.txt"; exit 1; fi
   echo "== golden tokens, keys and values in fp8"
   timeout "$(left)" "$runner" golden --kv fp8 --least 0.85 $files | tee "$output/golden-kv-fp8.txt" || exit 1
   if [ -n "$tiny" ]; then timeout "$(left)" "$runner" invariance --kv fp8 $tiny | tee "$output/invariance-kv-fp8.txt" || exit 1; fi

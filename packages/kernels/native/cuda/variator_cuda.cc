@@ -11,6 +11,7 @@
 
 #include "../native_fault.h"
 #include "engine.h"
+#include "gemm_library.h"
 #include "linear.h"
 #include "telemetry.h"
 
@@ -78,6 +79,7 @@ VARIATOR_EXPORT int32_t variatorCudaDevice(VariatorCudaDevice* device) {
     device->memoryBytes = info.memoryBytes;
     device->freeBytes = info.freeBytes;
     device->l2Bytes = info.l2Bytes;
+    device->hasGemmLibrary = variator::cuda::GemmLibrary::isThere() ? 1 : 0;
   });
 }
 

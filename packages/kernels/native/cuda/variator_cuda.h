@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of a struct or a meaning below. */
-#define VARIATOR_CUDA_ABI 3
+#define VARIATOR_CUDA_ABI 4
 
 typedef struct VariatorCudaModel VariatorCudaModel;
 typedef struct VariatorCudaKvCache VariatorCudaKvCache;
@@ -25,6 +25,7 @@ typedef struct {
   int32_t computeCapability; /* 90: 9.0 */
   int32_t multiprocessorCount;
   int64_t memoryBytes, freeBytes, l2Bytes;
+  int32_t hasGemmLibrary; /* cuBLASLt was found by its name */
 } VariatorCudaDevice;
 
 /* NaN or -1 where the driver does not say. From NVML, by dlopen. */
@@ -67,7 +68,8 @@ typedef struct {
 /* Which kernels a step runs. Only `linear`, `weights`, `kvFormat` and `splitTokens` decide bits. */
 enum { VARIATOR_CUDA_LINEAR_MMA = 0, /* one kernel for every number of rows: batch-invariant */
        VARIATOR_CUDA_LINEAR_GEMV = 1, /* steps of up to 8 rows by GEMV: the same within rounding; a row's bits depend on that */
-       VARIATOR_CUDA_LINEAR_WGMMA = 2 /* and steps of 128 rows or more by Hopper's wgmma, chunks' attention too for heads of 64 and 128 */ };
+       VARIATOR_CUDA_LINEAR_WGMMA = 2, /* and steps of 128 rows or more by Hopper's wgmma, chunks' attention too for heads of 64 and 128 */
+       VARIATOR_CUDA_LINEAR_LIBRARY = 3 /* as GEMV, but more rows than 8 by cuBLASLt, where it is installed; weights in bf16 */ };
 /* What the matrices are held as. Codes are made of bf16 on the device when a path first needs them, and stay. */
 enum { VARIATOR_CUDA_WEIGHTS_BF16 = 0,
        VARIATOR_CUDA_WEIGHTS_E4M3 = 1, /* a scale a row; activations stay bf16, but by wgmma they are e4m3, too; columns in multiples of 16 */

@@ -95,6 +95,7 @@ void checkAttention(CheckRun& run);
 void checkKvCache(CheckRun& run);
 void checkSample(CheckRun& run);
 void checkLinearQuantised(CheckRun& run);
+void checkGemmLibrary(CheckRun& run);
 void checkLibrary(CheckRun& run);
 void checkLibraryFormats(CheckRun& run);
 void checkHopperLayer(CheckRun& run);
@@ -116,6 +117,7 @@ inline const std::vector<Check>& allChecks() {
       {"attention", checkAttention},
       {"kv-cache", checkKvCache},
       {"sample", checkSample},
+      {"gemm-library", checkGemmLibrary},
       {"library", checkLibrary},
       {"library-formats", checkLibraryFormats},
       {"hopper-layer", checkHopperLayer},

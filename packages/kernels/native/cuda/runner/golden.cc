@@ -19,6 +19,7 @@ int32_t linearOf(const std::string& name) {
   if (name == "mma") return VARIATOR_CUDA_LINEAR_MMA;
   if (name == "gemv") return VARIATOR_CUDA_LINEAR_GEMV;
   if (name == "wgmma") return VARIATOR_CUDA_LINEAR_WGMMA;
+  if (name == "library") return VARIATOR_CUDA_LINEAR_LIBRARY;
   throw NativeFault("--linear: there is no " + name);
 }
 
