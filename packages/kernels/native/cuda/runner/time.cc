@@ -9,7 +9,7 @@
 #include "../../native_fault.h"
 #include "../attention.h"
 #include "../checks/checks.h"
-#include "../linear.h"
+#include "../linear_quantised.h"
 #include "../rms_norm.h"
 #include "../sample.h"
 #include "commands.h"
@@ -80,6 +80,41 @@ class Timings {
         add({"mma", shape, "tile " + std::to_string(tile) + ": " + std::to_string(t.outputs) + " x " + std::to_string(t.tokens) + ", " + std::to_string(t.stages) + " stages", us, bytes, operations});
       }
     }
+  }
+
+  // The same over random codes of 8 and of 4 bits.
+  void linearQuantised(const std::string& name, int32_t rows, int32_t columns, const std::vector<int32_t>& rowCounts) {
+    const int64_t size = int64_t{rows} * columns, groups = int64_t{rows} * int4GroupsOf(columns);
+    const auto copiesOf = [&](int64_t bytes) {
+      return static_cast<int>(std::min<int64_t>(scale_.launchesPerGraph, std::max<int64_t>(1, ceilDivide(scale_.rotatedBytes, bytes))));
+    };
+    const int fp8Copies = copiesOf(size), int4Copies = copiesOf(size / 2);
+    const auto codes = randomBytes(std::max(fp8Copies * size, int4Copies * size / 2));
+    const auto scales = repeated(std::max<int64_t>(fp8Copies * rows, int4Copies * groups), std::vector<float>(4096, 0.01f));
+    const int32_t mostRows = *std::max_element(rowCounts.begin(), rowCounts.end());
+    const auto x = randomBf16(int64_t{mostRows} * columns);
+    const DeviceArray<Bf16> out(int64_t{mostRows} * rows);
+    const auto time = [&](const char* format, double weightBytes, const auto& matrixOf) {
+      for (const int32_t rowCount : rowCounts) {
+        const LinearArguments arguments{x.data(), nullptr, out.data(), Take::AsBf16, rowCount, rows, columns};
+        const std::string shape = name + " " + std::to_string(rowCount) + " x " + std::to_string(rows) + " x " + std::to_string(columns);
+        const double bytes = weightBytes + 2.0 * rowCount * (columns + rows), operations = 2.0 * rowCount * rows * columns;
+        for (int32_t perWarp = 1; perWarp <= 2 && rowCount <= mostGemvRows; perWarp++) {
+          const double us = medianUs(stream_, scale_, [&](int i) { linearByGemv(arguments, matrixOf(i), perWarp, stream_); });
+          add({std::string("gemv ") + format, shape, std::to_string(perWarp) + " rows/warp", us, bytes, operations});
+        }
+        for (int32_t tile = 1; tile <= mmaTileCount(); tile++) {
+          const MmaTile t = mmaTileOf(tile);
+          if ((t.tokens > 8 && (t.tokens > 4 * rowCount || rowCount > 64 * t.tokens)) || (t.tokens == 8 && rowCount > 64)) continue;
+          const double us = medianUs(stream_, scale_, [&](int i) { linearByMma(arguments, matrixOf(i), tile, stream_); });
+          add({std::string("mma ") + format, shape, "tile " + std::to_string(tile) + ": " + std::to_string(t.outputs) + " x " + std::to_string(t.tokens), us, bytes, operations});
+        }
+      }
+    };
+    time("e4m3", static_cast<double>(size + 4 * rows), [&](int i) { return Fp8Matrix{codes.data() + i % fp8Copies * size, scales.data() + i % fp8Copies * rows}; });
+    time("int4", static_cast<double>(size / 2 + 4 * groups), [&](int i) {
+      return Int4Matrix{reinterpret_cast<const uint32_t*>(codes.data() + i % int4Copies * (size / 2)), scales.data() + i % int4Copies * groups};
+    });
   }
 
   // Decoding rows of `count` sequences at one context length, and one chunk of a prompt.
@@ -240,6 +275,9 @@ int runTime(const std::vector<std::string>& arguments) {
   timings.linear("o", m.hidden, m.heads * m.headSize, counts);
   timings.linear("gate_up", 2 * m.intermediate, m.hidden, counts);
   timings.linear("down", m.hidden, m.intermediate, counts);
+  const std::vector<int32_t> fewCounts = isQuick ? counts : std::vector<int32_t>{1, 8, 32, 64, 256};
+  timings.linearQuantised("gate_up", 2 * m.intermediate, m.hidden, fewCounts);
+  timings.linearQuantised("down", m.hidden, m.intermediate, fewCounts);
   timings.linear("head", m.vocabulary, m.hidden, isQuick ? counts : std::vector<int32_t>{1, 8, 64});
   for (const int32_t count : isQuick ? std::vector<int32_t>{2} : std::vector<int32_t>{1, 8, 32, 64}) {
     for (const int32_t context : isQuick ? std::vector<int32_t>{70} : std::vector<int32_t>{1000, 4000, 16000}) timings.attention(m, count, context, 1);
