@@ -314,10 +314,40 @@ test('a path whose blocks stand at the objective is promoted by its counted gaps
   const earlier = { ...{ count: 1000, lateCount: 2 }, ...{ objectiveMs: 150, canaryCount: 3, lastAt: 0 } };
   const uncounted = standing(0).map(({ candidateGaps: _, controlGaps: __, ...pair }) => pair);
   expect(runCanary(uncounted, judging).verdict).toBe('inconclusive');
-  expect(runCanary(standing(0.002), judging)).toEqual({ verdict: 'better', pairCount: 9 });
+  expect(runCanary(standing(0.002), judging)).toEqual({ verdict: 'better', pairCount: 7 });
   expect(runCanary(standing(0.002), { ...judging, earlierGaps: earlier }).pairCount).toBe(4);
   // It is not what it was: what canaries counted before does not carry it.
   expect(runCanary(standing(0.02), { ...judging, earlierGaps: earlier }).verdict).toBe('inconclusive');
+});
+
+test('counted gaps that say nothing yet take nothing from what p99s say', () => {
+  const pairs = [52, 58, 49, 57, 51, 59, 54, 57.2, 50].map(
+    (candidateItlP99Ms, pairIndex): PairResult => ({
+      ...{ pairIndex, controlCost: 1, candidateCost: 0.8, logCostRatio: -0.22 + 0.001 * pairIndex },
+      ...{ controlItlP99Ms: 40, candidateItlP99Ms, controlStepCount: 100, candidateStepCount: 100 },
+      candidateGaps: { count: 20, lateCount: 0 },
+    }),
+  );
+  const judging = { ...plan, mostPairCount: 24, itlObjectiveMs: 60 };
+  const uncounted = pairs.map(({ candidateGaps: _, ...pair }) => pair);
+  expect(runCanary(uncounted, judging)).toEqual({ verdict: 'better', pairCount: 8 });
+  expect(runCanary(pairs, judging)).toEqual({ verdict: 'better', pairCount: 8 });
+});
+
+test('p99s well below the objective promote nothing whose late gaps, all in few blocks, are more than one in a hundred', () => {
+  const inBursts = (lateCount: number): PairResult[] =>
+    Array.from({ length: 24 }, (_, pairIndex) => {
+      const isBurst = pairIndex % 6 === 1;
+      return {
+        ...{ pairIndex, controlCost: 1, candidateCost: 0.8, logCostRatio: -0.22 + 0.001 * pairIndex },
+        ...{ controlItlP99Ms: 30, candidateItlP99Ms: isBurst ? 62 : 40 },
+        ...{ controlStepCount: 100, candidateStepCount: 100 },
+        candidateGaps: { count: 100, lateCount: isBurst ? lateCount : 0 },
+      };
+    });
+  const judging = { ...plan, mostPairCount: 24, itlObjectiveMs: 60 };
+  expect(runCanary(inBursts(5), judging).verdict).toBe('better');
+  expect(runCanary(inBursts(12), judging).verdict).toBe('inconclusive');
 });
 
 test('two late gaps of a hundred in two pairs running are no break, and ten are', () => {

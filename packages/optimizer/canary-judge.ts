@@ -13,6 +13,7 @@ import {
   addGaps,
   evidenceOfBreaking,
   evidenceOfKeeping,
+  isWithinMost,
   type LateGaps,
   lateGapsOf,
   NO_GAPS,
@@ -340,12 +341,13 @@ export function judgeCanary(pairs: readonly PairResult[], plan: JudgingPlan): Ju
   const broken = logGaps.filter((log) => log > 0).length / Math.max(1, logGaps.length);
   if (broken > SURELY_BROKEN && mayBeBroken(kept)) return judged('worse');
   const aimed = plan.aim === 'deviceMs' ? confidence : itlConfidence;
-  const isCounted = gapsOfKept.count > 0;
-  const alpha = isCounted ? KEPT_ALPHA / 2 : KEPT_ALPHA;
-  const gapBounds = confidenceSequence(logGaps, plan.mostPairCount, alpha);
-  const isWellBelow = broken < MAYBE_BROKEN && gapBounds !== null && gapBounds.high < 0;
+  const gapBounds = bounds(logGaps, KEPT_ALPHA);
+  // Late gaps that come together spoil few blocks: then p99s lie well below, and the count does not.
+  const isWellBelow =
+    broken < MAYBE_BROKEN && gapBounds !== null && gapBounds.high < 0 && isWithinMost(gapsOfKept);
   const evidence = evidenceOfKeeping(addGaps([gapsOfKept, plan.earlierGaps ?? NO_GAPS]));
-  const isKept = logGaps.length === 0 || isWellBelow || (isCounted && evidence > -Math.log(alpha));
+  const isKept =
+    logGaps.length === 0 || isWellBelow || (gapsOfKept.count > 0 && evidence > -Math.log(KEPT_ALPHA));
   if (aimed !== null && aimed.high < 0 && isKept && mayPromote(pairs, plan)) return judged('better');
   const gapsToRollBack = plan.aim === 'itl' ? bounds(gaps, ROLL_BACK_ALPHA) : null;
   return judged(gapsToRollBack !== null && gapsToRollBack.low > 0 ? 'worse' : 'inconclusive');
@@ -364,6 +366,7 @@ function mayPromote({ length }: readonly PairResult[], plan: JudgingPlan): boole
 const SURELY_BROKEN = 0.75;
 /** Above this, or with the mean not surely within the objective, p99s do not say that it is kept: counted gaps still may. */
 const MAYBE_BROKEN = 0.35;
+/** Of either way to say so: of p99s, and of counted gaps. */
 const KEPT_ALPHA = 0.05;
 const BROKEN_ALPHA = 0.05;
 

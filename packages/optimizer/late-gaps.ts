@@ -43,6 +43,9 @@ export const scaledGaps = ({ count, lateCount }: LateGaps, share: number): LateG
   lateCount: lateCount * share,
 });
 
+/** Whether so many were late as the objective allows, or fewer: by what was seen, surely or not. True of none. */
+export const isWithinMost = ({ count, lateCount }: LateGaps): boolean => lateCount <= MOST_LATE_GAPS * count;
+
 /** What keeps the objective is held to leave a third of what it may late, what breaks it three times as much. */
 const KEPT_SHARE = MOST_LATE_GAPS / 3;
 const BROKEN_SHARE = 3 * MOST_LATE_GAPS;
