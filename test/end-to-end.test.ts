@@ -164,7 +164,7 @@ test.skipIf(browserPath === null)(
     expect(faults).toEqual([]);
     await telemetry.close();
   },
-  460_000,
+  600_000,
 );
 
 const testId = (id: string) => page.getByTestId(id);

@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- optimizer day`: simulated days of five regimes, two of which come again, seeds 6 and 7; each is about two
+ * `npm run bench -- optimizer day`: simulated days of five regimes, two of which come again, seeds 6 and 7; each is some ten
  * minutes of computing. Nothing here is timed. The day is in packages/optimizer/simulated-day.fixture.ts.
  */
 import { playDay } from '../../../packages/optimizer/simulated-day.fixture.ts';
