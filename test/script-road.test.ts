@@ -52,7 +52,7 @@ test('a script approves a proposal, sees its verdict and takes it back, and no s
     ),
   );
   expect(proposal.fromPathId).toBe(firstPathId);
-  expect(proposal.title).toMatch(/largest running batch to \d+: .*device ms/);
+  expect(proposal.title).toMatch(/largest running batch to \d+.*: .*device ms/);
   expect(proposal.reason).toMatch(/requests of the last .* were replayed through the scheduler/);
   for (const { now, predicted, change } of proposal.metrics) {
     for (const { value, low, high } of [now, predicted, change]) {
