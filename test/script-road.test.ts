@@ -20,7 +20,7 @@ beforeAll(async () => {
   product = await startProduct({
     flags: [
       ...['--model', `${root}models/stories-5m`, '--threads', '1'],
-      ...['--path', `balanced,linear=${portable},maxRunningCount=4`],
+      ...['--path', 'balanced,maxRunningCount=1'],
     ],
   });
   clients = keepStreaming(product, { clientCount: 12, maxTokens: 40 });
@@ -48,14 +48,13 @@ test('a script approves a proposal, sees its verdict and takes it back, and no s
     },
   });
   expect(policy).toMatchObject({ autonomy: 'oneClick', canary: { blockDurationMs: 1000 } });
-  const worker = await onlyWorker();
-  const firstPathId = worker.pathId;
-  expect(worker.path.linear).toBe(portable);
+  const started = await onlyWorker();
+  expect(started.path.maxRunningCount).toBe(1);
 
   const suggested = await waitUntil('a proposal of the optimizer', 120_000, async () =>
     (await admin.proposals.list.query({ limit: 20 })).find(({ state }) => state === 'open'),
   );
-  expect(suggested.fromPathId).toBe(firstPathId);
+  expect(suggested.fromPathId).toBe(started.pathId);
   expect(suggested.title).toMatch(/: .*device ms/);
   expect(suggested.reason).toMatch(/requests of the last .* were replayed through the scheduler/);
   for (const { now, predicted, change } of suggested.metrics) {
@@ -66,11 +65,15 @@ test('a script approves a proposal, sees its verdict and takes it back, and no s
   }
   await rejectAnother(suggested);
 
+  const path = `balanced,linear=${portable},maxRunningCount=4`;
+  const { pathId: firstPathId } = await admin.workers.switchTo.mutate({ workerId: started.workerId, path });
+  const worker = await onlyWorker();
+  expect(worker).toMatchObject({ pathId: firstPathId, path: { linear: portable } });
   const quicker = worker.envelope.linearVariants
     .map((linear) => ({ ...worker.path, linear }))
     .find((path) => path.linear !== portable && numericsId(path) === numericsId(worker.path));
   if (quicker === undefined) throw new Error('This machine has no other kernels of the same bits.');
-  const proposal = await proposeOwn(suggested, quicker);
+  const proposal = await proposeOwn({ ...suggested, from: worker.path }, quicker);
   expect(proposal.fromPathId).toBe(firstPathId);
 
   const { rolloutId } = await admin.proposals.approve.mutate({ proposalId: proposal.proposalId });
