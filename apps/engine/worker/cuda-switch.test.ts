@@ -13,10 +13,9 @@ import { loadModel } from '@variator/kernels/model';
 import { describe, expect, it, vi } from 'vitest';
 import { buildCuda } from '../../../packages/kernels/build-cuda.mjs';
 import { readGolden } from '../../../packages/kernels/golden-files.fixture.ts';
-import type { WorkerFrame } from '../fleet/link-frames.ts';
 import { cudaDevice } from './cuda-device.ts';
 import type { Device } from './device.ts';
-import { StepLoop } from './step-loop.ts';
+import { answerAcrossSwitches, sameShare } from './live-switch.fixture.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
@@ -28,63 +27,13 @@ const golden = readGolden('llama-gqa');
 const SEQUENCES = 4;
 const ANSWER_TOKENS = 20;
 
-type Ended = Extract<WorkerFrame, { type: 'ended' }>['ended'];
-
-/** Switches to the next path whenever `every` more tokens have come. */
-async function run(device: Device, paths: readonly ExecutionPath[], every: number) {
-  const [first] = paths;
-  if (first === undefined) throw new Error('no path');
-  await device.prepare(first);
-  const tokens = new Map<string, number[]>();
-  const ended: Ended[] = [];
-  const changedTo: string[] = [];
-  const kvBlockCounts = new Set<number>();
-  let tokenCount = 0;
-  let next = 1;
-  const loop = new StepLoop({
-    ...{ device, path: first, workerId: 'w', bootId: 'b', calibrationShareLimit: 0 },
-    now: () => performance.now(),
-    log: () => {},
-    send(frame) {
-      if (frame.type === 'stepRows') for (const row of frame.rows) kvBlockCounts.add(row.kvBlockCount);
-      if (frame.type === 'pathChanged') changedTo.push(pathId(frame.path));
-      if (frame.type === 'switchRefused') throw new Error(frame.fault);
-      if (frame.type === 'ended') ended.push(frame.ended);
-      if (frame.type !== 'tokens') return;
-      for (const { sequenceId, tokenId } of frame.events) {
-        tokens.set(sequenceId, [...(tokens.get(sequenceId) ?? []), tokenId]);
-        tokenCount += 1;
-        const path = tokenCount % every === 0 ? paths[next] : undefined;
-        if (path === undefined) continue;
-        next += 1;
-        loop.receive({ type: 'switchTo', path, rolloutId: '' });
-      }
-    },
+const run = (device: Device, paths: readonly ExecutionPath[], tokensPerPath: number) =>
+  answerAcrossSwitches({
+    ...{ device, paths, tokensPerPath, answerTokens: ANSWER_TOKENS },
+    prompts: Array.from({ length: SEQUENCES }, (_, index) =>
+      (golden?.cases[index % 3]?.prompt ?? []).slice(0, 12 + index),
+    ),
   });
-  for (let index = 0; index < SEQUENCES; index += 1) {
-    loop.receive({
-      type: 'submit',
-      ageMs: 0,
-      spec: {
-        sequenceId: String(index),
-        promptTokenIds: (golden?.cases[index % 3]?.prompt ?? []).slice(0, 12 + index),
-        generatedTokenIds: [],
-        sampling: { temperature: 0, topP: 1, topK: 0, seed: 0 },
-        maxTokens: ANSWER_TOKENS,
-        stopTokenIds: [],
-        tenant: 'test',
-        program: '',
-        serviceTier: 'default',
-        objectives: { ttftMs: 0, itlMs: 0 },
-        ageLimits: null,
-        cacheSalt: '',
-      },
-    });
-  }
-  loop.receive({ type: 'drain' });
-  await loop.run();
-  return { tokens, ended, changedTo, kvBlockCounts };
-}
 
 describe.skipIf(built === null || golden === null)('a live switch on the emulated CUDA device', () => {
   const open = async () => {
@@ -116,20 +65,16 @@ describe.skipIf(built === null || golden === null)('a live switch on the emulate
     const [plain] = paths;
     if (plain === undefined) throw new Error('no path');
     const alone = await run(device, [plain], 1e9);
-    const { tokens, ended, changedTo, kvBlockCounts } = await run(device, paths, 24);
+    const switched = await run(device, paths, 24);
+    const { tokens, ended, changedTo, rows } = switched;
     expect(changedTo).toEqual(paths.slice(1).map(pathId));
     expect(ended.map(({ reason }) => reason)).toEqual(Array.from({ length: SEQUENCES }, () => 'length'));
     for (const own of tokens.values()) expect(own).toHaveLength(ANSWER_TOKENS);
+    const kvBlockCounts = new Set(rows.map(({ kvBlockCount }) => kvBlockCount));
     expect(kvBlockCounts).toEqual(new Set(paths.map((path) => kvBlockCountOf(device.envelope, path))));
     expect(kvBlockCounts.size).toBe(2);
     // Another format, other roundings: most tokens stay what they were, and those before the switch all do.
-    let same = 0;
-    for (const [sequenceId, own] of tokens) {
-      const other = alone.tokens.get(sequenceId) ?? [];
-      const differing = own.findIndex((tokenId, place) => tokenId !== other[place]);
-      same += differing === -1 ? own.length : differing;
-    }
-    expect(same).toBeGreaterThan(0.5 * SEQUENCES * ANSWER_TOKENS);
+    expect(sameShare(switched, alone)).toBeGreaterThan(0.5);
     device.close();
   });
 

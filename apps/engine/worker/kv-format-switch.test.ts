@@ -6,9 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { type ExecutionPath, kvBlockCountOf, namedPaths, pathId } from '@variator/kernels/execution-path';
 import { loadModel } from '@variator/kernels/model';
 import { expect, it } from 'vitest';
-import type { WorkerFrame } from '../fleet/link-frames.ts';
 import { cpuDevice } from './cpu-device.ts';
-import { StepLoop } from './step-loop.ts';
+import { answerAcrossSwitches, sameShare } from './live-switch.fixture.ts';
 
 const story = fileURLToPath(new URL('../../../models/stories-5m', import.meta.url));
 const SEQUENCES = 12;
@@ -22,61 +21,16 @@ const options = {
   packedWeightsDir: null,
 } as const;
 
-/** Runs `SEQUENCES` answers, switching to the next path whenever one more `every`-th token has come. */
-async function run(paths: readonly ExecutionPath[], every: number) {
+async function run(paths: readonly ExecutionPath[], tokensPerPath: number) {
   const device = cpuDevice(await loadModel(story), options);
-  const [first] = paths;
-  if (first === undefined) throw new Error('no path');
-  await device.prepare(first);
-  const tokens = new Map<string, number[]>();
-  const ended: Extract<WorkerFrame, { type: 'ended' }>['ended'][] = [];
-  const changedTo: string[] = [];
-  const rows: Extract<WorkerFrame, { type: 'stepRows' }>['rows'][number][] = [];
-  let tokenCount = 0;
-  let next = 1;
-  const loop = new StepLoop({
-    ...{ device, path: first, workerId: 'w', bootId: 'b', calibrationShareLimit: 0 },
-    now: () => performance.now(),
-    log: () => {},
-    send(frame) {
-      if (frame.type === 'stepRows') rows.push(...frame.rows);
-      if (frame.type === 'pathChanged') changedTo.push(pathId(frame.path));
-      if (frame.type === 'ended') ended.push(frame.ended);
-      if (frame.type !== 'tokens') return;
-      for (const { sequenceId, tokenId } of frame.events) {
-        tokens.set(sequenceId, [...(tokens.get(sequenceId) ?? []), tokenId]);
-        tokenCount += 1;
-        const path = tokenCount % every === 0 ? paths[next] : undefined;
-        if (path === undefined) continue;
-        next += 1;
-        loop.receive({ type: 'switchTo', path, rolloutId: '' });
-      }
-    },
+  const switched = await answerAcrossSwitches({
+    ...{ device, paths, tokensPerPath, answerTokens: ANSWER_TOKENS },
+    prompts: Array.from({ length: SEQUENCES }, (_, index) =>
+      Array.from({ length: 60 }, (_, place) => 300 + ((index * 97 + place * 31) % 900)),
+    ),
   });
-  for (let index = 0; index < SEQUENCES; index += 1) {
-    loop.receive({
-      type: 'submit',
-      ageMs: 0,
-      spec: {
-        sequenceId: String(index),
-        promptTokenIds: Array.from({ length: 60 }, (_, place) => 300 + ((index * 97 + place * 31) % 900)),
-        generatedTokenIds: [],
-        sampling: { temperature: 0, topP: 1, topK: 0, seed: 0 },
-        maxTokens: ANSWER_TOKENS,
-        stopTokenIds: [],
-        tenant: 'test',
-        program: '',
-        serviceTier: 'default',
-        objectives: { ttftMs: 0, itlMs: 0 },
-        ageLimits: null,
-        cacheSalt: '',
-      },
-    });
-  }
-  loop.receive({ type: 'drain' });
-  await loop.run();
   device.close();
-  return { tokens, ended, changedTo, rows, envelope: device.envelope };
+  return { ...switched, envelope: device.envelope };
 }
 
 it('float32 to bf16 to int8 and back: every stream ends by its length, and says that its bits are mixed', async () => {
@@ -111,13 +65,7 @@ it('float32 to bf16 to int8 and back: every stream ends by its length, and says 
 it('an answer whose keys and values were rounded on the way keeps most of its tokens', async () => {
   const plain = await run([await path('attention.float32')], 1e9);
   const rounded = await run([await path('attention.float32'), await path('attention.bf16')], 300);
-  let same = 0;
-  for (const [sequenceId, own] of plain.tokens) {
-    const other = rounded.tokens.get(sequenceId) ?? [];
-    const differing = own.findIndex((tokenId, place) => tokenId !== other[place]);
-    same += differing === -1 ? own.length : differing;
-  }
-  expect(same / (SEQUENCES * ANSWER_TOKENS)).toBeGreaterThan(0.45);
+  expect(sameShare(plain, rounded)).toBeGreaterThan(0.45);
 });
 
 async function path(attention: ExecutionPath['attention']): Promise<ExecutionPath> {
