@@ -1,40 +1,13 @@
 // attend against double precision: ragged sequences in scattered blocks, groups, windows, all head sizes; and that every way
 // to spread the work (row tiles, splits over blocks, alone or in a crowd, chunk by chunk) gives the same bits.
-#include "../attention.h"
-
-#include <cmath>
-
 #include "attention_world.h"
 
 namespace variator::cuda {
 namespace {
 
-// The rows of `sequences` alone, computed so.
 std::vector<Bf16> attended(CheckRun& run, const World& w, int32_t rowTiles, int32_t splitWorkers) {
-  const Case& c = w.c;
-  const int32_t group = c.headCount / c.kvHeadCount;
-  std::vector<int32_t> sequences, pairs, partialStarts;
-  int32_t partialCount = 0;
-  for (size_t s = 0; s < c.chunks.size(); s++) {
-    partialStarts.push_back(partialCount);
-    partialCount += static_cast<int32_t>(ceilDivide(c.chunks[s].context + 1, c.splitTokens));
-    for (int32_t pair = 0; pair < c.chunks[s].tokens * group; pair += 16 * rowTiles) {
-      sequences.push_back(static_cast<int32_t>(s));
-      pairs.push_back(pair);
-    }
-  }
-  sequences.push_back(-1);
-  pairs.push_back(0);
-  const auto queries = run.upload(w.queries), keys = run.upload(w.keys), values = run.upload(w.values);
-  const auto tables = run.upload(w.tables), starts = run.upload(w.starts), contexts = run.upload(w.contexts);
-  const auto sequenceArray = run.upload(sequences), pairArray = run.upload(pairs), partialArray = run.upload(partialStarts);
-  const auto partials = run.poisoned<float>(int64_t{partialCount} * c.headCount * (c.headSize + 2));
-  const auto out = run.poisoned<Bf16>(int64_t{w.rowCount} * c.headCount * c.headSize);
-  attend({queries.data(), c.headCount * c.headSize, {const_cast<Bf16*>(keys.data()), const_cast<Bf16*>(values.data())}, tables.data(), w.stride,
-          starts.data(), contexts.data(), sequenceArray.data(), pairArray.data(), static_cast<int32_t>(sequences.size()), out.data(), c.headCount,
-          c.kvHeadCount, c.headSize, c.window, c.splitTokens, 1 / std::sqrt(static_cast<float>(c.headSize)), splitWorkers, partials.data(), partialArray.data()},
-         rowTiles, run.stream);
-  return run.download(out);
+  const auto keys = run.upload(w.keys), values = run.upload(w.values);
+  return attended(run, w, {keys.data(), values.data()}, rowTiles, splitWorkers);
 }
 
 }  // namespace

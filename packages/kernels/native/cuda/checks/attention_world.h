@@ -1,5 +1,5 @@
 // Ragged sequences in scattered KV blocks, poison wherever nothing was written, and what attention makes of them in double
-// precision. Used by the checks of both attention kernels.
+// precision. Used by the checks of all attention over such blocks.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -111,6 +111,79 @@ inline World partOf(const World& w, size_t s, int32_t fromToken) {
   part.tables.assign(w.tables.begin() + s * w.stride, w.tables.begin() + (s + 1) * w.stride);
   part.queries.assign(w.queries.begin() + int64_t{w.starts[s] + fromToken} * width, w.queries.begin() + int64_t{w.starts[s + 1]} * width);
   return part;
+}
+
+// A world on the device: each chunk as items of at most `pairsPerItem` pairs, with items that are none before and behind them.
+// The KV layer and the partials are the caller's to say.
+class UploadedWorld {
+ public:
+  UploadedWorld(CheckRun& run, const World& w, int32_t pairsPerItem)
+      : run_(run),
+        queries_(run.upload(w.queries)),
+        out_(run.poisoned<Bf16>(int64_t{w.rowCount} * w.c.headCount * w.c.headSize)),
+        tables_(run.upload(w.tables)),
+        starts_(run.upload(w.starts)),
+        contexts_(run.upload(w.contexts)) {
+    const Case& c = w.c;
+    std::vector<int32_t> sequences{-1}, pairs{0};
+    for (size_t s = 0; s < c.chunks.size(); s++) {
+      for (int32_t pair = 0; pair < c.chunks[s].tokens * (c.headCount / c.kvHeadCount); pair += pairsPerItem) {
+        sequences.push_back(static_cast<int32_t>(s));
+        pairs.push_back(pair);
+      }
+    }
+    sequences.push_back(-1);
+    pairs.push_back(0);
+    sequences_ = run.upload(sequences);
+    pairs_ = run.upload(pairs);
+    arguments.queries = queries_.data();
+    arguments.queryStride = c.headCount * c.headSize;
+    arguments.blockTables = tables_.data();
+    arguments.blockTableStride = w.stride;
+    arguments.tokenStarts = starts_.data();
+    arguments.contextLengths = contexts_.data();
+    arguments.itemSequences = sequences_.data();
+    arguments.itemFirstPairs = pairs_.data();
+    arguments.itemCount = static_cast<int32_t>(sequences.size());
+    arguments.out = out_.data();
+    arguments.headCount = c.headCount;
+    arguments.kvHeadCount = c.kvHeadCount;
+    arguments.headSize = c.headSize;
+    arguments.windowTokens = c.window;
+    arguments.splitTokens = c.splitTokens;
+    arguments.scale = 1 / std::sqrt(static_cast<float>(c.headSize));
+  }
+  UploadedWorld(const UploadedWorld&) = delete;
+
+  std::vector<Bf16> out() { return run_.download(out_); }
+
+  AttentionArguments arguments{};
+
+ private:
+  CheckRun& run_;
+  DeviceArray<Bf16> queries_, out_;
+  DeviceArray<int32_t> tables_, starts_, contexts_, sequences_, pairs_;
+};
+
+// The rows of a world by `attend` over this KV layer.
+inline std::vector<Bf16> attended(CheckRun& run, const World& w, const KvLayer& kv, int32_t rowTiles, int32_t splitWorkers) {
+  const Case& c = w.c;
+  std::vector<int32_t> partialStarts;
+  int32_t partialCount = 0;
+  for (const Chunk& chunk : c.chunks) {
+    partialStarts.push_back(partialCount);
+    partialCount += static_cast<int32_t>(ceilDivide(chunk.context + 1, c.splitTokens));
+  }
+  const auto starts = run.upload(partialStarts);
+  const auto partials = run.poisoned<float>(int64_t{partialCount} * c.headCount * (c.headSize + 2));
+  UploadedWorld world(run, w, 16 * rowTiles);
+  AttentionArguments& a = world.arguments;
+  a.kv = kv;
+  a.splitWorkers = splitWorkers;
+  a.partials = partials.data();
+  a.partialStarts = starts.data();
+  attend(a, rowTiles, run.stream);
+  return world.out();
 }
 
 }  // namespace variator::cuda

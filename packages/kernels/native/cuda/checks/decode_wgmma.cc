@@ -8,45 +8,18 @@ namespace variator::cuda {
 namespace {
 
 std::vector<Bf16> decoded(CheckRun& run, const World& w, const DecodeVariant& variant) {
-  const Case& c = w.c;
-  const int32_t group = c.headCount / c.kvHeadCount, perItem = decodePairsPerItem(variant, c.headCount, c.kvHeadCount);
-  std::vector<int32_t> sequences{-1}, pairs{0};
   int32_t mostTokens = 1;
-  for (size_t s = 0; s < c.chunks.size(); s++) {
-    mostTokens = std::max(mostTokens, c.chunks[s].context + c.chunks[s].tokens);
-    for (int32_t pair = 0; pair < c.chunks[s].tokens * group; pair += perItem) {
-      sequences.push_back(static_cast<int32_t>(s));
-      pairs.push_back(pair);
-    }
-  }
-  const auto queries = run.upload(w.queries), keys = run.upload(w.keys), values = run.upload(w.values);
-  const auto tables = run.upload(w.tables), starts = run.upload(w.starts), contexts = run.upload(w.contexts);
-  const auto sequenceArray = run.upload(sequences), pairArray = run.upload(pairs);
-  const auto arrivals = run.upload(std::vector<uint32_t>(sequences.size() * static_cast<size_t>(c.kvHeadCount)));
-  const auto out = run.poisoned<Bf16>(int64_t{w.rowCount} * c.headCount * c.headSize);
-  AttentionArguments a{};
-  a.queries = queries.data();
-  a.queryStride = c.headCount * c.headSize;
-  a.kv = {keys.data(), values.data()};
-  a.blockTables = tables.data();
-  a.blockTableStride = w.stride;
-  a.tokenStarts = starts.data();
-  a.contextLengths = contexts.data();
-  a.itemSequences = sequenceArray.data();
-  a.itemFirstPairs = pairArray.data();
-  a.itemCount = static_cast<int32_t>(sequences.size());
-  a.out = out.data();
-  a.headCount = c.headCount;
-  a.kvHeadCount = c.kvHeadCount;
-  a.headSize = c.headSize;
-  a.windowTokens = c.window;
-  a.splitTokens = c.splitTokens;
-  a.scale = 1 / std::sqrt(static_cast<float>(c.headSize));
+  for (const Chunk& chunk : w.c.chunks) mostTokens = std::max(mostTokens, chunk.context + chunk.tokens);
+  const auto keys = run.upload(w.keys), values = run.upload(w.values);
+  UploadedWorld world(run, w, decodePairsPerItem(variant, w.c.headCount, w.c.kvHeadCount));
+  AttentionArguments& a = world.arguments;
+  const auto arrivals = run.upload(std::vector<uint32_t>(static_cast<size_t>(a.itemCount * a.kvHeadCount)));
   const auto partials = run.poisoned<float>(decodePartialCount(variant, a, mostTokens));
+  a.kv = {keys.data(), values.data()};
   a.partials = partials.data();
   decodeByWgmma(variant, a, arrivals.data(), mostTokens, w.rowCount, w.blockCount, run.stream);
   for (const uint32_t left : run.download(arrivals)) run.same("decode arrivals", left, 0);
-  return run.download(out);
+  return world.out();
 }
 
 }  // namespace

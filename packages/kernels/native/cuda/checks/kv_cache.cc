@@ -93,29 +93,8 @@ Fp8Bytes roundedToFp8(CheckRun& run, World& w) {
 }
 
 std::vector<Bf16> attended(CheckRun& run, const World& w, const Fp8Bytes& bytes, int32_t rowTiles, int32_t splitWorkers) {
-  const Case& c = w.c;
-  const int32_t group = c.headCount / c.kvHeadCount;
-  std::vector<int32_t> sequences, pairs, partialStarts;
-  int32_t partialCount = 0;
-  for (size_t s = 0; s < c.chunks.size(); s++) {
-    partialStarts.push_back(partialCount);
-    partialCount += static_cast<int32_t>(ceilDivide(c.chunks[s].context + 1, c.splitTokens));
-    for (int32_t pair = 0; pair < c.chunks[s].tokens * group; pair += 16 * rowTiles) {
-      sequences.push_back(static_cast<int32_t>(s));
-      pairs.push_back(pair);
-    }
-  }
-  const auto queries = run.upload(w.queries);
   const auto keys = run.upload(bytes.keys), values = run.upload(bytes.values);
-  const auto tables = run.upload(w.tables), starts = run.upload(w.starts), contexts = run.upload(w.contexts);
-  const auto sequenceArray = run.upload(sequences), pairArray = run.upload(pairs), partialArray = run.upload(partialStarts);
-  const auto partials = run.poisoned<float>(int64_t{partialCount} * c.headCount * (c.headSize + 2));
-  const auto out = run.poisoned<Bf16>(int64_t{w.rowCount} * c.headCount * c.headSize);
-  attend({queries.data(), c.headCount * c.headSize, {nullptr, nullptr, keys.data(), values.data()}, tables.data(), w.stride, starts.data(), contexts.data(),
-          sequenceArray.data(), pairArray.data(), static_cast<int32_t>(sequences.size()), out.data(), c.headCount, c.kvHeadCount, c.headSize, c.window,
-          c.splitTokens, 1 / std::sqrt(static_cast<float>(c.headSize)), splitWorkers, partials.data(), partialArray.data()},
-         rowTiles, run.stream);
-  return run.download(out);
+  return attended(run, w, {nullptr, nullptr, keys.data(), values.data()}, rowTiles, splitWorkers);
 }
 
 void checkFp8Attention(CheckRun& run) {

@@ -8,38 +8,11 @@ namespace variator::cuda {
 namespace {
 
 std::vector<Bf16> prefilled(CheckRun& run, const World& w, const PrefillVariant& variant) {
-  const Case& c = w.c;
-  const int32_t group = c.headCount / c.kvHeadCount, perItem = prefillPairsPerItem(c.headCount, c.kvHeadCount);
-  std::vector<int32_t> sequences{-1}, pairs{0};
-  for (size_t s = 0; s < c.chunks.size(); s++) {
-    for (int32_t pair = 0; pair < c.chunks[s].tokens * group; pair += perItem) {
-      sequences.push_back(static_cast<int32_t>(s));
-      pairs.push_back(pair);
-    }
-  }
-  const auto queries = run.upload(w.queries), keys = run.upload(w.keys), values = run.upload(w.values);
-  const auto tables = run.upload(w.tables), starts = run.upload(w.starts), contexts = run.upload(w.contexts);
-  const auto sequenceArray = run.upload(sequences), pairArray = run.upload(pairs);
-  const auto out = run.poisoned<Bf16>(int64_t{w.rowCount} * c.headCount * c.headSize);
-  AttentionArguments a{};
-  a.queries = queries.data();
-  a.queryStride = c.headCount * c.headSize;
-  a.kv = {keys.data(), values.data()};
-  a.blockTables = tables.data();
-  a.blockTableStride = w.stride;
-  a.tokenStarts = starts.data();
-  a.contextLengths = contexts.data();
-  a.itemSequences = sequenceArray.data();
-  a.itemFirstPairs = pairArray.data();
-  a.itemCount = static_cast<int32_t>(sequences.size());
-  a.out = out.data();
-  a.headCount = c.headCount;
-  a.kvHeadCount = c.kvHeadCount;
-  a.headSize = c.headSize;
-  a.windowTokens = c.window;
-  a.scale = 1 / std::sqrt(static_cast<float>(c.headSize));
-  prefillByWgmma(variant, a, w.rowCount, w.blockCount, run.stream);
-  return run.download(out);
+  const auto keys = run.upload(w.keys), values = run.upload(w.values);
+  UploadedWorld world(run, w, prefillPairsPerItem(w.c.headCount, w.c.kvHeadCount));
+  world.arguments.kv = {keys.data(), values.data()};
+  prefillByWgmma(variant, world.arguments, w.rowCount, w.blockCount, run.stream);
+  return world.out();
 }
 
 }  // namespace
