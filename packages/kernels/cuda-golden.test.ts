@@ -41,6 +41,7 @@ const biased = readGolden('qwen2-bias');
 for (const [linear, chunk] of [
   ['gemv', '64'],
   ['wgmma', '130'],
+  ['skinny', '40'],
 ] as const) {
   test.skipIf(biased === null)(
     `qwen2-bias with linear layers by ${linear} where they suit it: golden tokens at 94 % of positions or more`,

@@ -60,8 +60,8 @@ test('every variant says which device it is for, and those of a GPU need one', (
     if (device === 'cuda') expect(needs.filter((need) => need !== 'cublaslt')).toEqual(['sm90']);
   }
   expect(cudaLinearVariants.map(cudaLinearOf)).toEqual([
-    ...['bf16-mma', 'bf16-gemv', 'bf16-wgmma', 'bf16-library'],
-    ...['fp8-mma', 'fp8-gemv', 'fp8-wgmma', 'int4-mma', 'int4-gemv'],
+    ...['bf16-mma', 'bf16-gemv', 'bf16-wgmma', 'bf16-library', 'bf16-skinny'],
+    ...['fp8-mma', 'fp8-gemv', 'fp8-wgmma', 'fp8-skinny', 'int4-mma', 'int4-gemv'],
   ]);
   expect(variantOf('linear.cuda-bf16-library').needs).toEqual(['sm90', 'cublaslt']);
   expect(variantOf('linear.cuda-bf16-mma').isBatchInvariant).toBe(true);

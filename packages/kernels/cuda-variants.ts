@@ -81,6 +81,14 @@ export const cudaLinears = {
     tolerance: `${rounding}, by a stand-in for the library; it sums in orders of its own, by the number of rows`,
     summary: 'up to 8 rows by GEMV, more by cuBLASLt, where it is installed',
   },
+  'bf16-skinny': {
+    number: 4,
+    weights: 'bf16',
+    bits: 'cuda-bf16-skinny',
+    isBatchInvariant: false,
+    tolerance: `${rounding}; ${byRowCount}`,
+    summary: 'as bf16-wgmma, and steps of 9 to 64 rows by wgmma with the operands exchanged',
+  },
   'fp8-mma': {
     number: 0,
     weights: 'fp8',
@@ -104,6 +112,14 @@ export const cudaLinears = {
     isBatchInvariant: false,
     tolerance: `${fp8Rounding}; in steps of 128 rows or more activations are rounded to e4m3, too, with a scale a row; a row's bits depend on the step around it`,
     summary: "and steps of 128 rows or more in 8 bits by wgmma, chunks' attention by wgmma, too",
+  },
+  'fp8-skinny': {
+    number: 4,
+    weights: 'fp8',
+    bits: 'cuda-fp8-skinny',
+    isBatchInvariant: false,
+    tolerance: `${fp8Rounding}; in steps of 9 to 64 rows and of 128 or more activations are rounded to e4m3, too, with a scale a row; a row's bits depend on the step around it`,
+    summary: 'as fp8-wgmma, and steps of 9 to 64 rows in 8 bits by wgmma with the operands exchanged',
   },
   'int4-mma': {
     number: 0,

@@ -27,7 +27,7 @@ KvFormat formatOf(const VariatorCudaPath& path) { return static_cast<KvFormat>(p
 
 // The wgmma attention that takes this model's chunks on this path, or null.
 const PrefillVariant* prefillOf(const VariatorCudaPath& path, const DeviceModel& model) {
-  if (path.linear != VARIATOR_CUDA_LINEAR_WGMMA || path.kvFormat != VARIATOR_CUDA_KV_BF16 || model.group() > 128) return nullptr;
+  if (!usesWgmma(path) || path.kvFormat != VARIATOR_CUDA_KV_BF16 || model.group() > 128) return nullptr;
   for (const PrefillVariant& variant : prefillVariants()) {
     if (variant.headSize == model.headSize) return &variant;
   }

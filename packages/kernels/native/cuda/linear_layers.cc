@@ -6,12 +6,26 @@
 
 #include "../native_fault.h"
 #include "gemm_wgmma.h"
+#include "skinny_wgmma.h"
 
 namespace variator::cuda {
 namespace {
 
-constexpr int32_t leastWgmmaRows = 128, mostQuantisedRowsPerWarp = 2;
+constexpr int32_t leastWgmmaRows = 128, mostQuantisedRowsPerWarp = 2, mostSkinnyRows = 64;
+// A part of the depth fills a ring of eight stages once, or is not worth a block of its own.
+constexpr int32_t leastSkinnySteps = 8, mostSkinnySplits = 8;
 constexpr MatrixRole layerRoles[] = {MatrixRole::Qkv, MatrixRole::O, MatrixRole::GateUp, MatrixRole::Down};
+
+// The least compiled variant for so many rows, of the plainest shape.
+SkinnyVariant skinnyOf(bool isE4m3, int32_t rowCount) {
+  const SkinnyVariant* best = nullptr;
+  for (const SkinnyVariant& one : skinnyVariants()) {
+    const bool isFit = one.isE4m3 == isE4m3 && one.tileM == 64 && one.tileK == 1 && one.mostRows >= rowCount;
+    if (isFit && (best == nullptr || one.mostRows < best->mostRows)) best = &one;
+  }
+  if (best == nullptr) throw NativeFault("linear layers: there is no such skinny variant");
+  return *best;
+}
 
 // gemm_wgmma.h calls the matrix's rows columns. The first compiled variant with the wanted results.
 void runGemm(GemmType type, const void* x, const float* xScales, const void* weights, const float* weightScales, const LinearArguments& a, Stream stream) {
@@ -48,13 +62,17 @@ int32_t multiplyQuantised(const VariatorCudaPath& path, const LinearArguments& a
 
 }  // namespace
 
+bool usesWgmma(const VariatorCudaPath& path) {
+  return path.linear == VARIATOR_CUDA_LINEAR_WGMMA || path.linear == VARIATOR_CUDA_LINEAR_SKINNY;
+}
+
 void checkLinearPath(const VariatorCudaPath& path) {
   const auto require = [](bool isMet, const char* fault) {
     if (!isMet) throw NativeFault(std::string("path: ") + fault);
   };
-  require(path.linear >= VARIATOR_CUDA_LINEAR_MMA && path.linear <= VARIATOR_CUDA_LINEAR_LIBRARY, "there is no such linear variant");
+  require(path.linear >= VARIATOR_CUDA_LINEAR_MMA && path.linear <= VARIATOR_CUDA_LINEAR_SKINNY, "there is no such linear variant");
   require(path.weights >= VARIATOR_CUDA_WEIGHTS_BF16 && path.weights <= VARIATOR_CUDA_WEIGHTS_INT4, "there is no such format of weights");
-  require(path.weights != VARIATOR_CUDA_WEIGHTS_INT4 || path.linear != VARIATOR_CUDA_LINEAR_WGMMA, "wgmma multiplies no weights of 4 bits");
+  require(path.weights != VARIATOR_CUDA_WEIGHTS_INT4 || !usesWgmma(path), "wgmma multiplies no weights of 4 bits");
   require(path.weights == VARIATOR_CUDA_WEIGHTS_BF16 || path.linear != VARIATOR_CUDA_LINEAR_LIBRARY, "the library multiplies weights in bf16 alone");
   require(path.mmaTile >= 0 && path.mmaTile <= mmaTileCount(), "there is no such mmaTile");
   require(path.gemvRowsPerWarp == 1 || path.gemvRowsPerWarp == 2 || path.gemvRowsPerWarp == 4, "gemvRowsPerWarp must be 1, 2 or 4");
@@ -89,6 +107,23 @@ LinearLayers::Int4Copy LinearLayers::int4Of(MatrixRole role, int32_t layer, Stre
 
 void LinearLayers::prepare(const VariatorCudaPath& path, Stream stream) {
   if (path.linear == VARIATOR_CUDA_LINEAR_LIBRARY && library_ == nullptr) library_ = std::make_unique<GemmLibrary>();
+  if (path.linear == VARIATOR_CUDA_LINEAR_SKINNY && skinnyArrivals_.count() == 0) {
+    int64_t partialCount = 0, tileCount = 0;
+    for (const MatrixRole role : {MatrixRole::Qkv, MatrixRole::O, MatrixRole::GateUp, MatrixRole::Down, MatrixRole::Head}) {
+      const Matrix matrix = matrixOf(role, 0);
+      for (const bool isE4m3 : {false, true}) {
+        SkinnyVariant variant = skinnyOf(isE4m3, mostSkinnyRows);
+        variant.splits = skinnySplitsOf(matrix, isE4m3);
+        partialCount = std::max(partialCount, skinnyPartialCount(variant, matrix.rows));
+        tileCount = std::max(tileCount, skinnyTileCount(variant, matrix.rows));
+      }
+    }
+    DeviceArray<float> partials(partialCount);
+    DeviceArray<uint32_t> arrivals(tileCount);
+    fill(arrivals.data(), 0, arrivals.bytes(), stream);
+    skinnyPartials_ = std::move(partials);
+    skinnyArrivals_ = std::move(arrivals);
+  }
   if (path.weights == VARIATOR_CUDA_WEIGHTS_BF16) return;
   const int32_t step = path.weights == VARIATOR_CUDA_WEIGHTS_INT4 ? int4ColumnStep : fp8ColumnStep;
   int32_t widest = 0;
@@ -105,7 +140,7 @@ void LinearLayers::prepare(const VariatorCudaPath& path, Stream stream) {
   int64_t bytes = 0;
   const bool needsFp8 = path.weights == VARIATOR_CUDA_WEIGHTS_E4M3 && fp8_.empty();
   const bool needsInt4 = path.weights == VARIATOR_CUDA_WEIGHTS_INT4 && int4_.empty();
-  const bool needsActivations = path.weights == VARIATOR_CUDA_WEIGHTS_E4M3 && path.linear == VARIATOR_CUDA_LINEAR_WGMMA && activations_.codes.count() == 0;
+  const bool needsActivations = path.weights == VARIATOR_CUDA_WEIGHTS_E4M3 && usesWgmma(path) && activations_.codes.count() == 0;
   for (int32_t i = 0; i < model_.layerCount; i++) {
     if (needsFp8) fp8.emplace_back();
     if (needsInt4) int4.emplace_back();
@@ -134,25 +169,57 @@ void LinearLayers::prepare(const VariatorCudaPath& path, Stream stream) {
   codeBytes_ += bytes;
 }
 
-int32_t LinearLayers::multiplyFp8ByWgmma(const Fp8Copy& copy, const LinearArguments& a, Stream stream) const {
-  quantiseToFp8(a.x, a.rowCount, a.columns, activations_.codes.data(), activations_.scales.data(), stream);
-  runGemm(GemmType::e4m3, activations_.codes.data(), activations_.scales.data(), copy.codes.data(), copy.scales.data(), a, stream);
-  return 2;
+// So many parts of the depth that their blocks fill the device twice. The number of rows plays no part: whatever batch a row
+// is in, up to 64, its sums are cut alike.
+int32_t LinearLayers::skinnySplitsOf(const Matrix& matrix, bool isE4m3) const {
+  const int64_t tiles = skinnyTileCount(skinnyOf(isE4m3, mostSkinnyRows), matrix.rows);
+  const int64_t steps = ceilDivide(matrix.columns, isE4m3 ? 128 : 64);
+  const int64_t wanted = 2 * int64_t{multiprocessorCount_} / tiles;
+  return static_cast<int32_t>(std::clamp<int64_t>(std::min(wanted, steps / leastSkinnySteps), 1, mostSkinnySplits));
+}
+
+void LinearLayers::multiplySkinny(const Fp8Copy* copy, const LinearArguments& a, Stream stream) const {
+  SkinnyVariant variant = skinnyOf(copy != nullptr, a.rowCount);
+  variant.splits = skinnySplitsOf({a.weight, a.rows, a.columns}, copy != nullptr);
+  SkinnyArguments s{};
+  s.activations = copy == nullptr ? static_cast<const void*>(a.x) : activations_.codes.data();
+  s.weights = copy == nullptr ? static_cast<const void*>(a.weight) : copy->codes.data();
+  s.activationScales = copy == nullptr ? nullptr : activations_.scales.data();
+  s.weightScales = copy == nullptr ? nullptr : copy->scales.data();
+  if (a.take == Take::AsBf16) s.out = static_cast<Bf16*>(a.out);
+  else s.floatOut = static_cast<float*>(a.out);
+  if (a.take == Take::AddToResidual) s.addend = s.floatOut;
+  s.partials = skinnyPartials_.data();
+  s.arrivals = skinnyArrivals_.data();
+  s.rows = a.rowCount;
+  s.columns = a.rows;
+  s.depth = a.columns;
+  skinnyWgmma(variant, s, stream);
+}
+
+int32_t LinearLayers::multiplyByWgmma(const Fp8Copy* copy, const LinearArguments& a, Stream stream) const {
+  if (copy != nullptr) quantiseToFp8(a.x, a.rowCount, a.columns, activations_.codes.data(), activations_.scales.data(), stream);
+  if (a.rowCount <= mostSkinnyRows) multiplySkinny(copy, a, stream);
+  else if (copy == nullptr) runGemm(GemmType::bf16, a.x, nullptr, a.weight, nullptr, a, stream);
+  else runGemm(GemmType::e4m3, activations_.codes.data(), activations_.scales.data(), copy->codes.data(), copy->scales.data(), a, stream);
+  return copy == nullptr ? 1 : 2;
 }
 
 int32_t LinearLayers::multiply(const VariatorCudaPath& path, MatrixRole role, int32_t layer, const Bf16* x, void* out, Take take, int32_t rowCount, Stream stream) const {
   const Matrix matrix = matrixOf(role, layer);
   const LinearArguments a{x, matrix.values, out, take, rowCount, matrix.rows, matrix.columns};
-  const bool isByWgmma = path.linear == VARIATOR_CUDA_LINEAR_WGMMA && rowCount >= leastWgmmaRows && matrix.rows % 8 == 0;
+  const bool isMany = usesWgmma(path) && rowCount >= leastWgmmaRows;
+  const bool isSkinny = path.linear == VARIATOR_CUDA_LINEAR_SKINNY && rowCount > mostGemvRows && rowCount <= mostSkinnyRows;
+  const bool isByWgmma = (isMany || isSkinny) && matrix.rows % 8 == 0;
   if (path.weights == VARIATOR_CUDA_WEIGHTS_INT4 && role != MatrixRole::Head) {
     return multiplyQuantised(path, a, int4_[layer][static_cast<size_t>(role)].matrix(), stream);
   }
   if (path.weights != VARIATOR_CUDA_WEIGHTS_BF16) {
     const Fp8Copy& copy = role == MatrixRole::Head ? fp8Head_ : fp8_[layer][static_cast<size_t>(role)];
-    return isByWgmma ? multiplyFp8ByWgmma(copy, a, stream) : multiplyQuantised(path, a, copy.matrix(), stream);
+    return isByWgmma ? multiplyByWgmma(&copy, a, stream) : multiplyQuantised(path, a, copy.matrix(), stream);
   }
-  if (isByWgmma) runGemm(GemmType::bf16, x, nullptr, matrix.values, nullptr, a, stream);
-  else if (path.linear != VARIATOR_CUDA_LINEAR_MMA && rowCount <= mostGemvRows) linearByGemv(a, {path.gemvRowsPerWarp, path.gemvLoads}, stream);
+  if (isByWgmma) return multiplyByWgmma(nullptr, a, stream);
+  if (path.linear != VARIATOR_CUDA_LINEAR_MMA && rowCount <= mostGemvRows) linearByGemv(a, {path.gemvRowsPerWarp, path.gemvLoads}, stream);
   else if (path.linear == VARIATOR_CUDA_LINEAR_LIBRARY) library_->multiply(a, stream);
   else linearByMma(a, tileOf(path, rowCount), stream);
   return 1;

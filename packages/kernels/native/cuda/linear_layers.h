@@ -16,11 +16,13 @@ enum class MatrixRole : int32_t { Qkv, O, GateUp, Down, Head };
 
 // Throws NativeFault for values of `linear`, `weights` and tiles that no kernel has.
 void checkLinearPath(const VariatorCudaPath& path);
+// Whether steps of many rows, and chunks' attention where it can, go by Hopper's own instructions.
+bool usesWgmma(const VariatorCudaPath& path);
 
 class LinearLayers {
  public:
   // The model must outlive it. mostTokens: rows of a product.
-  LinearLayers(const DeviceModel& model, int32_t mostTokens) : model_(model), mostTokens_(mostTokens) {}
+  LinearLayers(const DeviceModel& model, int32_t mostTokens) : model_(model), mostTokens_(mostTokens), multiprocessorCount_(deviceInfo().multiprocessorCount) {}
 
   // Makes the codes that the path reads, on the device, and waits for them. Idempotent. Throws NativeFault where a matrix's
   // columns do not fit the format, the path's library or memory is not to be had; then nothing is kept of it.
@@ -48,16 +50,20 @@ class LinearLayers {
   Matrix matrixOf(MatrixRole role, int32_t layer) const;
   Fp8Copy fp8Of(MatrixRole role, int32_t layer, Stream stream) const;
   Int4Copy int4Of(MatrixRole role, int32_t layer, Stream stream) const;
-  // Rows of x in 8 bits, then the product by Hopper's own instructions.
-  int32_t multiplyFp8ByWgmma(const Fp8Copy& copy, const LinearArguments& arguments, Stream stream) const;
+  // By Hopper's own instructions: of one to 64 rows, or of many. In e4m3 the rows of x are rounded first.
+  int32_t multiplyByWgmma(const Fp8Copy* copy, const LinearArguments& arguments, Stream stream) const;
+  void multiplySkinny(const Fp8Copy* copy, const LinearArguments& arguments, Stream stream) const;
+  int32_t skinnySplitsOf(const Matrix& matrix, bool isE4m3) const;
 
   const DeviceModel& model_;
-  int32_t mostTokens_;
+  int32_t mostTokens_, multiprocessorCount_;
   std::vector<std::array<Fp8Copy, 4>> fp8_;    // [layer][role], empty before they are prepared
   std::vector<std::array<Int4Copy, 4>> int4_;  // the same
   Fp8Copy fp8Head_;
   std::unique_ptr<GemmLibrary> library_;  // once a path by it is prepared
   Fp8Copy activations_;  // [mostTokens, widest columns], and a scale a row
+  DeviceArray<float> skinnyPartials_;     // once a path with skinny products is prepared
+  DeviceArray<uint32_t> skinnyArrivals_;  // zeros
   int64_t codeBytes_ = 0;
 };
 

@@ -45,16 +45,22 @@ if [ -n "$files" ]; then
   if "$runner" golden --linear library --chunk 130 --least 0.9 $files >"$output/golden-library.txt" 2>&1; then cat "$output/golden-library.txt"
   elif grep -q "is not to be found" "$output/golden-library.txt"; then echo "SKIPPED: no cuBLASLt"
   else cat "$output/golden-library.txt"; exit 1; fi
+  for linear in wgmma skinny; do
+    chunk=130; if [ "$linear" = skinny ]; then chunk=40; fi
+    echo "== golden tokens, $linear"
+    timeout "$(left)" "$runner" golden --linear "$linear" --chunk "$chunk" --least 0.9 $files | tee "$output/golden-$linear.txt" || exit 1
+  done
   echo "== golden tokens, keys and values in fp8"
   timeout "$(left)" "$runner" golden --kv fp8 --least 0.85 $files | tee "$output/golden-kv-fp8.txt" || exit 1
   if [ -n "$tiny" ]; then timeout "$(left)" "$runner" invariance --kv fp8 $tiny | tee "$output/invariance-kv-fp8.txt" || exit 1; fi
   # Shares that the emulated device keeps with a margin: the tiny models' weights are random, with near ties in plenty.
   for format in e4m3 int4; do
     least=0.75; if [ "$format" = int4 ]; then least=0.35; fi
-    for linear in mma gemv wgmma; do
-      if [ "$format-$linear" = int4-wgmma ]; then continue; fi
+    for linear in mma gemv wgmma skinny; do
+      case "$format-$linear" in int4-wgmma | int4-skinny) continue ;; esac
+      chunk=130; if [ "$linear" = skinny ]; then chunk=40; fi
       echo "== golden tokens, weights in $format, $linear"
-      timeout "$(left)" "$runner" golden --weights "$format" --linear "$linear" --chunk 130 --least "$least" $files | tee "$output/golden-$format-$linear.txt" || exit 1
+      timeout "$(left)" "$runner" golden --weights "$format" --linear "$linear" --chunk "$chunk" --least "$least" $files | tee "$output/golden-$format-$linear.txt" || exit 1
     done
     if [ -n "$tiny" ]; then timeout "$(left)" "$runner" invariance --weights "$format" $tiny | tee "$output/invariance-$format.txt" || exit 1; fi
   done

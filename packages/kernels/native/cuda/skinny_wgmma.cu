@@ -71,6 +71,8 @@ void skinnyWgmma(const SkinnyVariant& v, const SkinnyArguments& of, Stream strea
   refuseWhere(of.columns % 8 != 0, "columns must be a multiple of 8");
   refuseWhere(of.depth % (v.isE4m3 ? 16 : 8) != 0, "depth must be a multiple of 16 bytes");
   refuseWhere(v.isE4m3 != (of.activationScales != nullptr && of.weightScales != nullptr), "scales belong to e4m3");
+  refuseWhere((of.out != nullptr) == (of.floatOut != nullptr), "one of the two kinds of results");
+  refuseWhere(of.addend != nullptr && of.floatOut == nullptr, "a float32 addend needs float32 results");
   refuseWhere(v.splits < 1 || (v.splits > 1 && (of.partials == nullptr || of.arrivals == nullptr)), "splits need room for their sums");
   for (const CompiledSkinny& one : compiledSkinnies()) {
     const SkinnyVariant& c = one.variant;

@@ -117,6 +117,15 @@ DEVICE void skinnyMultiply(uint8_t* shared, float* sums, Barrier* full, Barrier*
   }
 }
 
+DEVICE void loadEight(const float* from, float (&to)[8]) {
+  const Bytes16 low = load16(from), high = load16(from + 4);
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    to[i] = floatOfBits(low.words[i]);
+    to[4 + i] = floatOfBits(high.words[i]);
+  }
+}
+
 /** Eight neighbouring columns of one row, with all that is fused. */
 DEVICE void finishEight(const SkinnyArguments& of, int row, int column, float (&sum)[8]) {
   if (of.weightScales != nullptr) {
@@ -137,16 +146,20 @@ DEVICE void finishEight(const SkinnyArguments& of, int row, int column, float (&
       sum[2 * i + 1] = addRounded(sum[2 * i + 1], highOf(residual.words[i]));
     }
   }
-  store16(of.out + place, {{packPair(sum[0], sum[1]), packPair(sum[2], sum[3]), packPair(sum[4], sum[5]), packPair(sum[6], sum[7])}});
-}
-
-DEVICE void loadEight(const float* from, float (&to)[8]) {
-  const Bytes16 low = load16(from), high = load16(from + 4);
+  if (of.floatOut != nullptr) {
+    if (of.addend != nullptr) {
+      float addend[8];
+      loadEight(of.addend + place, addend);
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    to[i] = floatOfBits(low.words[i]);
-    to[4 + i] = floatOfBits(high.words[i]);
+      for (int i = 0; i < 8; i++) sum[i] = addRounded(sum[i], addend[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i += 4) {
+      store16(of.floatOut + place + i, {{bitsOf(sum[i]), bitsOf(sum[i + 1]), bitsOf(sum[i + 2]), bitsOf(sum[i + 3])}});
+    }
+    return;
   }
+  store16(of.out + place, {{packPair(sum[0], sum[1]), packPair(sum[2], sum[3]), packPair(sum[4], sum[5]), packPair(sum[6], sum[7])}});
 }
 
 template <bool isE4m3, int tileM, int n, int tileK, int stages>

@@ -26,7 +26,9 @@ struct SkinnyArguments {
   const float* weightScales;      // e4m3: [columns]; else null
   const float* bias;              // [columns] or null
   const Bf16* residual;           // [rows, columns] or null; may be `out`
-  Bf16* out;                      // [rows, columns]
+  Bf16* out;                      // [rows, columns]; null where floatOut is not
+  const float* addend;            // [rows, columns] or null; may be `floatOut`, which it needs
+  float* floatOut;                // [rows, columns] or null
   float* partials;                // skinnyPartialCount of them; null where splits is 1
   uint32_t* arrivals;             // skinnyTileCount zeros, zeros again afterwards; null where splits is 1
   int32_t rows, columns, depth;   // depth a multiple of 16 bytes, columns of 8

@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of a struct or a meaning below. */
-#define VARIATOR_CUDA_ABI 4
+#define VARIATOR_CUDA_ABI 5
 
 typedef struct VariatorCudaModel VariatorCudaModel;
 typedef struct VariatorCudaKvCache VariatorCudaKvCache;
@@ -69,10 +69,11 @@ typedef struct {
 enum { VARIATOR_CUDA_LINEAR_MMA = 0, /* one kernel for every number of rows: batch-invariant */
        VARIATOR_CUDA_LINEAR_GEMV = 1, /* steps of up to 8 rows by GEMV: the same within rounding; a row's bits depend on that */
        VARIATOR_CUDA_LINEAR_WGMMA = 2, /* and steps of 128 rows or more by Hopper's wgmma, chunks' attention too for heads of 64 and 128 */
-       VARIATOR_CUDA_LINEAR_LIBRARY = 3 /* as GEMV, but more rows than 8 by cuBLASLt, where it is installed; weights in bf16 */ };
+       VARIATOR_CUDA_LINEAR_LIBRARY = 3, /* as GEMV, but more rows than 8 by cuBLASLt, where it is installed; weights in bf16 */
+       VARIATOR_CUDA_LINEAR_SKINNY = 4 /* as WGMMA, and steps of 9 to 64 rows by wgmma with the operands exchanged */ };
 /* What the matrices are held as. Codes are made of bf16 on the device when a path first needs them, and stay. */
 enum { VARIATOR_CUDA_WEIGHTS_BF16 = 0,
-       VARIATOR_CUDA_WEIGHTS_E4M3 = 1, /* a scale a row; activations stay bf16, but by wgmma they are e4m3, too; columns in multiples of 16 */
+       VARIATOR_CUDA_WEIGHTS_E4M3 = 1, /* a scale a row; activations stay bf16, but whatever wgmma multiplies is e4m3; columns in multiples of 16 */
        VARIATOR_CUDA_WEIGHTS_INT4 = 2  /* a scale for 128 columns, the LM head in e4m3; not by wgmma; columns in multiples of 32 */ };
 /* fp8: e4m3, a scale for each token and KV head; read by mma alone, so that wgmma's attention is for bf16. */
 enum { VARIATOR_CUDA_KV_BF16 = 0, VARIATOR_CUDA_KV_FP8 = 1 };

@@ -1,5 +1,6 @@
 // skinnyWgmma against double precision: every variant with several splits of a depth that fills no tile, fused bias and
-// residual; that a row has the same bits alone and among others; and that the arrivals are zeros again.
+// residual; in float32 with an addend in place; that a row has the same bits alone and among others; and that the arrivals are
+// zeros again.
 #include "../skinny_wgmma.h"
 
 #include <cmath>
@@ -58,9 +59,21 @@ void checkVariant(CheckRun& run, const SkinnyVariant& v, int32_t columns, int32_
     const auto partials = run.poisoned<float>(skinnyPartialCount(v, columns) + 1);
     skinnyWgmma(v,
                 {v.isE4m3 ? static_cast<const void*>(a8.data()) : a16.data(), v.isE4m3 ? static_cast<const void*>(w8.data()) : w16.data(), scaleA.data(),
-                 scaleW.data(), deviceBias.data(), deviceResidual.data(), out.data(), partials.data(), arrivals.data(), count, columns, depth},
+                 scaleW.data(), deviceBias.data(), deviceResidual.data(), out.data(), nullptr, nullptr, partials.data(), arrivals.data(), count, columns, depth},
                 run.stream);
-    return run.download(out);
+    // The same in float32, where the residual is what the results are added to.
+    std::vector<float> addend;
+    for (const Bf16 one : from(residual, columns)) addend.push_back(toFloat(one));
+    const auto floats = run.upload(addend);
+    skinnyWgmma(v,
+                {v.isE4m3 ? static_cast<const void*>(a8.data()) : a16.data(), v.isE4m3 ? static_cast<const void*>(w8.data()) : w16.data(), scaleA.data(),
+                 scaleW.data(), deviceBias.data(), nullptr, nullptr, floats.data(), floats.data(), partials.data(), arrivals.data(), count, columns, depth},
+                run.stream);
+    std::vector<Bf16> rounded;
+    for (const float one : run.download(floats)) rounded.push_back(toBf16(one));
+    auto bf16 = run.download(out);
+    run.sameBytes(name + ", in float32 and rounded", rounded, bf16);
+    return bf16;
   };
   const auto got = runRows(0, rows);
   for (int32_t i = 0; i < rows; i++) {

@@ -20,6 +20,7 @@ int32_t linearOf(const std::string& name) {
   if (name == "gemv") return VARIATOR_CUDA_LINEAR_GEMV;
   if (name == "wgmma") return VARIATOR_CUDA_LINEAR_WGMMA;
   if (name == "library") return VARIATOR_CUDA_LINEAR_LIBRARY;
+  if (name == "skinny") return VARIATOR_CUDA_LINEAR_SKINNY;
   throw NativeFault("--linear: there is no " + name);
 }
 

@@ -65,7 +65,7 @@ class HopperTimings {
         const DeviceArray<Bf16> out(int64_t{rows} * p.columns);
         const double us = timed([&](int i) {
           skinnyWgmma(v, {activations.data(), weights.data() + i % copies * weightBytes, v.isE4m3 ? scales.data() : nullptr, v.isE4m3 ? scales.data() : nullptr,
-                          nullptr, nullptr, out.data(), partials.data(), arrivals.data(), rows, p.columns, p.depth}, stream_);
+                          nullptr, nullptr, out.data(), nullptr, nullptr, partials.data(), arrivals.data(), rows, p.columns, p.depth}, stream_);
         });
         print("skinny", shapeOf(p, rows), std::string(v.isE4m3 ? "e4m3 " : "bf16 ") + std::to_string(v.tileM) + " x " + std::to_string(v.mostRows) + " x " + std::to_string(v.tileK) +
               ", " + std::to_string(v.stages) + " stages, splits " + std::to_string(splits), us, static_cast<double>(weightBytes), 2.0 * rows * p.columns * p.depth);

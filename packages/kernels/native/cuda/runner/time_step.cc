@@ -11,6 +11,7 @@
 
 #include "../../native_fault.h"
 #include "../checks/checks.h"
+#include "../linear_layers.h"
 #include "commands.h"
 #include "read_bandwidth.h"
 #include "sequences.h"
@@ -133,19 +134,23 @@ int runTimeStep(const std::vector<std::string>& arguments) {
   std::printf("decode steps of Llama-3.1-8B's shape, %d tokens of context each; read ceiling %.0f GB/s\n", context, readPerMs / 1e6);
   std::printf("%-8s %-8s %-8s %6s %10s %12s %10s\n", "KV", "weights", "linear", "batch", "ms", "tokens/s", "% of read");
   const char* weightNames[] = {"bf16", "e4m3", "int4"};
-  const char* linearNames[] = {"mma", "gemv", "wgmma"};
+  // A kernel for few or for many rows is another path's beyond them.
+  struct Timed {
+    int32_t linear, leastBatch, mostBatch;
+    const char* name;
+  };
+  const Timed timed[] = {{VARIATOR_CUDA_LINEAR_MMA, 1, 256, "mma"}, {VARIATOR_CUDA_LINEAR_GEMV, 1, 8, "gemv"}, {VARIATOR_CUDA_LINEAR_SKINNY, 9, 64, "skinny"}, {VARIATOR_CUDA_LINEAR_WGMMA, 128, 256, "wgmma"}};
   for (const int32_t kvFormat : {VARIATOR_CUDA_KV_BF16, VARIATOR_CUDA_KV_FP8}) {
     for (int32_t weights = VARIATOR_CUDA_WEIGHTS_BF16; weights <= VARIATOR_CUDA_WEIGHTS_INT4; weights++) {
-      for (int32_t linear = VARIATOR_CUDA_LINEAR_MMA; linear <= VARIATOR_CUDA_LINEAR_WGMMA; linear++) {
-        if (weights == VARIATOR_CUDA_WEIGHTS_INT4 && linear == VARIATOR_CUDA_LINEAR_WGMMA) continue;
+      for (const Timed& kernel : timed) {
         VariatorCudaPath path = base;
-        path.linear = linear;
+        path.linear = kernel.linear;
         path.weights = weights;
+        if (weights == VARIATOR_CUDA_WEIGHTS_INT4 && usesWgmma(path)) continue;
         path.kvFormat = kvFormat;
         sequences.use(path);
-        for (const int32_t batch : isQuick ? std::vector<int32_t>{1, 3} : std::vector<int32_t>{1, 8, 32, 64, 128, 256}) {
-          // A kernel for few or for many rows is another path's there.
-          if ((linear == VARIATOR_CUDA_LINEAR_GEMV && batch > 8) || (linear == VARIATOR_CUDA_LINEAR_WGMMA && batch < 128 && !isQuick)) continue;
+        for (const int32_t batch : isQuick ? std::vector<int32_t>{1, 3} : std::vector<int32_t>{1, 8, 16, 32, 64, 128, 256}) {
+          if (!isQuick && (batch < kernel.leastBatch || batch > kernel.mostBatch)) continue;
           std::vector<double> samples;
           for (int i = 0; i < replays + 2; i++) {
             std::vector<Part> parts;
@@ -159,7 +164,7 @@ int runTimeStep(const std::vector<std::string>& arguments) {
           std::sort(samples.begin(), samples.end());
           const double ms = samples[samples.size() / 2];
           const double bytes = model.weightBytes(weights) + batch * model.kvBytesPerToken(kvFormat) * (context + 1);
-          std::printf("%-8s %-8s %-8s %6d %10.3f %12.0f %10.1f\n", kvFormat == VARIATOR_CUDA_KV_FP8 ? "fp8" : "bf16", weightNames[weights], linearNames[linear], batch, ms, batch / ms * 1e3, 100 * bytes / ms / readPerMs);
+          std::printf("%-8s %-8s %-8s %6d %10.3f %12.0f %10.1f\n", kvFormat == VARIATOR_CUDA_KV_FP8 ? "fp8" : "bf16", weightNames[weights], kernel.name, batch, ms, batch / ms * 1e3, 100 * bytes / ms / readPerMs);
         }
       }
     }
