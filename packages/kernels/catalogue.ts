@@ -4,6 +4,7 @@
  */
 
 import {
+  type CudaAttention,
   type CudaAttentionFormat,
   type CudaLinear,
   type CudaVariant,
@@ -122,6 +123,14 @@ const cudaLinearNames = Object.keys(cudaLinears) as CudaLinear[];
 export const cudaLinearVariants = cudaLinearNames.map(
   (name): `linear.cuda-${CudaLinear}` => `linear.cuda-${name}`,
 );
+
+/** Those that a model's heads suit. */
+export function cudaAttentionsFor(headSize: number, headsPerKvHead: number): readonly AttentionVariantId[] {
+  return cudaAttentionVariants.filter((id) => {
+    const { heads }: CudaAttention = cudaAttentions[cudaAttentionOf(id)];
+    return heads === null || (heads.sizes.includes(headSize) && headsPerKvHead <= heads.mostPerKvHead);
+  });
+}
 
 /** @throws Error for a variant that is not for a GPU */
 export function cudaAttentionOf(id: AttentionVariantId): CudaAttentionFormat {
@@ -265,7 +274,7 @@ export const catalogue: readonly Variant[] = [
     };
   }),
   ...cudaAttentionNames.map((name): Variant => {
-    const { bits, tolerance, summary } = cudaAttentions[name];
+    const { bits, isBatchInvariant, tolerance, summary } = cudaAttentions[name];
     return {
       id: `attention.cuda-${name}`,
       operation: 'attention',
@@ -275,7 +284,7 @@ export const catalogue: readonly Variant[] = [
       shape: null,
       needs: cudaNeeds,
       bits,
-      isBatchInvariant: true,
+      isBatchInvariant,
       numerics: 'tolerant',
       tolerance,
       summary,

@@ -48,7 +48,7 @@ test('timings of whole steps run from end to end in the emulator', () => {
   const { status, stdout } = spawnSync(files.runner, ['time-step', '--quick'], { encoding: 'utf8' });
   expect(status).toBe(0);
   expect(stdout).toContain('EMULATED: no hardware was used');
-  for (const kv of ['bf16', 'fp8']) {
+  for (const kv of ['bf16', 'wgmma', 'fp8']) {
     for (const weights of ['bf16', 'e4m3', 'int4']) {
       expect(stdout).toMatch(new RegExp(`^${kv} +${weights} +gemv +1 `, 'm'));
     }

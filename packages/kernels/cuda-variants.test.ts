@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 import {
   catalogue,
   cudaAttentionOf,
+  cudaAttentionsFor,
   cudaAttentionVariants,
   cudaLinearOf,
   cudaLinearVariants,
@@ -101,8 +102,15 @@ test('weights in fewer bits are paths of their own: other bits, other bytes, the
 });
 
 test('keys and values in fp8 are another attention, with bits, a format and a number of its own', () => {
-  expect(cudaAttentionVariants).toEqual(['attention.cuda-bf16', 'attention.cuda-fp8']);
-  expect(cudaAttentionVariants.map(kvFormatOf)).toEqual(['bf16', 'fp8']);
+  expect(cudaAttentionVariants).toEqual([
+    'attention.cuda-bf16',
+    'attention.cuda-bf16-wgmma',
+    'attention.cuda-fp8',
+  ]);
+  expect(cudaAttentionVariants.map(kvFormatOf)).toEqual(['bf16', 'bf16', 'fp8']);
+  expect(cudaAttentionsFor(128, 4)).toEqual(cudaAttentionVariants);
+  expect(cudaAttentionsFor(96, 4)).not.toContain('attention.cuda-bf16-wgmma');
+  expect(cudaAttentionsFor(64, 17)).not.toContain('attention.cuda-bf16-wgmma');
   const balanced = parsePath('balanced', envelope);
   const fp8 = parsePath('balanced,attention=attention.cuda-fp8,splitTokens=64', envelope);
   expect(numericsId(fp8)).not.toBe(numericsId({ ...balanced, splitTokens: 64 }));

@@ -140,11 +140,16 @@ export const cudaLinears = {
 } as const satisfies Readonly<Record<string, CudaVariant>>;
 export type CudaLinear = keyof typeof cudaLinears;
 
-interface CudaAttention {
+export interface CudaAttention {
   /** VariatorCudaPath.kvFormat. */
   readonly number: number;
   readonly kvFormat: 'bf16' | 'fp8';
+  /** VariatorCudaPath.decode. */
+  readonly decode: number;
+  /** Heads that it is compiled for, and how many may share a KV head; null: whatever the library takes. */
+  readonly heads: { readonly sizes: readonly number[]; readonly mostPerKvHead: number } | null;
   readonly bits: string;
+  readonly isBatchInvariant: boolean;
   readonly tolerance: string;
   readonly summary: string;
 }
@@ -154,14 +159,32 @@ export const cudaAttentions = {
   bf16: {
     number: 0,
     kvFormat: 'bf16',
+    decode: 0,
+    heads: null,
     bits: 'cuda-bf16',
+    isBatchInvariant: true,
     tolerance: 'keys, values, queries and weights of the sum rounded to bf16, sums in float32',
     summary: 'paged attention by tensor cores over splits of a context; bf16 KV cache',
+  },
+  'bf16-wgmma': {
+    number: 0,
+    kvFormat: 'bf16',
+    decode: 1,
+    heads: { sizes: [64, 128], mostPerKvHead: 16 },
+    bits: 'cuda-bf16-wgmma',
+    isBatchInvariant: false,
+    tolerance:
+      "as bf16; shown on the emulated device alone; decoding rows are summed in another order than chunks and drafts, so a row's bits depend on which it was",
+    summary:
+      "the same, but decoding rows by Hopper's wgmma with the operands exchanged, one launch; heads of 64 and 128",
   },
   fp8: {
     number: 1,
     kvFormat: 'fp8',
+    decode: 0,
+    heads: null,
     bits: 'cuda-fp8',
+    isBatchInvariant: true,
     tolerance:
       'keys and values rounded to e4m3, one scale a token and head, the rest as with bf16; shown on the emulated device alone: the same token at 90 % of golden positions or more',
     summary: 'the same with a KV cache in e4m3: about half the memory; by mma.sync in every step',

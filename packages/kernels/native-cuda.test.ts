@@ -31,6 +31,7 @@ const path: CudaPath = {
   gemvRowsPerWarp: 1,
   gemvLoads: 4,
   usesGraphs: false,
+  decode: 0,
 };
 const goodBatch: StepBatch = {
   tokenIds: Int32Array.of(1, 2, 3),

@@ -51,7 +51,7 @@ export interface CudaLimits {
   readonly mostBlocksPerSequence: number;
 }
 
-/** Which kernels a step runs. Only `linear`, `weights`, `kvFormat` and `splitTokens` decide bits. */
+/** Which kernels a step runs. Only `linear`, `weights`, `kvFormat`, `splitTokens` and `decode` decide bits. */
 export interface CudaPath {
   /** VariatorCudaPath's number of it, see cuda-variants.ts. */
   readonly linear: number;
@@ -65,6 +65,8 @@ export interface CudaPath {
   readonly gemvRowsPerWarp: number;
   readonly gemvLoads: number;
   readonly usesGraphs: boolean;
+  /** Which attention decoding rows go by: `cudaAttentions` has the numbers. */
+  readonly decode: number;
 }
 
 export interface CudaStepOutput extends Omit<StepOutput, 'threadCount' | 'foreignCpuShare'> {

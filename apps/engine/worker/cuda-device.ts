@@ -5,7 +5,7 @@
  */
 import {
   cudaAttentionOf,
-  cudaAttentionVariants,
+  cudaAttentionsFor,
   cudaLinearOf,
   cudaLinearVariants,
   type KvFormat,
@@ -110,17 +110,18 @@ export async function cudaDevice(loaded: LoadedModel, options: CudaDeviceOptions
   const cached = cachedShapeOf(shape);
   const name = info.isEmulated && !info.name.includes('emulated') ? `${info.name} (emulated)` : info.name;
 
+  const attentionVariants = cudaAttentionsFor(shape.headSize, shape.headCount / shape.kvHeadCount);
   const envelope: Envelope = {
     deviceKind: info.isEmulated ? 'cuda-emulated' : `cuda-sm${info.computeCapability}`,
     deviceName: name,
     modelId: loaded.modelId,
     modelHash: loaded.modelHash,
     linearVariants,
-    attentionVariants: cudaAttentionVariants,
+    attentionVariants,
     threadCount: 1,
     kvBlockCount,
     kvBlockCounts: Object.fromEntries(
-      cudaAttentionVariants.map((id) => [id, native.kvBlockCount(kvCache, kvFormatOf(id))]),
+      attentionVariants.map((id) => [id, native.kvBlockCount(kvCache, kvFormatOf(id))]),
     ),
     kvBlockSize: KV_BLOCK_SIZE,
     maxModelLenTokens,
@@ -210,15 +211,17 @@ export function cudaPath({ linear, attention, splitTokens, tiles }: ExecutionPat
   const settings = readCudaTiles(tiles);
   if (typeof settings === 'string') throw new Error(settings);
   const { number, weights } = cudaLinears[cudaLinearOf(linear)];
+  const { number: kvFormat, decode } = cudaAttentions[cudaAttentionOf(attention)];
   return {
     linear: number,
     weights: cudaWeightFormats[weights].number,
-    kvFormat: cudaAttentions[cudaAttentionOf(attention)].number,
+    kvFormat,
     splitTokens,
     mmaTile: settings['mma.tile'] ?? 0,
     gemvRowsPerWarp: settings['gemv.rowsPerWarp'] ?? 1,
     gemvLoads: settings['gemv.loads'] ?? 4,
     usesGraphs: settings['graphs.use'] === 1,
+    decode,
   };
 }
 

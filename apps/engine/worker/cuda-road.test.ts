@@ -55,6 +55,7 @@ describe.skipIf(built === null || golden === null)('the worker on the emulated C
       deviceName: expect.stringContaining('emulated'),
       // There is no cuBLASLt to find on a machine without CUDA.
       linearVariants: cudaLinearVariants.filter((id) => id !== 'linear.cuda-bf16-library'),
+      // Heads of 16 are not for wgmma.
       attentionVariants: ['attention.cuda-bf16', 'attention.cuda-fp8'],
       maxRunningCount: 256,
       maxTokenBudget: 8192,

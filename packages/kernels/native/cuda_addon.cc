@@ -45,6 +45,7 @@ VariatorCudaPath readPath(napi_env env, napi_value object) {
   path.gemvRowsPerWarp = integer("gemvRowsPerWarp", 1, 4);
   path.gemvLoads = integer("gemvLoads", 1, 8);
   path.usesGraphs = readBoolean(env, propertyOf(env, object, "usesGraphs"), "usesGraphs") ? 1 : 0;
+  path.decode = integer("decode", 0, 1 << 16);
   return path;
 }
 

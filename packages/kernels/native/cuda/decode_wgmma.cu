@@ -21,7 +21,7 @@ struct CompiledDecode {
 template <int headSize, int n, int stages>
 void runDecode(const DecodeLaunch& arguments, Stream stream) {
   LaunchShape shape{{static_cast<uint32_t>(arguments.of.itemCount), static_cast<uint32_t>(arguments.of.kvHeadCount),
-                     static_cast<uint32_t>(arguments.mostSplits)},
+                     static_cast<uint32_t>(arguments.workers)},
                     {decodeThreads},
                     DecodeShape<headSize, n, stages>::sharedBytes};
   shape.overlapsBefore = true;
@@ -72,6 +72,8 @@ int32_t decodePairsPerItem(const DecodeVariant& variant, int32_t headCount, int3
   return variant.mostPairs / group * group;
 }
 
+int64_t decodePartStride(const DecodeVariant& variant) { return compiledAs(variant).partStride; }
+
 int64_t decodePartialCount(const DecodeVariant& variant, const AttentionArguments& a, int32_t mostTokens) {
   return int64_t{a.itemCount} * a.kvHeadCount * splitsOf(a, mostTokens) * compiledAs(variant).partStride;
 }
@@ -94,6 +96,7 @@ void decodeByWgmma(const DecodeVariant& variant, const AttentionArguments& a, ui
   arguments.itemTokens = variant.mostPairs / group;
   arguments.outsideRow = static_cast<int32_t>(kvRows);
   arguments.mostSplits = splitsOf(a, mostTokens);
+  arguments.workers = a.splitWorkers > 0 ? std::min(a.splitWorkers, arguments.mostSplits) : arguments.mostSplits;
   arguments.queries = encodeTensorMap({a.queries, ElementType::bf16, a.headSize, a.headCount, headBytes, 64, group, tokenCount,
                                        int64_t{2} * a.queryStride, arguments.itemTokens});
   arguments.keys = encodeTensorMap({a.kv.keys, ElementType::bf16, a.headSize, kvRows, headBytes, 64, kvBlockTokens});

@@ -1,4 +1,4 @@
-// The kernel behind decode_wgmma.h: block (item, KV head, split). Its last warp fetches keys and values by TMA, 64 tokens a
+// The kernel behind decode_wgmma.h: block (item, KV head, every so manieth split). Its last warp fetches keys and values by TMA, 64 tokens a
 // stage, one box for each KV block and 64 dimensions; one warpgroup computes
 //
 //   S' = K Q'   [64 tokens, pairs]   keys K-major, queries K-major
@@ -22,7 +22,9 @@ struct DecodeLaunch {
   TensorMap queries, keys, values;
   AttentionArguments of;
   uint32_t* arrivals;
-  int group, itemTokens, outsideRow, mostSplits;
+  int group, itemTokens, outsideRow;
+  int mostSplits;  // of one item
+  int workers;     // blocks that share an item's splits
 };
 
 template <int headSize, int n, int stages>
@@ -56,11 +58,14 @@ DEVICE DecodeItem decodeItemOf(const DecodeLaunch& launch) {
   item.firstKey = a.windowTokens > 0 && firstSeen > 0 ? firstSeen : 0;
   item.firstSplit = item.firstKey / a.splitTokens;
   item.splitEnd = (item.keyEnd + a.splitTokens - 1) / a.splitTokens;
-  item.split = item.firstSplit + static_cast<int>(blockIndex().z);
-  const int from = item.split * a.splitTokens, to = from + a.splitTokens;
+  return item;
+}
+
+DEVICE void takeSplit(const AttentionArguments& a, DecodeItem& item, int split) {
+  const int from = split * a.splitTokens, to = from + a.splitTokens;
+  item.split = split;
   item.firstTile = (from > item.firstKey ? from : item.firstKey) / decodeTile;
   item.tileEnd = ((to < item.keyEnd ? to : item.keyEnd) + decodeTile - 1) / decodeTile;
-  return item;
 }
 
 DEVICE float maxOverRows(float value) {
@@ -96,7 +101,7 @@ struct DecodeSums {
 
 template <int headSize, int n, int stages>
 DEVICE void decodeTiles(const DecodeLaunch& launch, const DecodeItem& item, uint8_t* shared, const PagedTileBarriers& barriers,
-                        DecodeSums<headSize, n, stages>& sums) {
+                        RingCursor<stages>& at, DecodeSums<headSize, n, stages>& sums) {
   using Shape = DecodeShape<headSize, n, stages>;
   const int t = static_cast<int>(thread());
   const uint32_t start = sharedAddress(shared);
@@ -116,7 +121,6 @@ DEVICE void decodeTiles(const DecodeLaunch& launch, const DecodeItem& item, uint
 #pragma unroll
     for (int i = 0; i < n / 2; i++) sums.out[half][i] = 0;
   }
-  RingCursor<stages> at;
   barrierWait(barriers.queries, 0);
   float scores[n / 2];
   for (int tile = item.firstTile; tile < item.tileEnd; tile++) {
@@ -285,29 +289,41 @@ KERNEL(decodeThreads) void decodeKernel(const GRID_CONSTANT DecodeLaunch launch)
   syncThreads();
   waitForLaunchBefore();
   letLaunchAfterStart();
-  const DecodeItem item = decodeItemOf(launch);
-  if (item.sequence < 0 || item.split >= item.splitEnd) return;
+  DecodeItem item = decodeItemOf(launch);
+  const int firstSplit = item.firstSplit + static_cast<int>(blockIndex().z);
+  if (item.sequence < 0 || firstSplit >= item.splitEnd) return;
+  RingCursor<stages> at;
   if (t >= 128) {
-    fetchPagedTiles<Shape, stages>(launch, item, shared, barriers, Shape::queryHalfBytes);
+    fetchQueries<Shape>(launch, item, shared, barriers, Shape::queryHalfBytes);
+    for (int split = firstSplit; split < item.splitEnd; split += launch.workers) {
+      takeSplit(launch.of, item, split);
+      fetchPagedTiles<Shape, stages>(launch, item, shared, barriers, at);
+    }
     return;
   }
-  DecodeSums<headSize, n, stages> sums;
-  decodeTiles<headSize, n, stages>(launch, item, shared, barriers, sums);
   const int count = item.splitEnd - item.firstSplit, place = static_cast<int>(blockIndex().x) * launch.of.kvHeadCount + item.kvHead;
-  float* parts = launch.of.partials + static_cast<int64_t>(place) * launch.mostSplits * Shape::partStride;
-  storePart(parts + (item.split - item.firstSplit) * Shape::partStride, sums);
-  threadFence();
-  syncNamed(1, 128);
-  if (count > 1) {
-    if (t == 0) {
-      *isLast = atomicAddTo(launch.arrivals + place, 1u) + 1 == static_cast<uint32_t>(count) ? 1 : 0;
-      if (*isLast != 0) launch.arrivals[place] = 0;
-      threadFence();
-    }
+  const int64_t firstPart = launch.of.partialStarts != nullptr
+                                ? static_cast<int64_t>(launch.of.partialStarts[item.sequence]) * launch.of.kvHeadCount + item.kvHead * count
+                                : static_cast<int64_t>(place) * launch.mostSplits;
+  float* parts = launch.of.partials + firstPart * Shape::partStride;
+  for (int split = firstSplit; split < item.splitEnd; split += launch.workers) {
+    takeSplit(launch.of, item, split);
+    DecodeSums<headSize, n, stages> sums;
+    decodeTiles<headSize, n, stages>(launch, item, shared, barriers, at, sums);
+    storePart(parts + (split - item.firstSplit) * Shape::partStride, sums);
+    threadFence();
     syncNamed(1, 128);
-    if (*isLast == 0) return;
+    if (count > 1) {
+      if (t == 0) {
+        *isLast = atomicAddTo(launch.arrivals + place, 1u) + 1 == static_cast<uint32_t>(count) ? 1 : 0;
+        if (*isLast != 0) launch.arrivals[place] = 0;
+        threadFence();
+      }
+      syncNamed(1, 128);
+      if (*isLast == 0) continue;
+    }
+    combineParts<headSize, n, stages>(launch, item, parts, count);
   }
-  combineParts<headSize, n, stages>(launch, item, parts, count);
 }
 
 }  // namespace variator::cuda::hopper

@@ -19,11 +19,14 @@ struct DecodeVariant {
 const std::vector<DecodeVariant>& decodeVariants();
 /** Pairs that an item covers: whole tokens. itemFirstPairs are multiples of it. 0: a token has more heads to a KV head. */
 int32_t decodePairsPerItem(const DecodeVariant& variant, int32_t headCount, int32_t kvHeadCount);
-/** float32 numbers that `partials` needs, where no context is longer than mostTokens. */
+/** float32 numbers of one item's split and KV head among `partials`. */
+int64_t decodePartStride(const DecodeVariant& variant);
+/** Those that `partials` needs without partialStarts, where no context is longer than mostTokens. */
 int64_t decodePartialCount(const DecodeVariant& variant, const AttentionArguments& arguments, int32_t mostTokens);
 /**
- * As attend, with items of decodePairsPerItem; splitWorkers and partialStarts are not looked at. arrivals: itemCount *
- * kvHeadCount zeros, zeros again afterwards.
+ * As attend, with items of decodePairsPerItem. splitWorkers: so many blocks share an item's splits; 0: one block each. partialStarts:
+ * where each sequence has one item of one token, its first split among all sequences', as for attend; null: every item has room
+ * for mostTokens. arrivals: itemCount * kvHeadCount zeros, zeros again afterwards.
  */
 void decodeByWgmma(const DecodeVariant& variant, const AttentionArguments& arguments, uint32_t* arrivals, int32_t mostTokens,
                    int32_t tokenCount, int32_t kvBlockCount, Stream stream);

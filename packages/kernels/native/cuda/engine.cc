@@ -10,6 +10,7 @@
 #include "../logit_rules.h"
 #include "../logprobs.h"
 #include "../native_fault.h"
+#include "decode_wgmma.h"
 #include "prefill_wgmma.h"
 #include "rms_norm.h"
 #include "sample.h"
@@ -34,6 +35,21 @@ const PrefillVariant* prefillOf(const VariatorCudaPath& path, const DeviceModel&
   return nullptr;
 }
 
+// The wgmma attention that takes this model's decoding rows on this path, or null where the path wants none.
+const DecodeVariant* decodeOf(const VariatorCudaPath& path, const DeviceModel& model) {
+  if (path.decode != VARIATOR_CUDA_DECODE_WGMMA) return nullptr;
+  for (const DecodeVariant& variant : decodeVariants()) {
+    if (variant.headSize == model.headSize && decodePairsPerItem(variant, model.headCount, model.kvHeadCount) > 0) return &variant;
+  }
+  throw NativeFault("path: decoding by wgmma is for heads of 64 and 128, at most 16 to a KV head");
+}
+
+// float32 numbers of a split of a decoding row.
+int64_t partialRowOf(const VariatorCudaPath& path, const DeviceModel& model) {
+  const DecodeVariant* decode = decodeOf(path, model);
+  return decode != nullptr ? model.kvHeadCount * decodePartStride(*decode) : int64_t{model.headCount} * (model.headSize + 2);
+}
+
 }  // namespace
 
 void checkPath(const VariatorCudaPath& path) {
@@ -42,6 +58,8 @@ void checkPath(const VariatorCudaPath& path) {
     if (!isMet) throw NativeFault(std::string("path: ") + fault);
   };
   require(path.kvFormat == VARIATOR_CUDA_KV_BF16 || path.kvFormat == VARIATOR_CUDA_KV_FP8, "there is no such kvFormat");
+  require(path.decode == VARIATOR_CUDA_DECODE_MMA || path.decode == VARIATOR_CUDA_DECODE_WGMMA, "there is no such decode");
+  require(path.decode == VARIATOR_CUDA_DECODE_MMA || path.kvFormat == VARIATOR_CUDA_KV_BF16, "decoding by wgmma reads keys and values in bf16");
   require(path.splitTokens == 64 || path.splitTokens == 128 || path.splitTokens == 256 || path.splitTokens == 512, "splitTokens must be 64, 128, 256 or 512");
 }
 
@@ -87,7 +105,7 @@ Engine::~Engine() {
 }
 
 Engine::Key Engine::keyOf(const KvCache& kvCache, const VariatorCudaPath& path) {
-  return {&kvCache, path.linear, path.weights, path.kvFormat, path.splitTokens, path.mmaTile, path.gemvRowsPerWarp, path.gemvLoads, path.usesGraphs};
+  return {&kvCache, path.linear, path.weights, path.kvFormat, path.splitTokens, path.mmaTile, path.gemvRowsPerWarp, path.gemvLoads, path.usesGraphs, path.decode};
 }
 
 void Engine::multiply(const Work& work, MatrixRole role, int32_t layer, const Bf16* x, void* out, Take take, int32_t rowCount) {
@@ -119,8 +137,15 @@ void Engine::attendRows(const Work& work, int32_t layer) {
     a.itemSequences = words(layout_.decodeSequences);
     a.itemFirstPairs = words(layout_.decodePairs);
     a.itemCount = work.decodeItemCount;
-    launchCount_ += a.splitWorkers > 0 ? 2 : 1;
-    attend(a, 1, stream_);
+    const DecodeVariant* decode = decodeOf(*work.path, model_);
+    if (decode != nullptr) {
+      a.splitWorkers = std::max(1, a.splitWorkers);
+      launchCount_++;
+      decodeByWgmma(*decode, a, decodeArrivals_.data(), limits_.mostBlocksPerSequence * kvBlockTokens, work.rowCount, work.kvCache->blockCountIn(KvFormat::Bf16), stream_);
+    } else {
+      launchCount_ += a.splitWorkers > 0 ? 2 : 1;
+      attend(a, 1, stream_);
+    }
   }
   if (work.chunkItemCount > 0) {
     a.splitWorkers = 0;
@@ -170,13 +195,19 @@ void Engine::prepare(const KvCache& kvCache, const VariatorCudaPath& path) {
   checkPath(path);
   const Key key = keyOf(kvCache, path);
   if (prepared_.count(key) > 0) return;
+  const int64_t partialRow = partialRowOf(path, model_);
   linear_->prepare(path, stream_);
+  if (path.decode == VARIATOR_CUDA_DECODE_WGMMA && decodeArrivals_.count() == 0) {
+    DeviceArray<uint32_t> arrivals(int64_t{limits_.mostSequences} * model_.kvHeadCount);
+    fill(arrivals.data(), 0, arrivals.bytes(), stream_);
+    decodeArrivals_ = std::move(arrivals);
+  }
   Prepared prepared;
   // All decoding sequences together have at most as many splits as the cache has room for, and one more each.
   const int64_t splits = ceilDivide(int64_t{kvCache.blockCountIn(formatOf(path))} * kvBlockTokens, path.splitTokens) + limits_.mostSequences;
   // A prefix may stand in many sequences: never less than that many whole contexts.
   const int64_t whole = ceilDivide(int64_t{limits_.mostBlocksPerSequence} * kvBlockTokens, path.splitTokens) + 1;
-  prepared.partials = DeviceArray<float>(std::max(splits, std::min<int64_t>(whole * limits_.mostSequences, 4 * splits)) * model_.headCount * (model_.headSize + 2));
+  prepared.partials = DeviceArray<float>(std::max(splits, std::min<int64_t>(whole * limits_.mostSequences, 4 * splits)) * partialRow);
   const int32_t pairTiles = static_cast<int32_t>(ceilDivide(model_.group(), 16));
   for (const int32_t bucket : decodeBuckets) {
     if (path.usesGraphs == 0 || bucket > limits_.mostSequences) continue;
@@ -225,7 +256,7 @@ void Engine::run(const KvCache& kvCache, const VariatorCudaPath& path, const Var
   const int32_t bucket = path.usesGraphs != 0 && isDecodeOnly(step) ? bucketOf(step.sequenceCount, limits_.mostSequences) : 0;
   const int32_t chunkItemPairs = prefillOf(path, model_) == nullptr ? 0 : prefillPairsPerItem(model_.headCount, model_.kvHeadCount);
   const StepPlan plan = planStep(step, model_, limits_, layout_, path.splitTokens, bucket, chunkItemPairs, hostWords_.get());
-  const int64_t partialRow = int64_t{model_.headCount} * (model_.headSize + 2);
+  const int64_t partialRow = partialRowOf(path, model_);
   if (plan.splitCount * partialRow > prepared.partials.count()) {
     throw NativeFault("step: its decoding sequences have " + std::to_string(plan.splitCount) + " splits of context, more than were prepared for");
   }

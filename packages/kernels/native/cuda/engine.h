@@ -48,7 +48,7 @@ class Engine {
     float* partials;
     int32_t rowCount, decodeItemCount, chunkItemCount, chunkRowTiles, headRowCount;
   };
-  using Key = std::tuple<const KvCache*, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t>;
+  using Key = std::tuple<const KvCache*, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t>;
   static Key keyOf(const KvCache& kvCache, const VariatorCudaPath& path);
 
   void forward(const Work& work);
@@ -70,6 +70,7 @@ class Engine {
   int32_t launchCount_ = 0;
 
   DeviceArray<int32_t> deviceWords_, drawn_;  // drawn_: [mostHeadRows]
+  DeviceArray<uint32_t> decodeArrivals_;      // zeros, once a path that decodes by wgmma is prepared
   DeviceArray<float> residual_, cosines_, sines_, logits_;
   DeviceArray<Bf16> normed_, qkv_, attended_, gateUp_, gated_, headNormed_;
   HostArray<int32_t> hostWords_, hostDrawn_;

@@ -50,6 +50,11 @@ if [ -n "$files" ]; then
     echo "== golden tokens, $linear"
     timeout "$(left)" "$runner" golden --linear "$linear" --chunk "$chunk" --least 0.9 $files | tee "$output/golden-$linear.txt" || exit 1
   done
+  wide=$(ls "$golden"/smollm2.golden 2>/dev/null || true)
+  if [ -n "$wide" ]; then
+    echo "== golden tokens, decoding by wgmma (heads of 64)"
+    timeout "$(left)" "$runner" golden --decode wgmma --least 0.9 $wide | tee "$output/golden-decode.txt" || exit 1
+  fi
   echo "== golden tokens, keys and values in fp8"
   timeout "$(left)" "$runner" golden --kv fp8 --least 0.85 $files | tee "$output/golden-kv-fp8.txt" || exit 1
   if [ -n "$tiny" ]; then timeout "$(left)" "$runner" invariance --kv fp8 $tiny | tee "$output/invariance-kv-fp8.txt" || exit 1; fi

@@ -259,7 +259,11 @@ KERNEL_ALONE(prefillThreads) void prefillKernel(const GRID_CONSTANT PrefillLaunc
   const int warpgroup = static_cast<int>(thread() / 128);
   if (warpgroup == 0) {
     lowerRegisters<40>();
-    if (thread() < 32) fetchPagedTiles<Shape, stages>(launch, item, shared, barriers, Shape::halfBytes);
+    if (thread() < 32) {
+      RingCursor<stages> at;
+      fetchQueries<Shape>(launch, item, shared, barriers, Shape::halfBytes);
+      fetchPagedTiles<Shape, stages>(launch, item, shared, barriers, at);
+    }
     return;
   }
   raiseRegisters<232>();

@@ -179,7 +179,7 @@ VARIATOR_EXPORT int32_t variatorCudaIsBatchInvariant(const VariatorCudaPath* pat
   return guarded(threadFault, [&] {
     require(path != nullptr && isBatchInvariant != nullptr, "isBatchInvariant: an argument is not there");
     variator::cuda::checkPath(*path);
-    *isBatchInvariant = path->linear == VARIATOR_CUDA_LINEAR_MMA ? 1 : 0;
+    *isBatchInvariant = path->linear == VARIATOR_CUDA_LINEAR_MMA && path->decode == VARIATOR_CUDA_DECODE_MMA ? 1 : 0;
   });
 }
 

@@ -65,7 +65,7 @@ typedef struct {
   int32_t mostBlocksPerSequence;
 } VariatorCudaLimits;
 
-/* Which kernels a step runs. Only `linear`, `weights`, `kvFormat` and `splitTokens` decide bits. */
+/* Which kernels a step runs. Only `linear`, `weights`, `kvFormat`, `splitTokens` and `decode` decide bits. */
 enum { VARIATOR_CUDA_LINEAR_MMA = 0, /* one kernel for every number of rows: batch-invariant */
        VARIATOR_CUDA_LINEAR_GEMV = 1, /* steps of up to 8 rows by GEMV: the same within rounding; a row's bits depend on that */
        VARIATOR_CUDA_LINEAR_WGMMA = 2, /* and steps of 128 rows or more by Hopper's wgmma, chunks' attention too for heads of 64 and 128 */
@@ -77,6 +77,8 @@ enum { VARIATOR_CUDA_WEIGHTS_BF16 = 0,
        VARIATOR_CUDA_WEIGHTS_INT4 = 2  /* a scale for 128 columns, the LM head in e4m3; not by wgmma; columns in multiples of 32 */ };
 /* fp8: e4m3, a scale for each token and KV head; read by mma alone, so that wgmma's attention is for bf16. */
 enum { VARIATOR_CUDA_KV_BF16 = 0, VARIATOR_CUDA_KV_FP8 = 1 };
+/* WGMMA: decoding rows by Hopper's wgmma, for heads of 64 and 128, at most 16 to a KV head, and a cache in bf16; refused elsewhere. */
+enum { VARIATOR_CUDA_DECODE_MMA = 0, VARIATOR_CUDA_DECODE_WGMMA = 1 };
 typedef struct {
   int32_t linear;
   int32_t weights;
@@ -86,6 +88,7 @@ typedef struct {
   int32_t gemvRowsPerWarp; /* 1, 2 or 4; codes: 2 at most */
   int32_t gemvLoads;       /* 16-byte loads in flight of each row: 4 or 8; codes: 4 */
   int32_t usesGraphs;      /* decode steps by graphs, padded to 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256 sequences */
+  int32_t decode;          /* which attention a sequence's single token goes by */
 } VariatorCudaPath;
 
 /* StepInput of native.ts. n sequences, T tokens. */

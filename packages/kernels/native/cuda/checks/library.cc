@@ -182,12 +182,45 @@ void checkPrefill(CheckRun& run) {
   run.same("another kernel has run", logits[0] != logits[1], 1);
 }
 
+// Decoding rows by wgmma (heads of 64), by graphs and without: the same bits either way, and but for rounding those of mma.
+void checkDecode(CheckRun& run) {
+  TinyModel tiny(run.seed + 130, 64);
+  const Opened opened(run, tiny);
+  VariatorCudaPath hopper = eager, graphs = eager;
+  hopper.decode = graphs.decode = VARIATOR_CUDA_DECODE_WGMMA;
+  graphs.usesGraphs = 1;
+  VariatorCudaPath fp8 = hopper;
+  fp8.kvFormat = VARIATOR_CUDA_KV_FP8;
+  run.same("a cache in fp8 is refused", variatorCudaPrepare(opened.model, opened.cache, &fp8, nullptr) != 0, 1);
+  AnyStep prompts;
+  for (const int32_t count : {16, 2, 6}) {
+    std::vector<int32_t> tokens;
+    for (int32_t i = 0; i < count; i++) tokens.push_back(static_cast<int32_t>(tiny.random.below(vocabulary)));
+    prompts.add(static_cast<int32_t>(prompts.contexts.size()), tokens, 0, tiny.random);
+  }
+  AnyStep step;
+  step.wantsLogits = true;
+  for (int32_t s = 0; s < 3; s++) step.add(s, {static_cast<int32_t>(tiny.random.below(vocabulary))}, std::vector<int32_t>{16, 2, 6}[s], tiny.random);
+  std::vector<std::vector<float>> logits;
+  for (const VariatorCudaPath& path : {eager, hopper, graphs}) {
+    run.same("a path is prepared", variatorCudaPrepare(opened.model, opened.cache, &path, nullptr), 0);
+    run.same("prompts run", prompts.run(opened, path), 0);
+    run.same("tokens run", step.run(opened, path), 0);
+    run.same("by a graph", step.result.isGraph, path.usesGraphs);
+    logits.push_back(step.logits);
+  }
+  for (size_t i = 0; i < logits[0].size(); i++) run.near("logits, decoding by wgmma", logits[1][i], logits[0][i], 0.03, 0.06);
+  run.same("another kernel has run", logits[0] != logits[1], 1);
+  run.sameBytes("by a graph and without", logits[2], logits[1]);
+}
+
 }  // namespace
 
 void checkLibrary(CheckRun& run) {
   checkRefusals(run);
   checkDraws(run);
   checkPrefill(run);
+  checkDecode(run);
 }
 
 }  // namespace variator::cuda

@@ -37,6 +37,12 @@ int32_t kvOf(const std::string& name) {
   throw NativeFault("--kv: there is no " + name);
 }
 
+int32_t decodeOf(const std::string& name) {
+  if (name == "mma") return VARIATOR_CUDA_DECODE_MMA;
+  if (name == "wgmma") return VARIATOR_CUDA_DECODE_WGMMA;
+  throw NativeFault("--decode: there is no " + name);
+}
+
 struct Agreement {
   int64_t agreed = 0, all = 0;
 };
@@ -89,6 +95,7 @@ int runGolden(const std::vector<std::string>& arguments) {
     if (arguments[i] == "--linear" && hasValue) path.linear = linearOf(arguments[++i]);
     else if (arguments[i] == "--weights" && hasValue) path.weights = weightsOf(arguments[++i]);
     else if (arguments[i] == "--kv" && hasValue) path.kvFormat = kvOf(arguments[++i]);
+    else if (arguments[i] == "--decode" && hasValue) path.decode = decodeOf(arguments[++i]);
     else if (arguments[i] == "--chunk" && hasValue) chunkTokens = std::atoi(arguments[++i].c_str());
     else if (arguments[i] == "--tokens" && hasValue) mostGreedy = std::atoi(arguments[++i].c_str());
     else if (arguments[i] == "--least" && hasValue) least = std::atof(arguments[++i].c_str());

@@ -14,7 +14,7 @@ int main(int count, char** words) {
     int (*run)(const std::vector<std::string>& arguments);
   } commands[] = {
       {"check", "check [--seeds N] [--first-seed N] [--only NAME]", runCheck},
-      {"golden", "golden [--linear mma|gemv|wgmma|library|skinny] [--weights bf16|e4m3|int4] [--kv bf16|fp8] [--chunk TOKENS] [--tokens N] [--least SHARE] FILE.golden ...", runGolden},
+      {"golden", "golden [--linear mma|gemv|wgmma|library|skinny] [--weights bf16|e4m3|int4] [--kv bf16|fp8] [--decode mma|wgmma] [--chunk TOKENS] [--tokens N] [--least SHARE] FILE.golden ...", runGolden},
       {"invariance", "invariance [--weights bf16|e4m3|int4] [--kv bf16|fp8] FILE.golden ...", runInvariance},
       {"time", "time [--quick] [--json FILE]", runTime},
       {"time-hopper", "time-hopper [--quick]", runTimeHopper},

@@ -29,8 +29,8 @@ struct RandomModel {
     s.intermediateSize = isQuick ? 96 : 14336;
     s.headCount = isQuick ? 4 : 32;
     s.kvHeadCount = isQuick ? 2 : 8;
-    s.headSize = isQuick ? 16 : 128;
-    s.vocabularySize = isQuick ? 96 : 128256;
+    s.headSize = isQuick ? 64 : 128;
+    s.vocabularySize = isQuick ? 256 : 128256;
     s.maxPositionCount = 8192;
     s.rmsNormEpsilon = 1e-5f;
     s.ropeAttentionFactor = 1;
@@ -132,7 +132,7 @@ int runTimeStep(const std::vector<std::string>& arguments) {
   if (device.isEmulated) std::printf("EMULATED: no hardware was used, these figures say nothing about speed\n");
   else std::printf("device: %s\n", device.name.c_str());
   std::printf("decode steps of Llama-3.1-8B's shape, %d tokens of context each; read ceiling %.0f GB/s\n", context, readPerMs / 1e6);
-  std::printf("%-8s %-8s %-8s %6s %10s %12s %10s\n", "KV", "weights", "linear", "batch", "ms", "tokens/s", "% of read");
+  std::printf("%-8s %-8s %-8s %6s %10s %12s %10s\n", "attend", "weights", "linear", "batch", "ms", "tokens/s", "% of read");
   const char* weightNames[] = {"bf16", "e4m3", "int4"};
   // A kernel for few or for many rows is another path's beyond them.
   struct Timed {
@@ -140,7 +140,13 @@ int runTimeStep(const std::vector<std::string>& arguments) {
     const char* name;
   };
   const Timed timed[] = {{VARIATOR_CUDA_LINEAR_MMA, 1, 256, "mma"}, {VARIATOR_CUDA_LINEAR_GEMV, 1, 8, "gemv"}, {VARIATOR_CUDA_LINEAR_SKINNY, 9, 64, "skinny"}, {VARIATOR_CUDA_LINEAR_WGMMA, 128, 256, "wgmma"}};
-  for (const int32_t kvFormat : {VARIATOR_CUDA_KV_BF16, VARIATOR_CUDA_KV_FP8}) {
+  struct Attention {
+    int32_t kvFormat, decode;
+    const char* name;
+  };
+  const Attention attentions[] = {{VARIATOR_CUDA_KV_BF16, VARIATOR_CUDA_DECODE_MMA, "bf16"}, {VARIATOR_CUDA_KV_BF16, VARIATOR_CUDA_DECODE_WGMMA, "wgmma"}, {VARIATOR_CUDA_KV_FP8, VARIATOR_CUDA_DECODE_MMA, "fp8"}};
+  for (const Attention& attention : attentions) {
+    const int32_t kvFormat = attention.kvFormat;
     for (int32_t weights = VARIATOR_CUDA_WEIGHTS_BF16; weights <= VARIATOR_CUDA_WEIGHTS_INT4; weights++) {
       for (const Timed& kernel : timed) {
         VariatorCudaPath path = base;
@@ -148,6 +154,7 @@ int runTimeStep(const std::vector<std::string>& arguments) {
         path.weights = weights;
         if (weights == VARIATOR_CUDA_WEIGHTS_INT4 && usesWgmma(path)) continue;
         path.kvFormat = kvFormat;
+        path.decode = attention.decode;
         sequences.use(path);
         for (const int32_t batch : isQuick ? std::vector<int32_t>{1, 3} : std::vector<int32_t>{1, 8, 16, 32, 64, 128, 256}) {
           if (!isQuick && (batch < kernel.leastBatch || batch > kernel.mostBatch)) continue;
@@ -164,7 +171,7 @@ int runTimeStep(const std::vector<std::string>& arguments) {
           std::sort(samples.begin(), samples.end());
           const double ms = samples[samples.size() / 2];
           const double bytes = model.weightBytes(weights) + batch * model.kvBytesPerToken(kvFormat) * (context + 1);
-          std::printf("%-8s %-8s %-8s %6d %10.3f %12.0f %10.1f\n", kvFormat == VARIATOR_CUDA_KV_FP8 ? "fp8" : "bf16", weightNames[weights], kernel.name, batch, ms, batch / ms * 1e3, 100 * bytes / ms / readPerMs);
+          std::printf("%-8s %-8s %-8s %6d %10.3f %12.0f %10.1f\n", attention.name, weightNames[weights], kernel.name, batch, ms, batch / ms * 1e3, 100 * bytes / ms / readPerMs);
         }
       }
     }
