@@ -189,7 +189,7 @@ const capitalised = (text: string): string => text.charAt(0).toUpperCase() + tex
 
 function percent(share: number): string {
   const value = share * 100;
-  return Math.abs(value) >= 10 ? value.toFixed(0) : value.toFixed(1);
+  return value.toFixed(Math.abs(value) >= 10 ? 0 : 1).replace('-', '−');
 }
 
 const signed = (share: number): string => `${share > 0 ? '+' : ''}${percent(share)}`;

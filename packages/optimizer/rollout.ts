@@ -198,11 +198,11 @@ function lateInWords(fresh: LateGaps, { itlObjectiveMs, earlierGaps }: JudgingPl
   return ` Gaps longer than ${itlObjectiveMs} ms: ${share(fresh)}${before}.`;
 }
 
-/** `-9.1 % (-12.0 to -6.0 %)` of log ratios. */
+/** `−9.1 % (−12.0 to −6.0 %)` of log ratios, with the dashboard's minus sign. */
 function inWords(confidence: Confidence): string {
   const percent = (log: number): string => {
     const value = (Math.exp(log) - 1) * 100;
-    return `${value > 0 ? '+' : ''}${value.toFixed(1)}`;
+    return `${value > 0 ? '+' : ''}${value.toFixed(1).replace('-', '−')}`;
   };
   return `${percent(confidence.mean)} % (${percent(confidence.low)} to ${percent(confidence.high)} %)`;
 }
