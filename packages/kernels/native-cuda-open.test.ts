@@ -24,7 +24,7 @@ test('a file that is no library, and one without our functions', () => {
 
 test('a library of another build is refused by its ABI', () => {
   const file = faultyCuda(folder, { fault: 'otherAbi' });
-  expect(() => loadCuda(file, 0)).toThrow(/has ABI 5, and this build needs 4: build both again/);
+  expect(() => loadCuda(file, 0)).toThrow(/has ABI \d+, and this build needs \d+: build both again/);
 });
 
 test('without a driver or a GPU it says what the driver said', () => {
