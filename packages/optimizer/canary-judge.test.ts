@@ -292,6 +292,16 @@ test('a path approved for its gaps is judged by them, within the cost it was app
   expect(runCanary(noisyPairs(7, 1, 1), judging).verdict).toBe('inconclusive');
 });
 
+test('a path approved for its good answers must show that it surely costs no more than was approved, and keeps its gaps', () => {
+  const judging: JudgingPlan = { ...plan, aim: 'goodAnswers', approvedLogCost: Math.log(1.2) };
+  expect(runCanary(noisyPairs(7, 1, 1)).verdict).toBe('inconclusive');
+  expect(runCanary(noisyPairs(7, 1, 1), judging).verdict).toBe('better');
+  expect(runCanary(noisyPairs(7, 1.05, 1), judging).verdict).toBe('better');
+  expect(runCanary(noisyPairs(7, 1.2, 1), judging).verdict).toBe('inconclusive');
+  expect(runCanary(noisyPairs(7, 1.6, 1), judging).verdict).toBe('worse');
+  expect(runCanary(noisyPairs(7, 1, 2.2), { ...judging, itlObjectiveMs: 1 }).verdict).toBe('worse');
+});
+
 test('each pair runs both sides once and the order varies', () => {
   const blocks = planBlocks(seededRandom(1), 40);
   const first = Array.from({ length: 40 }, (_, pair) => blocks[2 * pair]);

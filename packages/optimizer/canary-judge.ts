@@ -273,8 +273,11 @@ export function costsAtEqualLoad(pairs: readonly PairResult[]): number[] {
   return costs.map((one, index) => one - slope * (loads[index] ?? 0));
 }
 
-/** What a proposal promised: fewer device ms per request, or gaps within an objective the incumbent misses. */
-export type Aim = 'deviceMs' | 'itl';
+/**
+ * What a proposal promised: fewer device ms per request, gaps within an objective the incumbent misses, or more answers within
+ * their objectives for about as many device ms.
+ */
+export type Aim = 'deviceMs' | 'itl' | 'goodAnswers';
 
 /** Gaps of canaries before, aged: what a path has shown already need not be shown again from nothing. */
 export interface EarlierGaps extends LateGaps {
@@ -296,7 +299,7 @@ export interface JudgingPlan {
   readonly itlObjectiveMs: number;
   /** What the candidate's gaps in this regime were before, of the same objective; absent where nothing is known. */
   readonly earlierGaps?: EarlierGaps;
-  /** Cost increase that the aim `itl` was approved with, as a log ratio; 0 for `deviceMs`. */
+  /** Cost increase that the proposal was approved with, as a log ratio (`approvedLogCostOf`); 0 for the aim `deviceMs`. */
   readonly approvedLogCost: number;
 }
 
@@ -340,7 +343,9 @@ export function judgeCanary(pairs: readonly PairResult[], plan: JudgingPlan): Ju
   const logGaps = logGapsOf(kept, plan);
   const broken = logGaps.filter((log) => log > 0).length / Math.max(1, logGaps.length);
   if (broken > SURELY_BROKEN && mayBeBroken(kept)) return judged('worse');
-  const aimed = plan.aim === 'deviceMs' ? confidence : itlConfidence;
+  const aimed = plan.aim === 'itl' ? itlConfidence : confidence;
+  // What the replay knows of good answers a canary cannot see; that they surely cost no more than was approved it can.
+  const mostAimed = plan.aim === 'goodAnswers' ? plan.approvedLogCost : 0;
   const gapBounds = bounds(logGaps, KEPT_ALPHA);
   // Late gaps that come together spoil few blocks: then p99s lie well below, and the count does not.
   const isWellBelow =
@@ -348,7 +353,7 @@ export function judgeCanary(pairs: readonly PairResult[], plan: JudgingPlan): Ju
   const evidence = evidenceOfKeeping(addGaps([gapsOfKept, plan.earlierGaps ?? NO_GAPS]));
   const isKept =
     logGaps.length === 0 || isWellBelow || (gapsOfKept.count > 0 && evidence > -Math.log(KEPT_ALPHA));
-  if (aimed !== null && aimed.high < 0 && isKept && mayPromote(pairs, plan)) return judged('better');
+  if (aimed !== null && aimed.high < mostAimed && isKept && mayPromote(pairs, plan)) return judged('better');
   const gapsToRollBack = plan.aim === 'itl' ? bounds(gaps, ROLL_BACK_ALPHA) : null;
   return judged(gapsToRollBack !== null && gapsToRollBack.low > 0 ? 'worse' : 'inconclusive');
 }

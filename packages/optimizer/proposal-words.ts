@@ -6,12 +6,14 @@ import { type ExecutionPath, numericsId, type PathChange } from '@variator/kerne
 import { SAFE } from './arm-posterior.ts';
 import type { Aim, EarlierGaps } from './canary-judge.ts';
 import type { GuessBasis } from './drawn-guesses.ts';
-import type { Estimate, MetricName, PredictedMetric } from './proposal.ts';
+import { type Estimate, logCostForGoodAnswers, type MetricName, type PredictedMetric } from './proposal.ts';
 
 export interface ProposalFacts {
   readonly aim: Aim;
   /** The live path misses the ITL objective and this one keeps it. */
   readonly isObjectiveRegained: boolean;
+  /** Log(answers within their objectives, proposed / incumbent) as replayed, where they are what is aimed at; else 0. */
+  readonly goodAnswers: number;
   readonly from: ExecutionPath;
   readonly to: ExecutionPath;
   readonly changes: readonly PathChange[];
@@ -66,6 +68,7 @@ export function proposalReason(facts: ProposalFacts): string {
     guessesInWords(facts),
     stepsInWords(facts),
     `ITL p99 goes from ${inMs(itl.now.value)} to ${inMs(itl.predicted.value)}${objectiveInWords(facts, itl.predicted.value)}; TTFT p95 from ${inMs(ttft.now.value)} to ${inMs(ttft.predicted.value)}.`,
+    aimInWords(facts),
     riskInWords(facts),
     earlierGapsInWords(facts),
     numericsInWords(facts),
@@ -102,19 +105,26 @@ function changeInWords(change: PathChange): string {
 function effectInWords(facts: ProposalFacts): string {
   const cost = metricOf(facts.metrics, 'deviceMsPerRequest').change;
   const ttft = metricOf(facts.metrics, 'ttftP95Ms').change;
-  if (facts.aim === 'deviceMs') {
+  if (facts.aim !== 'itl') {
+    const isMore = cost.value > UNSURE_GAIN;
     const gain =
-      -cost.value < UNSURE_GAIN
-        ? `about as many device ms per request (${signed(cost.low)} to ${signed(cost.high)} %), worth finding out`
-        : `${percent(-cost.value)} % fewer device ms per request (${percent(-cost.high)} to ${percent(-cost.low)} %)`;
+      Math.abs(cost.value) < UNSURE_GAIN || (isMore && facts.aim === 'deviceMs')
+        ? `about as many device ms per request (${signed(cost.low)} to ${signed(cost.high)} %)`
+        : `${percent(Math.abs(cost.value))} % ${isMore ? 'more' : 'fewer'} device ms per request (${isMore ? rangeOf(cost.low, cost.high) : rangeOf(-cost.high, -cost.low)})`;
+    const goal =
+      facts.aim === 'goodAnswers'
+        ? `${goodAnswersInWords(facts)}, ${gain}`
+        : `${gain}${-cost.value < UNSURE_GAIN ? ', worth finding out' : ''}`;
     const regained = facts.isObjectiveRegained ? ', ITL p99 within its objective again' : '';
-    return `${gain}${regained}, TTFT p95 ${longerOrShorter(ttft)}`;
+    return `${goal}${regained}, TTFT p95 ${longerOrShorter(ttft)}`;
   }
   const itl = metricOf(facts.metrics, 'itlP99Ms');
   const gaps = `ITL p99 ${inMs(itl.predicted.value)} instead of ${inMs(itl.now.value)} (objective ${inMs(facts.itlObjectiveMs)})`;
   if (Math.abs(cost.value) < 0.005) return `${gaps}, device ms per request unchanged`;
   return `${gaps}, ${percent(Math.abs(cost.value))} % ${cost.value > 0 ? 'more' : 'fewer'} device ms per request`;
 }
+
+const rangeOf = (low: number, high: number): string => `${percent(low)} to ${percent(high)} %`;
 
 function longerOrShorter(change: Estimate): string {
   if (Math.abs(change.value) < UNCHANGED) return 'unchanged';
@@ -143,6 +153,18 @@ function objectiveInWords(facts: ProposalFacts, predictedMs: number): string {
   return predictedMs <= facts.itlObjectiveMs ? `, within the objective of ${objective}` : '';
 }
 
+function goodAnswersInWords({ goodAnswers }: ProposalFacts): string {
+  const ratio = Math.exp(goodAnswers);
+  const more = ratio >= 2 ? `${ratio.toFixed(1)} times as many` : `${percent(ratio - 1)} % more`;
+  return `${more} answers within their objectives`;
+}
+
+function aimInWords(facts: ProposalFacts): string {
+  if (facts.aim !== 'goodAnswers') return '';
+  const most = Math.expm1(logCostForGoodAnswers(facts.goodAnswers));
+  return `Replayed, ${goodAnswersInWords(facts)}; a canary's blocks are too short to count them, so it goes live once it surely costs no more than ${percent(most)} % more device ms for the same work.`;
+}
+
 function riskInWords({ missRisk }: ProposalFacts): string {
   if (missRisk <= SAFE) return '';
   return `With ${percent(missRisk)} % it misses that objective: the canary finds out, and it goes live only where it surely keeps it.`;
@@ -157,7 +179,7 @@ function earlierGapsInWords({ earlierGaps }: ProposalFacts): string {
 
 /** Where the prediction is not what the replay said. */
 function correctionInWords(facts: ProposalFacts, believed: number): string {
-  if (facts.aim !== 'deviceMs') return '';
+  if (facts.aim === 'itl') return '';
   const off = `replays have been off by ${percent(facts.replaySpread)} %`;
   const canaries =
     facts.canaryCount === 0

@@ -54,7 +54,7 @@ export interface ProposalDraft {
   readonly from: ExecutionPath;
   readonly to: ExecutionPath;
   readonly changes: readonly PathChange[];
-  /** What its canary is judged by: fewer device ms, or gaps within an objective that the live path misses. */
+  /** What its canary is judged by. */
   readonly aim: Aim;
   /** The effect, for people: "Raise the token budget to 512: 14 % fewer device ms per request (9 to 18 %)". */
   readonly title: string;
@@ -73,7 +73,34 @@ export interface ProposalDraft {
     readonly considered?: readonly ConsideredPath[];
     /** log(device ms per request, proposed / incumbent) as replayed; `metrics` say what is believed of it. */
     readonly replayedLogCost?: number;
+    /** log(answers within their objectives, proposed / incumbent) as replayed, where they are what is aimed at. */
+    readonly replayedLogGoodAnswers?: number;
     /** Of the proposed path's gaps, where it was live in this regime before. */
     readonly earlierGaps?: EarlierGaps;
   };
 }
+
+/** More answers within their objectives may cost so much of their gain in device ms, but no more than a quarter more device ms. */
+const GOOD_ANSWERS_SHARE = 0.5;
+const MOST_FOR_GOOD_ANSWERS = Math.log(1.25);
+
+/** Log ratio of device ms that a proposal's canary may cost: who approved it was told so. */
+export function approvedLogCostOf({
+  aim,
+  metrics,
+  evidence,
+}: Pick<ProposalDraft, 'aim' | 'metrics' | 'evidence'>): number {
+  switch (aim) {
+    case 'deviceMs':
+      return 0;
+    case 'itl': {
+      const cost = metrics.find(({ metric }) => metric === 'deviceMsPerRequest');
+      return Math.log1p(Math.max(0, cost?.change.high ?? 0));
+    }
+    case 'goodAnswers':
+      return logCostForGoodAnswers(evidence.replayedLogGoodAnswers ?? 0);
+  }
+}
+
+export const logCostForGoodAnswers = (logGoodAnswers: number): number =>
+  Math.min(MOST_FOR_GOOD_ANSWERS, GOOD_ANSWERS_SHARE * Math.max(0, logGoodAnswers));

@@ -8,6 +8,7 @@ import {
 import { expect, test } from 'vitest';
 import { candidatePaths, isRisky } from './candidate-paths.ts';
 import type { TriedPath } from './path-memory.ts';
+import { approvedLogCostOf } from './proposal.ts';
 import { type ProposeQuestion, propose } from './propose.ts';
 import type { Arrival } from './replay.ts';
 import { seededRandom } from './seeded-random.ts';
@@ -65,7 +66,7 @@ test('from a running batch of one under load it proposes a larger one, with numb
   const { draft } = ask({ maxRunningCount: 1, tokenBudget: 128 }, traffic(90, 200, 50, 40));
   expect(draft?.to.maxRunningCount).toBeGreaterThan(1);
   expect(draft?.title).toMatch(
-    /^(Raise|Lower) .*the largest running batch to \d+.*: \d+ % fewer device ms per request \(\d+ to \d+ %\), TTFT p95 \d+ % shorter$/,
+    /^(Raise|Lower) .*the largest running batch to \d+.*, \d+ % fewer device ms per request \(\d+ to \d+ %\), TTFT p95 \d+ % shorter$/,
   );
   expect(draft?.reason).toContain('90 requests of the last 60 s (short chats)');
   expect(draft?.reason).toContain('A step computes');
@@ -128,6 +129,26 @@ test('where the live path misses the ITL objective, a path that meets it is prop
   expect(draft?.title).toMatch(/ITL p99/);
   expect(draft?.reason).toContain('missed now, is kept');
   expect(draft?.aim).toBe('itl');
+});
+
+test('a path that answers more people in time is proposed for that, and its canary may cost a part of the gain', () => {
+  // One at a time does not keep up, and the queue costs most of them their first token in time.
+  const { draft } = ask({ maxRunningCount: 1, tokenBudget: 128 }, traffic(90, 200, 50, 40));
+  if (draft === null) throw new Error('nothing was proposed');
+  expect(draft.aim).toBe('goodAnswers');
+  expect(draft.title).toMatch(/answers within their objectives, .* device ms per request/);
+  const logGoodAnswers = draft.evidence.replayedLogGoodAnswers ?? 0;
+  expect(logGoodAnswers).toBeGreaterThan(0.1);
+  const mostLogCost = approvedLogCostOf(draft);
+  expect(mostLogCost).toBeGreaterThan(0);
+  expect(mostLogCost).toBeLessThanOrEqual(Math.min(Math.log(1.25), logGoodAnswers / 2));
+  expect(draft.reason).toContain(
+    `no more than ${(100 * Math.expm1(mostLogCost)).toFixed(0)} % more device ms`,
+  );
+  // Who has all answers in time already is offered fewer device ms, and nothing else.
+  const idle = ask({ maxRunningCount: 1, tokenBudget: 128 }, traffic(60, 1000, 50, 20));
+  expect(idle.draft?.aim ?? 'deviceMs').toBe('deviceMs');
+  expect(idle.draft?.evidence.replayedLogGoodAnswers).toBeUndefined();
 });
 
 test('a faster kernel with a fit of its own is proposed, and its numerics are named', () => {
@@ -193,13 +214,18 @@ test('in a regime that comes again its best known path goes first, however many 
 test('a canary that found no gain corrects the replay: the path is not proposed again', () => {
   const now = { ...testPath, maxRunningCount: 1, tokenBudget: 128 };
   const evidence = { ...long, regimeId: 'regime-1' };
-  const first = ask(now, traffic(90, 200, 50, 40), { evidence }).draft;
+  // Whom nothing is late for, fewer device ms are all there is to gain.
+  const patient = traffic(90, 200, 50, 40).map((arrival) => ({
+    ...arrival,
+    objectives: { ttftMs: 600_000, itlMs: 400 },
+  }));
+  const first = ask(now, patient, { evidence }).draft;
   if (first === null) throw new Error('nothing proposed');
   const one = { candidates: [first.to], evidence };
-  expect(ask(now, traffic(90, 200, 50, 40), one).draft?.to).toEqual(first.to);
+  expect(ask(now, patient, one).draft?.to).toEqual(first.to);
   const cost = { mean: 0.01, variance: 1e-6 };
   const memory = [tried(now, first.to, { state: 'kept', cost, replayedLogCost: -0.5 })];
-  const { draft, note } = ask(now, traffic(90, 200, 50, 40), { ...one, tried: memory });
+  const { draft, note } = ask(now, patient, { ...one, tried: memory });
   expect(draft).toBeNull();
   expect(note).toMatch(/^The best of 1 paths: \+?-?\d/);
 });

@@ -31,6 +31,7 @@ import {
 import {
   type ConsideredPath,
   type Estimate,
+  logCostForGoodAnswers,
   MOST_CONSIDERED,
   type PredictedMetric,
   type ProposalDraft,
@@ -88,6 +89,8 @@ export interface ProposeAnswer {
 
 /** With this few late gaps, the objective is kept also when the fit is a little off. */
 const CLEARLY_KEPT = MOST_LATE_GAPS / 2;
+/** Log share of good requests from which on a path is proposed for them. */
+const LEAST_GOOD_ANSWERS = 0.1;
 /** Log share of good requests that regaining the ITL objective may cost. */
 const MOST_LOST_GOOD = 0.01;
 /** Log cost that a second change must be worth. */
@@ -179,10 +182,15 @@ function answerOf(
       return { finalist, metrics, changeCount, penalty, risk, isObjectiveRegained };
     });
   const regained = arms.find(({ isObjectiveRegained }) => isObjectiveRegained);
-  // A canary measures device ms alone: where they surely do not fall, it could not be won.
-  const worth = arms.filter(({ metrics, risk }) => {
+  // A canary measures device ms alone: where they surely fall less than it asks for, it could not be won.
+  const worth = arms.filter(({ metrics, risk, penalty }) => {
     const { value, low } = costOf(metrics);
-    return -value * (value < 0 ? 1 - risk : 1) >= question.leastGain && low < 0;
+    const goodAnswers = goodAnswersOf(penalty);
+    const gain = goodAnswers - value;
+    return (
+      gain * (gain > 0 ? 1 - risk : 1) >= question.leastGain &&
+      Math.log1p(low) < logCostForGoodAnswers(goodAnswers)
+    );
   });
   const shifted: Belief = {
     ...belief,
@@ -209,14 +217,17 @@ function answerOf(
     return { draft: null, note: `The best of ${count} paths: ${words}.` };
   }
   const { finalist, metrics, isObjectiveRegained } = chosen;
+  const goodAnswers = goodAnswersOf(chosen.penalty);
   // Where it regains the objective and costs no less, the gaps are what is promised.
-  const aim: Aim = isObjectiveRegained && costOf(metrics).high > 0 ? 'itl' : 'deviceMs';
+  const aim: Aim =
+    isObjectiveRegained && costOf(metrics).high > 0 ? 'itl' : goodAnswers > 0 ? 'goodAnswers' : 'deviceMs';
   const replayedLogCost = logRatioOf(incumbent, finalist).mean;
   const { windowEndedAt } = question.evidence;
   const earlierGaps = earlierGapsOf(ofRegime, finalist.path, question.objectives.itlMs, windowEndedAt);
   const facts: ProposalFacts = {
     aim,
     isObjectiveRegained,
+    goodAnswers,
     from: incumbent.path,
     to: finalist.path,
     changes: diffPaths(incumbent.path, finalist.path),
@@ -253,11 +264,15 @@ function answerOf(
       fitIds: [...new Set([incumbent.fit.fitId, finalist.fit.fitId])],
       considered: consideredPaths(found),
       replayedLogCost,
+      ...(aim === 'goodAnswers' ? { replayedLogGoodAnswers: goodAnswers } : {}),
       ...(earlierGaps === null ? {} : { earlierGaps }),
     },
   };
   return { draft, note: draft.title };
 }
+
+/** Log(good requests, path / incumbent) where they are more by as much as is worth aiming at; else 0. */
+const goodAnswersOf = (penalty: number): number => (penalty <= -LEAST_GOOD_ANSWERS ? -penalty : 0);
 
 /** The replays' prior, corrected by what the regime's canaries measured. */
 function believed(found: Found, ofRegime: readonly TriedPath[], spread: number, isRecalled: boolean): Belief {

@@ -16,7 +16,7 @@ import { candidatePaths } from './candidate-paths.ts';
 import { MOST_LATE_GAPS } from './feasible-paths.ts';
 import type { LateGaps } from './late-gaps.ts';
 import { itlErrorsOf, lateGapsOfSides, realisedOf, type TriedPath } from './path-memory.ts';
-import type { ProposalDraft } from './proposal.ts';
+import { approvedLogCostOf, type ProposalDraft } from './proposal.ts';
 import { propose } from './propose.ts';
 import { type Arrival, type Replay, type ReplayQuestion, replay } from './replay.ts';
 import { advance, beginRollout, type RolloutProgress } from './rollout.ts';
@@ -335,7 +335,7 @@ function simulatedCanary(
     itlGuardRatio: 1.5,
     itlObjectiveMs: world.objectives.itlMs,
     ...(earlierGaps === undefined ? {} : { earlierGaps }),
-    approvedLogCost: draft.aim === 'itl' ? Math.log1p(Math.max(0, draft.metrics[0]?.change.high ?? 0)) : 0,
+    approvedLogCost: approvedLogCostOf(draft),
   };
   let progress = beginRollout({ at: startedAt, approvedBy: 'policy', judgingPlan });
   progress = advance(progress, { kind: 'prepared', at: startedAt, prepareMs: 1 });

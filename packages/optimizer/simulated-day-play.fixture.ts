@@ -7,7 +7,7 @@ import type { StepFeatures } from '@variator/scheduler/step-time';
 import { costsAtEqualLoad, freezePrices, type JudgedStep, judgePair, planBlocks } from './canary-judge.ts';
 import { candidatePaths } from './candidate-paths.ts';
 import { itlErrorsOf, lateGapsOfSides, realisedOf, type TriedPath, underLivingIds } from './path-memory.ts';
-import type { ProposalDraft } from './proposal.ts';
+import { approvedLogCostOf, type ProposalDraft } from './proposal.ts';
 import { propose } from './propose.ts';
 import { weightedQuantile } from './quantile.ts';
 import { advance as advanceRegime, NO_REGIME, type RegimeState } from './regime.ts';
@@ -171,7 +171,6 @@ function canary(
 ): TriedPath {
   const [from, to] = [draft.from, draft.to];
   const prices = freezePrices(reality.fitOf(from), typical);
-  const cost = draft.metrics.find(({ metric }) => metric === 'deviceMsPerRequest');
   const itlObjectiveMs = worker.arrivals.find(({ at }) => at >= worker.now)?.objectives.itlMs ?? 0;
   const { earlierGaps } = draft.evidence;
   let progress = beginRollout({
@@ -185,7 +184,7 @@ function canary(
       itlGuardRatio: 1.5,
       itlObjectiveMs,
       ...(earlierGaps?.objectiveMs === itlObjectiveMs ? { earlierGaps } : {}),
-      approvedLogCost: draft.aim === 'itl' ? Math.log1p(Math.max(0, cost?.change.high ?? 0)) : 0,
+      approvedLogCost: approvedLogCostOf(draft),
     },
   });
   progress = advance(progress, { kind: 'prepared', at: worker.now, prepareMs: 0 });

@@ -114,7 +114,7 @@ export const proposalDraft: z.ZodType<ProposalDraft> = z.strictObject({
   from: executionPath,
   to: executionPath,
   changes: pathChanges,
-  aim: z.enum(['deviceMs', 'itl']).default('deviceMs'),
+  aim: z.enum(['deviceMs', 'itl', 'goodAnswers']).default('deviceMs'),
   title: z.string().min(1).max(300),
   reason: z.string().min(1).max(4000),
   metrics: z
@@ -137,6 +137,7 @@ export const proposalDraft: z.ZodType<ProposalDraft> = z.strictObject({
     fitIds: z.array(z.string().max(128)).max(64),
     considered: consideredPaths.exactOptional(),
     replayedLogCost: z.number().exactOptional(),
+    replayedLogGoodAnswers: z.number().exactOptional(),
     earlierGaps: z
       .strictObject({
         count: z.number().min(0).max(1e9),

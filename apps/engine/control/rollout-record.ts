@@ -5,7 +5,12 @@
 import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import { costsAtEqualLoad, type JudgingPlan } from '@variator/optimizer/canary-judge';
 import { itlErrorsOf, lateGapsOfSides, realisedOf, type TriedPath } from '@variator/optimizer/path-memory';
-import type { MetricName, PredictedMetric, ProposalDraft } from '@variator/optimizer/proposal';
+import {
+  approvedLogCostOf,
+  type MetricName,
+  type PredictedMetric,
+  type ProposalDraft,
+} from '@variator/optimizer/proposal';
 import {
   beginRollout,
   foldRollout,
@@ -76,11 +81,10 @@ export function foldRecord(rows: readonly RolloutEventRow[]): RolloutRecord {
 }
 
 /**
- * What the canary must show: fewer device ms, or gaps within the objective where that is what was proposed (the incumbent
- * misses it, and the way out costs device time); then up to the predicted cost is accepted.
+ * What the canary must show: fewer device ms; or, where that is what was proposed, gaps within the objective (the incumbent misses
+ * it, and the way out costs device time) or more answers within their objectives, for no more than was approved.
  */
 export function judgingPlanOf(draft: ProposalDraft, policy: Policy): JudgingPlan {
-  const cost = draft.metrics.find(({ metric }) => metric === 'deviceMsPerRequest');
   const { earlierGaps } = draft.evidence;
   return {
     aim: draft.aim,
@@ -91,7 +95,7 @@ export function judgingPlanOf(draft: ProposalDraft, policy: Policy): JudgingPlan
     itlObjectiveMs: policy.objectives.itlMs,
     // Of another objective they say nothing.
     ...(earlierGaps?.objectiveMs === policy.objectives.itlMs ? { earlierGaps } : {}),
-    approvedLogCost: draft.aim === 'itl' ? Math.log1p(Math.max(0, cost?.change.high ?? 0)) : 0,
+    approvedLogCost: approvedLogCostOf(draft),
   };
 }
 
