@@ -60,6 +60,7 @@ test('timings of the Hopper kernels run from end to end in the emulator, too', (
   const { status, stdout } = spawnSync(files.runner, ['time-hopper', '--quick'], { encoding: 'utf8' });
   expect(status).toBe(0);
   expect(stdout).toContain('EMULATED: no hardware was used');
-  for (const kernel of ['gemm', 'skinny', 'prefill', 'decode', 'latent', 'experts']) expect(stdout).toContain(`\n${kernel} `);
+  for (const kernel of ['gemm', 'skinny', 'prefill', 'decode', 'latent', 'experts'])
+    expect(stdout).toContain(`\n${kernel} `);
   expect(spawnSync(files.runner, ['time-hopper'], { encoding: 'utf8' }).status).toBe(1);
 }, 120_000);
