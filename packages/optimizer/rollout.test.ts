@@ -99,3 +99,13 @@ test('a plan without traffic says so', () => {
 test('an event out of order is refused', () => {
   expect(() => advance(begin, { kind: 'planEnded', at: 1 })).toThrow('A rollout that is warming cannot take');
 });
+
+test('a path that goes live for its good answers says what it was allowed to cost', () => {
+  const plan = { ...judgingPlan, aim: 'goodAnswers', approvedLogCost: Math.log(1.2) } as const;
+  const allowed = beginRollout({ at: 1000, approvedBy: 'ada', judgingPlan: plan });
+  const events = [...warmed, ...pairs([1.02, 1.01, 1.03, 1.02])];
+  const { state, message } = foldRollout(allowed, events);
+  expect(state).toBe('live');
+  expect(message).toContain('Up to 20.0 % more were approved, for more answers within their objectives.');
+  expect(foldRollout(begin, events).state).not.toBe('live');
+});

@@ -156,7 +156,8 @@ function judged(progress: RolloutProgress, at: number): RolloutProgress {
   }
   if (verdict === 'better') {
     const late = lateInWords(judgement.gaps, progress.judgingPlan);
-    return { ...seen, state: 'live', endedAt: at, verdict, message: `Better.${cost}${gaps}${late}` };
+    const message = `Better.${cost}${approvedInWords(progress.judgingPlan)}${gaps}${late}`;
+    return { ...seen, state: 'live', endedAt: at, verdict, message };
   }
   if (verdict === 'worse') {
     return { ...seen, state: 'rolledBack', endedAt: at, verdict, message: `Worse.${cost}${gaps}` };
@@ -196,6 +197,12 @@ function lateInWords(fresh: LateGaps, { itlObjectiveMs, earlierGaps }: JudgingPl
       ? ''
       : `, ${share(earlierGaps)} in ${earlierGaps.canaryCount === 1 ? 'a canary' : `${earlierGaps.canaryCount} canaries`} of this workload before`;
   return ` Gaps longer than ${itlObjectiveMs} ms: ${share(fresh)}${before}.`;
+}
+
+/** Why a path that may cost more is called better. */
+function approvedInWords({ aim, approvedLogCost }: JudgingPlan): string {
+  if (aim !== 'goodAnswers') return '';
+  return ` Up to ${(100 * Math.expm1(approvedLogCost)).toFixed(1)} % more were approved, for more answers within their objectives.`;
 }
 
 /** `−9.1 % (−12.0 to −6.0 %)` of log ratios, with the dashboard's minus sign. */

@@ -1,6 +1,7 @@
 /** Greedy answers on a real device through the step loop, while the live path changes under them. */
 import { type ExecutionPath, pathId } from '@variator/kernels/execution-path';
 import type { WorkerFrame } from '../fleet/link-frames.ts';
+import { specOf } from '../fleet/real-workers.fixture.ts';
 import type { Device } from './device.ts';
 import { StepLoop } from './step-loop.ts';
 
@@ -59,24 +60,7 @@ export async function answerAcrossSwitches(answers: SwitchedAnswers): Promise<Sw
     },
   });
   for (const [index, promptTokenIds] of prompts.entries()) {
-    loop.receive({
-      type: 'submit',
-      ageMs: 0,
-      spec: {
-        sequenceId: String(index),
-        promptTokenIds: [...promptTokenIds],
-        generatedTokenIds: [],
-        sampling: { temperature: 0, topP: 1, topK: 0, seed: 0 },
-        maxTokens: answerTokens,
-        stopTokenIds: [],
-        tenant: 'test',
-        program: '',
-        serviceTier: 'default',
-        objectives: { ttftMs: 0, itlMs: 0 },
-        ageLimits: null,
-        cacheSalt: '',
-      },
-    });
+    loop.receive({ type: 'submit', ageMs: 0, spec: specOf(String(index), promptTokenIds, answerTokens) });
   }
   loop.receive({ type: 'drain' });
   await loop.run();

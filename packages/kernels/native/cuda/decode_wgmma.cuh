@@ -1,4 +1,4 @@
-// The kernel behind decode_wgmma.h: block (item, KV head, every so manieth split). Its last warp fetches keys and values by TMA, 64 tokens a
+// The kernel behind decode_wgmma.h: block (item, KV head, share of the splits). Its last warp fetches keys and values by TMA, 64 tokens a
 // stage, one box for each KV block and 64 dimensions; one warpgroup computes
 //
 //   S' = K Q'   [64 tokens, pairs]   keys K-major, queries K-major
